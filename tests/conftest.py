@@ -1,0 +1,32 @@
+"""Fixtures that several test files share."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> pathlib.Path:
+    """The folder with Dataset_BUSI_with_GT/ and BUS-UCLM/, named by MTBUS_DATA_DIR."""
+    folder = os.environ.get("MTBUS_DATA_DIR")
+    if not folder:
+        pytest.skip("NOT TESTED on real images: MTBUS_DATA_DIR names no folder")
+    if not pathlib.Path(folder).is_dir():
+        pytest.fail(f"MTBUS_DATA_DIR={folder} is no folder")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def phantom_data_dir(tmp_path_factory) -> pathlib.Path:
+    """A folder with the built phantom dataset."""
+    from mtbus_jax import data
+
+    folder = tmp_path_factory.mktemp("built")
+    data.load_cases(
+        "phantom", image_size=(32, 48), data_dir=folder / "tfds", cache_dir=folder / "cache"
+    )
+    return folder / "tfds"
