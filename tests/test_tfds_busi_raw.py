@@ -1,0 +1,123 @@
+"""Reading the raw downloads: every layout, every complaint, and the download itself."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from raw_dummies import edit, write_bus_uclm, write_busi
+
+from mtbus_jax.errors import UserError
+from tfds_busi import fetch, raw
+
+
+@pytest.fixture(scope="module")
+def busi(tmp_path_factory):
+    root = tmp_path_factory.mktemp("busi")
+    return root, write_busi(root)
+
+
+@pytest.fixture(scope="module")
+def bus_uclm(tmp_path_factory):
+    root = tmp_path_factory.mktemp("uclm")
+    return root, write_bus_uclm(root)
+
+
+@pytest.mark.parametrize("layout", ["itself", "nested", "zip inside", "zip itself"])
+@pytest.mark.parametrize("source", ["busi", "bus_uclm"])
+def test_every_layout_of_the_raw_data_is_found(source, layout, busi, bus_uclm, tmp_path):
+    root, expected = busi if source == "busi" else bus_uclm
+    folder = next(root.iterdir())
+    find, read_all = (
+        (raw.find_busi, raw.read_busi)
+        if source == "busi"
+        else (raw.find_bus_uclm, raw.read_bus_uclm)
+    )
+    archive = "Dataset_BUSI.zip" if source == "busi" else "7fvgj4jsp7-1.zip"
+    if layout == "itself":
+        place = folder
+    elif layout == "nested":
+        place = tmp_path
+        shutil.copytree(folder, tmp_path / "some Dataset" / folder.name)
+    else:
+        made = shutil.make_archive(str(tmp_path / "made"), "zip", root)
+        place = pathlib.Path(made).rename(tmp_path / archive)
+        place = place if layout == "zip itself" else tmp_path
+    records = read_all(find(place))
+    assert {record.uid for record in records} == expected.keys()
+    for record in records:
+        image = raw.decode_image(record)
+        np.testing.assert_array_equal(image, expected[record.uid].image)
+        mask = raw.decode_mask(record, *image.shape[:2])
+        np.testing.assert_array_equal(mask, expected[record.uid].mask)
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    (tmp_path / "benign").mkdir()
+    (tmp_path / "other.zip").write_bytes(b"not ours")
+    assert raw.find_busi(tmp_path) is raw.find_bus_uclm(tmp_path / "gone") is None
+
+
+BUS_UCLM_DAMAGE = {
+    "no 'masks'": lambda d: shutil.rmtree(d / "masks"),
+    "missing images/IJKL_000.png": lambda d: (d / "images/IJKL_000.png").unlink(),
+    "missing masks/IJKL_000.png": lambda d: (d / "masks/IJKL_000.png").unlink(),
+    "the row of NEW_1.png in INFO.csv": lambda d: (d / "images/NEW_1.png").touch(),
+    "line 2: label 'Unsure'": lambda d: edit(
+        d / "INFO.csv", "IJKL_000.png;36x24;Normal", "A;;Unsure"
+    ),
+    "'ABCD_001.png' is listed twice": lambda d: edit(d / "INFO.csv", "IJKL_000", "ABCD_001"),
+    "columns": lambda d: edit(d / "INFO.csv", ";", ","),
+}
+
+
+@pytest.mark.parametrize("complaint", BUS_UCLM_DAMAGE)
+def test_a_damaged_bus_uclm_folder_is_named(complaint, bus_uclm, tmp_path):
+    folder = shutil.copytree(bus_uclm[0], tmp_path / "raw") / "BUS-UCLM"
+    BUS_UCLM_DAMAGE[complaint](folder)
+    with pytest.raises(UserError, match=complaint):
+        raw.read_bus_uclm(raw.find_bus_uclm(folder))
+
+
+def test_a_broken_zip_is_named(tmp_path):
+    (tmp_path / "Dataset_BUSI.zip").write_bytes(b"PK half a download")
+    with pytest.raises(UserError, match=r"Dataset_BUSI\.zip is no readable zip"):
+        raw.find_busi(tmp_path)
+
+
+class _Download:
+    """A download manager that has one file, or no network."""
+
+    def __init__(self, archive):
+        self._archive = archive
+
+    @property
+    def manual_dir(self):
+        raise AssertionError("as TFDS does for a folder that does not exist")
+
+    def download(self, url):
+        assert url == fetch.BUSI_URL
+        return self._archive
+
+
+def test_a_download_is_checked_and_read(busi, tmp_path, monkeypatch):
+    archive = pathlib.Path(shutil.make_archive(str(tmp_path / "x"), "zip", busi[0]))
+    arguments = ("busi", "busi", None, _Download(archive))
+
+    def offline(url, **_):
+        raise ConnectionError(url)
+
+    monkeypatch.setattr(fetch.requests, "get", offline)
+    with pytest.raises(UserError, match=r"could not be downloaded \(ConnectionError\)"):
+        fetch.records(*arguments)
+
+    class Answer:
+        __enter__ = raise_for_status = lambda self: self
+        __exit__ = lambda *_: None  # noqa: E731
+
+    monkeypatch.setattr(fetch.requests, "get", lambda *_, **__: Answer())
+    with pytest.raises(UserError, match="is not the published file: its SHA-256") as info:
+        fetch.records(*arguments)
+    digest = str(info.value).split("SHA-256 is ")[1].split(",")[0]
+    monkeypatch.setattr(fetch, "BUSI_SHA256", digest)
+    assert len(fetch.records(*arguments)) == 17

@@ -1,0 +1,277 @@
+"""TFDS builder: BUSI, Curated BUSI, BUS-UCLM and the procedural phantoms as one kind of dataset.
+
+    tfds build tfds_busi --config=curated_busi --manual_dir=DIR
+
+The records are always ArrayRecord, so that they can be read without TensorFlow, and lie in the
+published order (class name, then number or file name), which the published folds depend on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import multiprocessing
+import os
+import pathlib
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from mtbus_jax.errors import UserError, exit_on_user_error
+from mtbus_jax.types import CLASS_NAMES
+from tfds_busi import fetch, folds, raw
+
+FILE_FORMAT = "array_record"
+_DUPLICATES = pathlib.Path(__file__).with_name("duplicate_groups.csv")
+# Photographs of speckle hardly compress: zlib level 6 takes twice the time to save 3 % here.
+_PNG_LEVEL = 3
+
+
+@dataclasses.dataclass(eq=False)
+class BusConfig(tfds.core.BuilderConfig):
+    """One of the datasets.
+
+    Attributes:
+      source: where the images come from: ``phantom``, ``busi`` or ``bus_uclm``.
+      curated: leave out every image of ``duplicate_groups.csv``.
+      expected_counts: images per class in the order of `CLASS_NAMES`; None checks nothing.
+      expected_patients: number of patients; None checks nothing.
+      folds_digest: `folds.digest` of the published (uid, fold) list; None checks nothing.
+    """
+
+    source: str = "phantom"
+    curated: bool = False
+    expected_counts: tuple[int, int, int] | None = None
+    expected_patients: int | None = None
+    folds_digest: str | None = None
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Breast-ultrasound images with tumour mask, class, group and published test fold."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012 - the base class names it so
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "phantom needs nothing. "
+        f"busi, curated_busi: {fetch.INSTRUCTIONS['busi']}. "
+        f"bus_uclm: {fetch.INSTRUCTIONS['bus_uclm']}."
+    )
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        BusConfig(
+            name="phantom",
+            description="Procedural ultrasound phantoms; needs no download.",
+            source="phantom",
+        ),
+        BusConfig(
+            name="curated_busi",
+            description="BUSI without any member of its 149 groups of near-duplicates.",
+            source="busi",
+            curated=True,
+            expected_counts=(222, 164, 64),
+            folds_digest="60fe3da6036a23995d48c698ca0068d27f92ccb437bc29f3cedfd0899af4d90a",
+        ),
+        BusConfig(
+            name="busi",
+            description="BUSI as published, 780 images.",
+            source="busi",
+            expected_counts=(437, 210, 133),
+            folds_digest="b1c0dd6269cc958bb7ec3ba5c76316639b7488f611da333532f19a2576a24acc",
+        ),
+        BusConfig(
+            name="bus_uclm",
+            description="BUS-UCLM as published, 683 images of 38 patients.",
+            source="bus_uclm",
+            expected_counts=(174, 90, 419),
+            expected_patients=38,
+            folds_digest="a6cf21d04f0e6dffb4095517cd3779759f270b2f44c43f1c648124448e4a90a2",
+        ),
+    ]
+
+    def __init__(self, *, file_format: Any = None, config: Any = None, **kwargs: Any):
+        """Refuses another file format and an unknown configuration, in words."""
+        with _exit_under_tfds_cli():
+            _check_file_format(file_format)
+            if isinstance(config, str) and config.split(":")[0] not in self.builder_configs:
+                raise UserError(
+                    f"Unknown configuration '{config}' of tfds_busi; choose one of "
+                    f"{', '.join(self.builder_configs)}."
+                )
+            self._manual_dir: pathlib.Path | None = None
+            super().__init__(file_format=FILE_FORMAT, config=config, **kwargs)
+
+    def download_and_prepare(
+        self, *, download_config: Any = None, file_format: Any = None, **kwargs: Any
+    ) -> None:
+        """As the base class; a `UserError` under the ``tfds`` command ends it without traceback."""
+        with _exit_under_tfds_cli():
+            _check_file_format(file_format)
+            if download_config is not None:
+                _check_whole(download_config.max_examples_per_split)
+                if download_config.manual_dir:
+                    self._manual_dir = pathlib.Path(download_config.manual_dir).expanduser()
+            super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text
+        features = {
+            "uid": text(doc="Unique name, such as benign_20 or ALWI_000."),
+            "image": tfds.features.Image(
+                shape=(None, None, 3), encoding_format="png", doc="Grey is replicated."
+            ),
+            "mask": tfds.features.Image(
+                shape=(None, None, 1), encoding_format="png", doc="0 background, 255 tumour."
+            ),
+            "label": tfds.features.ClassLabel(names=CLASS_NAMES),
+            "height": tfds.features.Scalar(np.int32, doc="Original height in pixels."),
+            "width": tfds.features.Scalar(np.int32, doc="Original width in pixels."),
+            "group": text(doc="Patient or set of near-duplicates; else the uid."),
+            "test_fold": tfds.features.Scalar(np.int32, doc="Fold 0..3 in which it is tested."),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage="https://doi.org/10.1016/j.cmpb.2024.108540",
+            disable_shuffling=True,  # the order is the published one
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        config = self.builder_config
+        # TFDS reserves the name `all`; reading `split="all"` gives this one split.
+        if config.source == "phantom":
+            return {"train": self._generate_examples(self._phantoms())}
+        records = fetch.records(config.source, config.name, self._manual_dir, dl_manager)
+        if config.curated:
+            removed = read_duplicate_groups()
+            records = [record for record in records if record.uid not in removed]
+        self._check_counts(records)
+        return {"train": self._generate_examples(self._pictures(records))}
+
+    def _generate_examples(
+        self, pictures: Iterator[dict[str, Any]]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, example in enumerate(pictures):
+            height, width = example["mask"].shape
+            mask = example["mask"].astype(np.uint8) * 255
+            png = {"image": _png(example["image"]), "mask": _png(mask)}
+            yield index, {**example, **png, "height": height, "width": width}
+
+    def _phantoms(self) -> Iterator[dict[str, Any]]:
+        from mtbus_jax import phantom, preprocess
+
+        phantoms = sorted(phantom.make_phantoms(), key=lambda p: CLASS_NAMES[int(p.label)])
+        test_fold = folds.draw_test_folds([int(p.label) for p in phantoms])
+        for picture, fold in zip(phantoms, test_fold, strict=True):
+            empty = np.zeros(picture.image.shape, bool)
+            yield {
+                "uid": picture.uid,
+                "image": np.repeat(picture.image[..., None], 3, axis=-1),
+                "mask": preprocess.merge_masks([empty, *picture.masks]),
+                "label": int(picture.label),
+                "group": picture.uid,
+                "test_fold": int(fold),
+            }
+
+    def _pictures(self, records: list[raw.Record]) -> Iterator[dict[str, Any]]:
+        config = self.builder_config
+        test_fold = folds.draw_test_folds([CLASS_NAMES.index(r.label) for r in records])
+        if config.folds_digest not in (None, folds.digest([r.uid for r in records], test_fold)):
+            raise UserError(
+                f"The test folds drawn for {config.name} are not the published ones: either the "
+                "image names differ from the published ones, or this scikit-learn draws "
+                "differently. Install a scikit-learn version that requirements.txt allows."
+            )
+        groups = read_duplicate_groups()
+        disagreements = []
+        for record, fold in zip(records, test_fold, strict=True):
+            image = raw.decode_image(record)
+            if config.source == "bus_uclm":
+                drawn = raw.mask_classes(record)
+                if drawn != ({record.label} - {"normal"}):
+                    disagreements.append(record.uid)
+            yield {
+                "uid": record.uid,
+                "image": image,
+                "mask": raw.decode_mask(record, *image.shape[:2]),
+                "label": record.label,
+                "group": record.patient or groups.get(record.uid) or record.uid,
+                "test_fold": int(fold),
+            }
+        if disagreements:
+            warnings.warn(
+                f"{len(disagreements)} images have a mask colour that contradicts their label, "
+                f"which is kept: {', '.join(disagreements)}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _check_counts(self, records: list[raw.Record]) -> None:
+        config = self.builder_config
+        counts = Counter(record.label for record in records)
+        found = tuple(counts[name] for name in CLASS_NAMES)
+        if config.expected_counts not in (None, found):
+            raise UserError(
+                f"{config.name} should have {_spell(config.expected_counts)} images; the raw data "
+                f"has {_spell(found)}. Unpack the download again into an empty folder."
+            )
+        patients = len({record.patient for record in records})
+        if config.expected_patients not in (None, patients):
+            raise UserError(
+                f"{config.name} should have {config.expected_patients} patients; the raw data has "
+                f"{patients}. Unpack the download again into an empty folder."
+            )
+
+
+def read_duplicate_groups() -> dict[str, str]:
+    """BUSI uid → name of its set of near-duplicates, or "" where the set is not known.
+
+    The keys are exactly the images that Curated BUSI leaves out.
+    """
+    with _DUPLICATES.open(newline="", encoding="utf-8") as file:
+        return {f"{row['class']}_{row['id']}": row["group"] for row in csv.DictReader(file)}
+
+
+def _check_file_format(file_format: Any) -> None:
+    value = getattr(file_format, "value", file_format)
+    if value not in (None, FILE_FORMAT):
+        raise UserError(
+            f"tfds_busi is stored as {FILE_FORMAT} only, because that is read without TensorFlow; "
+            f"leave out --file_format={value}."
+        )
+
+
+def _check_whole(max_examples_per_split: int | None) -> None:
+    if max_examples_per_split is not None:
+        raise UserError(
+            "tfds_busi is built whole: with --max_examples_per_split the result would be taken for "
+            "the dataset ever after. Leave the flag out."
+        )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def _spell(counts: tuple[int, ...] | None) -> str:
+    return ", ".join(f"{n} {name}" for n, name in zip(counts or (), CLASS_NAMES, strict=True))
+
+
+def _exit_under_tfds_cli() -> contextlib.AbstractContextManager[None]:
+    """`exit_on_user_error` where the ``tfds`` command runs; elsewhere the error passes through."""
+    if multiprocessing.parent_process() is not None:
+        return contextlib.nullcontext()  # a worker that exits would leave its pool waiting
+    command = os.path.basename(sys.argv[0] if sys.argv else "")
+    main_spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    main_module = getattr(main_spec, "name", "") or ""
+    if command in ("tfds", "tfds.exe") or main_module.startswith("tensorflow_datasets.scripts.cli"):
+        return exit_on_user_error("tfds build")
+    return contextlib.nullcontext()
