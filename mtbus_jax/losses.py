@@ -1,0 +1,132 @@
+"""The losses of the multi-task framework, one value per image.
+
+Values are per image, so that padding can be left out and a mean over devices stays exact; the
+batch mean is taken in `multitask_loss`. Source: Aumente-Maestro et al. 2025, and its released code
+where the text leaves a choice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mtbus_jax import types
+
+
+def dice_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Soft Dice loss, 1 − (2·Σ p·y + 1)/(Σ p² + Σ y² + 1) with p = sigmoid(logits).
+
+    The 1 in numerator and denominator makes it 0 where truth and prediction are both empty, and
+    keeps its gradient finite there.
+
+    Args:
+      logits: ``(batch, height, width, 1)`` float32.
+      mask: same shape, 0 or 1.
+
+    Returns:
+      ``(batch,)`` float32 in [0, 1).
+
+    Raises:
+      ValueError: if the shapes differ (broadcasting would hide it).
+    """
+    if logits.shape != mask.shape:
+        raise ValueError(f"logits {logits.shape} and mask {mask.shape} differ in shape")
+    probability = jax.nn.sigmoid(logits)
+    axes = tuple(range(1, logits.ndim))
+    overlap = jnp.sum(probability * mask, axes)
+    size = jnp.sum(probability**2, axes) + jnp.sum(mask**2, axes)
+    return 1 - (2 * overlap + 1) / (size + 1)
+
+
+def deep_supervision_loss(segmentation: tuple[jax.Array, ...], mask: jax.Array) -> jax.Array:
+    """Σ_i (1/i)·Dice_i over the segmentation outputs, i = 1 for the finest map.
+
+    Args:
+      segmentation: logits, finest first, each ``(batch, height, width, 1)``.
+      mask: ``(batch, height, width, 1)``, 0 or 1.
+
+    Returns:
+      ``(batch,)`` float32.
+    """
+    return sum(dice_loss(logits, mask) / i for i, logits in enumerate(segmentation, start=1))
+
+
+def focal_loss(class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0) -> jax.Array:
+    """Focal loss (1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
+
+    Equation 4 of Lin et al. 2017 (ICCV) without class weights.
+
+    Args:
+      class_logits: ``(batch, classes)`` float32.
+      label: ``(batch,)`` integers.
+      gamma: focusing exponent; 0 gives the cross-entropy.
+
+    Returns:
+      ``(batch,)`` float32, ≥ 0.
+    """
+    log_probability = jax.nn.log_softmax(class_logits)
+    log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
+    if gamma == 0:
+        return -log_p
+    # expm1 keeps the digits that 1 − exp(log p) loses as p → 1. Where p has rounded to 1 the
+    # derivative of miss**γ is infinite for γ < 1, and ∞ · 0 would be NaN: hence the floor.
+    miss = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
+    return miss**gamma * -log_p
+
+
+class LossParts(NamedTuple):
+    """The total and its parts, each a scalar mean over the valid images.
+
+    A part whose task is off is 0.
+    """
+
+    total: jax.Array
+    segmentation: jax.Array
+    classification: jax.Array
+
+
+def multitask_loss(
+    outputs: types.Outputs,
+    batch: types.Batch,
+    *,
+    weight: float,
+    gamma: float = 2.0,
+    count: jax.Array | None = None,
+) -> LossParts:
+    """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
+
+    With one task only, that task's loss has weight 1. Which tasks are on is read off ``outputs``.
+
+    Args:
+      outputs: of the network.
+      batch: images with their truth; padding (``valid`` = 0) does not count.
+      weight: λ, the share of the segmentation loss, in [0, 1].
+      gamma: exponent of the focal loss.
+      count: number of valid images to divide by; default: this batch's. Given when the batch is
+        one device's share, so that the sum over devices is the mean over the whole batch.
+
+    Returns:
+      `LossParts`.
+    """
+    if count is None:
+        count = jnp.sum(batch.valid)
+    count = jnp.maximum(count, 1)
+
+    def mean(per_image: jax.Array) -> jax.Array:
+        return jnp.sum(per_image * batch.valid) / count
+
+    zero = jnp.zeros((), jnp.float32)
+    segmentation = classification = zero
+    if outputs.segmentation:
+        segmentation = mean(deep_supervision_loss(outputs.segmentation, batch.mask))
+    if outputs.class_logits is not None:
+        classification = mean(focal_loss(outputs.class_logits, batch.label, gamma=gamma))
+    if outputs.class_logits is None:
+        total = segmentation
+    elif not outputs.segmentation:
+        total = classification
+    else:
+        total = weight * segmentation + (1 - weight) * classification
+    return LossParts(total, segmentation, classification)

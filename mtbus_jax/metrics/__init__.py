@@ -1,0 +1,1 @@
+"""Metrics of segmentation and classification, on host arrays."""

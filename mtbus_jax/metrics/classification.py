@@ -1,0 +1,51 @@
+"""Classification metrics over the images of one fold; thin names over scikit-learn's functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn import metrics as sk
+
+from mtbus_jax import types
+
+_CODES = list(range(len(types.CLASS_NAMES)))
+
+
+def confusion_matrix(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Counts of images, ``(classes, classes)`` int64: row = true class, column = predicted."""
+    return sk.confusion_matrix(label, predicted, labels=_CODES)
+
+
+def accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of images classified correctly."""
+    return float(np.mean(label == predicted))
+
+
+def f1_per_class(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """F1 of each class, ``(classes,)``; undefined (NaN) for a class neither true nor predicted."""
+    return sk.f1_score(label, predicted, labels=_CODES, average=None, zero_division=np.nan)
+
+
+def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean F1 of the classes, weighted by their number of true images."""
+    present = sorted(set(np.asarray(label).tolist()))
+    return float(
+        sk.f1_score(label, predicted, labels=present, average="weighted", zero_division=0.0)
+    )
+
+
+def auc_one_vs_rest(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class against the others, ``(classes,)``.
+
+    Args:
+      label: ``(n,)`` class codes.
+      probability: ``(n, classes)``, rows sum to 1.
+
+    Returns:
+      NaN for a class of which the images hold all or none.
+    """
+    areas = np.full(len(_CODES), np.nan)
+    for code in _CODES:
+        is_class = np.asarray(label) == code
+        if is_class.any() and not is_class.all():
+            areas[code] = sk.roc_auc_score(is_class, probability[:, code])
+    return areas

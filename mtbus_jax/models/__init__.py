@@ -1,0 +1,87 @@
+"""Networks by name: `create(name, **options)` gives a Flax (linen) module.
+
+Every network's ``__call__(image, *, train)`` takes a ``(batch, height, width, channels)`` float32
+image with grey values 0..255 and returns `mtbus_jax.types.Outputs`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtbus_jax import types
+from mtbus_jax.errors import UserError
+from mtbus_jax.models import unetpp
+
+REGISTRY: dict[str, type[nn.Module]] = {
+    "unetpp": unetpp.UNetPlusPlus,
+}
+
+# Options that take one of a few names; everything else is checked by type.
+_CHOICES = {"head": unetpp.HEADS}
+
+
+def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.Module:
+    """The network ``name`` with ``options``.
+
+    Args:
+      name: a key of `REGISTRY`.
+      tasks: outputs to compute, a non-empty subset of `types.TASKS`.
+      **options: attributes of that network, such as ``width=24``.
+
+    Raises:
+      UserError: for an unknown name, task, option, or an option's value out of its choices.
+    """
+    if name not in REGISTRY:
+        raise UserError(_unknown("model.name", name, sorted(REGISTRY)))
+    tasks = tuple(tasks)
+    for task in tasks:
+        if task not in types.TASKS:
+            raise UserError(_unknown("tasks", task, types.TASKS))
+    if not tasks or len(set(tasks)) != len(tasks):
+        raise UserError(f"tasks={tasks!r} must name seg or cls, or both, once each.")
+    cls = REGISTRY[name]
+    known = [f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name")]
+    for key, value in options.items():
+        if key not in known:
+            raise UserError(_unknown(f"model option of {name}", key, known))
+        if key in _CHOICES and value not in _CHOICES[key]:
+            raise UserError(_unknown(f"model.{key}", value, _CHOICES[key]))
+    return cls(tasks=tasks, **options)
+
+
+def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Draws a network's initial variables, those of ``module.init`` up to rounding, but sooner.
+
+    Args:
+      module: from `create`.
+      key: PRNG key.
+      image_shape: (height, width, channels) of the images it will see.
+
+    Returns:
+      Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
+    """
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    # lazy_init leaves the forward pass out of the program; and a hundred small draws that run
+    # once are not worth XLA's optimiser, which takes longer over them than over a training step.
+    draw = jax.jit(
+        lambda key: module.lazy_init(key, image, train=False),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    return draw(key)
+
+
+def parameter_count(params) -> int:
+    """Number of scalars in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _unknown(what: str, value: str, known) -> str:
+    close = difflib.get_close_matches(str(value), [str(k) for k in known], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{what}: {value!r} is unknown.{hint} Known: {', '.join(map(str, known))}."

@@ -1,0 +1,128 @@
+"""MT UNet++: the nested U-Net with deep supervision and a classification head.
+
+Papers: the multi-task network is from Aumente-Maestro et al. 2025 (Comput. Methods Programs Biomed.
+260, 108540) and its released code; the backbone is UNet++, Zhou et al. 2018 (DLMIA). Node X(i, j)
+sits in row i (i halvings of the resolution) and column j (j = 0 is the encoder) and reads all
+X(i, <j) and X(i+1, j-1).
+
+Feature maps at 128×128 input (height = width × channels), width 24:
+  row 0: X(0,0..4) 128 × 24      row 1: X(1,0..3) 64 × 48      row 2: X(2,0..2) 32 × 96
+  row 3: X(3,0..1)  16 × 192     row 4: X(4,0)     8 × 384     head: 8 × 1152 → 8 × 512 → 256 → 3
+14,927,455 parameters as released (1 input channel, 3 classes, both tasks).
+
+Departures from the paper's text, all towards the released code: rows 1 and below halve the channels
+in their transposed convolution while row 0 keeps them; the head is the released one by default
+(`head="released"`), the one drawn in the paper is `head="printed"`. For the latter the paper does
+not say how the bottleneck is upsampled; here it is the decoder's own upsampled bottleneck, as in
+the released MT nnU-Net.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtbus_jax import types
+from mtbus_jax.models import blocks, heads
+
+HEADS = ("released", "printed")
+
+
+class UNetPlusPlus(nn.Module):
+    """UNet++ for segmentation, classification, or both.
+
+    Attributes:
+      width: channels of row 0; rows below have 2, 4, 8, 16 times as many.
+      tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` only the encoder and the
+        head exist, and the head reads X(3,0) and X(4,0).
+      head: ``"released"`` or ``"printed"``, see the module's text.
+      head_features: channels of the head's feature map.
+      deep_supervision: whether X(0,1..3) get a segmentation output too.
+      classes: number of classes.
+    """
+
+    width: int = 24
+    tasks: tuple[str, ...] = types.TASKS
+    head: str = "released"
+    head_features: int = 512
+    deep_supervision: bool = True
+    classes: int = len(types.CLASS_NAMES)
+
+    # Rows below row 0, that is, how often the resolution is halved. Height and width of the
+    # input must be multiples of 2 ** depth.
+    depth = 4
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> types.Outputs:
+        """Applies the network.
+
+        Args:
+          image: ``(batch, height, width, channels)`` float32, grey values 0..255; height and width
+            multiples of 16.
+          train: ignored (no dropout, no running statistics); every network takes it.
+
+        Returns:
+          `types.Outputs`: segmentation logits of X(0,4), X(0,3), X(0,2), X(0,1) and class logits.
+        """
+        del train
+        encoder = self._encoder(image)
+        node = {(i, 0): features for i, features in enumerate(encoder)}
+        upsampled = None
+        if types.SEGMENTATION in self.tasks or self.head == "printed":
+            upsampled = self._grid(node)
+        segmentation = ()
+        if types.SEGMENTATION in self.tasks:
+            columns = range(self.depth, 0, -1) if self.deep_supervision else (self.depth,)
+            segmentation = tuple(
+                blocks.convolution(node[0, j], 1, kernel=1, name=f"segment_0_{j}") for j in columns
+            )
+        class_logits = None
+        if types.CLASSIFICATION in self.tasks:
+            class_logits = self._classify(node, upsampled)
+        return types.Outputs(segmentation, class_logits, {})
+
+    def _encoder(self, image: jax.Array) -> list[jax.Array]:
+        maps = [blocks.ConvBlock(self.width, name="node_0_0")(image)]
+        for i in range(1, self.depth + 1):
+            maps.append(blocks.DownBlock(self.width * 2**i, name=f"node_{i}_0")(maps[-1]))
+        return maps
+
+    def _grid(self, node: dict[tuple[int, int], jax.Array]) -> jax.Array:
+        """Fills in the decoder nodes; returns the upsampled bottleneck that X(3,1) read."""
+        bottleneck_up = None
+        segments = types.SEGMENTATION in self.tasks
+        for j in range(1, self.depth + 1):
+            for i in range(self.depth - j, -1, -1):
+                if not segments and (i, j) != (self.depth - 1, 1):
+                    continue
+                below = node[i + 1, j - 1]
+                up_features = below.shape[-1] // (2 if i > 0 else 1)
+                up = blocks.Upsample(up_features, name=f"up_{i}_{j}")(below)
+                skips = [node[i, k] for k in range(j)]
+                block = blocks.ConvBlock(self.width * 2**i, name=f"node_{i}_{j}")
+                node[i, j] = block(jnp.concatenate([*skips, up], axis=-1))
+                if (i, j) == (self.depth - 1, 1):
+                    bottleneck_up = up
+        return bottleneck_up
+
+    def _classify(
+        self, node: dict[tuple[int, int], jax.Array], upsampled: jax.Array | None
+    ) -> jax.Array:
+        row = self.depth - 1
+        bottleneck = node[self.depth, 0]
+        if self.head == "printed":
+            features = jnp.concatenate([node[row, 0], node[row, 1], upsampled], axis=-1)
+            features = blocks.convolution(features, self.head_features, name="head_conv")
+            features = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, name="head_norm")(
+                features
+            )
+            features = nn.relu(features)
+        else:
+            # One block for both: the released code passes encoder and decoder features
+            # through the same module.
+            down = blocks.DownBlock(bottleneck.shape[-1], name="head_down")
+            maps = [down(node[row, j]) for j in (0, 1) if (row, j) in node]
+            features = jnp.concatenate([*maps, bottleneck], axis=-1)
+            features = blocks.ConvBlock(self.head_features, name="head_block")(features)
+        return heads.PooledClassifier(self.classes, name="classifier")(features)

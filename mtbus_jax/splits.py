@@ -1,0 +1,216 @@
+"""Which image is trained on, validated on, tested on; and how often it is repeated.
+
+Published recipe (Aumente-Maestro et al. 2025 and its released code): the test folds are stored
+with the dataset; within the rest of each fold, scikit-learn's
+``train_test_split(train_size=0.8, random_state=1993, stratify=class)`` picks the training images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtbus_jax import types
+from mtbus_jax.errors import UserError
+
+PUBLISHED_SEED = 1993
+TRAIN_FRACTION = 0.8
+SPLITS = ("published", "grouped")
+REPLICATION_RULES = ("round", "ceil")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Indices of one fold into a `types.Cases`, disjoint and together complete.
+
+    Attributes:
+      train: ``(a,)`` integers.
+      validation: ``(b,)`` integers.
+      test: ``(c,)`` integers.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def to_uids(self, uid: np.ndarray) -> dict[str, list[str]]:
+        """The three lists by uid, as written to ``splits.json``."""
+        return {
+            f.name: [str(u) for u in uid[getattr(self, f.name)]] for f in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_uids(cls, parts: Mapping[str, Sequence[str]], uid: np.ndarray) -> Split:
+        """Inverse of `to_uids`.
+
+        Raises:
+          UserError: if a part is missing, a uid is unknown, or one is used twice.
+        """
+        position = {str(u): i for i, u in enumerate(uid)}
+        seen: set[str] = set()
+        arrays = {}
+        for field in dataclasses.fields(cls):
+            if field.name not in parts:
+                raise UserError(f"splits.json: a fold lacks its list {field.name!r}.")
+            for u in parts[field.name]:
+                if u not in position:
+                    raise UserError(f"splits.json: the dataset has no image {u!r}.")
+                if u in seen:
+                    raise UserError(f"splits.json: image {u!r} appears twice in one fold.")
+                seen.add(u)
+            arrays[field.name] = np.array([position[u] for u in parts[field.name]], dtype=int)
+        return cls(**arrays)
+
+    def fingerprint(self, uid: np.ndarray) -> str:
+        """SHA-256 over the three lists of uids, to tell two splits apart."""
+        lines = (f"{part}:{','.join(uids)}" for part, uids in self.to_uids(uid).items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def published_folds(
+    label: np.ndarray, test_fold: np.ndarray, *, seed: int = PUBLISHED_SEED
+) -> list[Split]:
+    """The published folds: test sets as stored, the rest split 80 : 20 with the class balanced.
+
+    Args:
+      label: ``(n,)`` class codes, in the published order.
+      test_fold: ``(n,)`` integers 0, 1, …: the fold that tests each image.
+      seed: of the split into training and validation.
+
+    Returns:
+      One `Split` per fold. Indices are in scikit-learn's (shuffled) order.
+
+    Raises:
+      UserError: if an image has no test fold.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if np.any(test_fold == types.NO_FOLD):
+        raise UserError(
+            "this dataset has no published folds; choose --config.data.split=grouped instead."
+        )
+    folds = []
+    for fold in range(int(test_fold.max()) + 1):
+        rest = np.flatnonzero(test_fold != fold)
+        train, validation = train_test_split(
+            rest, train_size=TRAIN_FRACTION, random_state=seed, stratify=label[rest]
+        )
+        folds.append(Split(train, validation, np.flatnonzero(test_fold == fold)))
+    return folds
+
+
+def grouped_folds(
+    label: np.ndarray, group: np.ndarray, *, folds: int = 4, seed: int = PUBLISHED_SEED
+) -> list[Split]:
+    """Folds that keep every group (patient, set of near-duplicates) on one side.
+
+    Test folds by scikit-learn's `StratifiedGroupKFold`; of the rest of each fold, one of five such
+    sub-folds (a fifth, as in the published recipe) is the validation set. Classes are balanced as
+    well as the groups allow.
+
+    Args:
+      label: ``(n,)`` class codes.
+      group: ``(n,)`` group names.
+      folds: number of folds.
+      seed: of both shuffles.
+
+    Returns:
+      One `Split` per fold.
+
+    Raises:
+      UserError: if there are too few groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    inner_parts = round(1 / (1 - TRAIN_FRACTION))
+    result = []
+    try:
+        for rest, test in outer.split(label, label, group):
+            inner = StratifiedGroupKFold(inner_parts, shuffle=True, random_state=seed)
+            train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
+            result.append(Split(rest[train], rest[validation], test))
+    except ValueError as error:
+        raise UserError(
+            f"{len(set(group.tolist()))} groups of {len(label)} images are too few for {folds} "
+            f"grouped folds with a validation set each ({error}). Use --config.data.split=published"
+            " if the dataset has published folds."
+        ) from None
+    return result
+
+
+def make_folds(cases: types.Cases, split: str) -> list[Split]:
+    """All folds of ``cases`` under ``split``, one of `SPLITS`.
+
+    Raises:
+      UserError: for an unknown name, or if the dataset has no such folds.
+    """
+    if split == "published":
+        return published_folds(cases.label, cases.test_fold)
+    if split == "grouped":
+        return grouped_folds(cases.label, cases.group)
+    raise UserError(f"data.split: {split!r} is unknown. Known: {', '.join(SPLITS)}.")
+
+
+def leaking(split: Split, group: np.ndarray) -> np.ndarray:
+    """Test images whose group also occurs in training or validation.
+
+    Args:
+      split: one fold.
+      group: ``(n,)`` group names of the whole dataset.
+
+    Returns:
+      ``(k,)`` indices of the test images concerned; empty for a split without a leak.
+    """
+    seen = set(group[split.train]) | set(group[split.validation])
+    return np.array([i for i in split.test if group[i] in seen], dtype=int)
+
+
+def replication_factors(counts: Sequence[int], *, rule: str = "round") -> list[int]:
+    """How often deterministic oversampling repeats the images of each class.
+
+    RF_c = round(1/P_c), P_c the share of class c in the training set. The paper prints ⌈1/P_c⌉,
+    but its worked example and its code round; both are offered.
+
+    Args:
+      counts: training images per class.
+      rule: ``"round"`` (halves go to the even number, as Python rounds) or ``"ceil"``.
+
+    Returns:
+      One factor per class, ≥ 1; 1 for a class without images.
+
+    Raises:
+      UserError: for an unknown rule.
+    """
+    if rule not in REPLICATION_RULES:
+        known = ", ".join(REPLICATION_RULES)
+        raise UserError(f"train.oversample_rule: {rule!r} is unknown. Known: {known}.")
+    total = sum(counts)
+    factors = []
+    for count in counts:
+        if count == 0:
+            factors.append(1)
+        elif rule == "round":
+            factors.append(round(total / count))
+        else:
+            factors.append(-(-total // count))
+    return factors
+
+
+def oversample(train: np.ndarray, label: np.ndarray, *, rule: str = "round") -> np.ndarray:
+    """Deterministic oversampling: repeats each training image by its class's replication factor.
+
+    Args:
+      train: ``(a,)`` indices into the dataset.
+      label: ``(n,)`` class codes of the whole dataset.
+      rule: see `replication_factors`.
+
+    Returns:
+      ``(b,)`` indices, b ≥ a; the order is shuffled anew in every epoch, so it means nothing here.
+    """
+    counts = np.bincount(label[train], minlength=len(types.CLASS_NAMES))
+    factors = np.array(replication_factors(counts.tolist(), rule=rule))
+    return np.repeat(train, factors[label[train]])

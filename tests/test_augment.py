@@ -1,0 +1,170 @@
+"""Augmentation against SciPy's affine_transform, exact turns and flips, and its distribution."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+
+from mtbus_jax import augment
+
+# Compiled, because one program per shape is quicker than its operations one by one.
+apply_transform = jax.jit(augment.apply_transform)
+flip_and_rotate = jax.jit(augment.flip_and_rotate)
+
+SHAPES = [(24, 24), (25, 25), (24, 33), (31, 20)]
+
+
+def numbered(height, width):
+    """Every pixel has a number of its own, from 1; 0 is left for the fill."""
+    return np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width, 1)
+
+
+def matrix_of(degrees, flip_rows=False, flip_cols=False):
+    angle = np.deg2rad(degrees)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.diag([-1.0 if flip_rows else 1.0, -1.0 if flip_cols else 1.0]) @ rotation
+
+
+def scipy_reference(matrix, image):
+    """SciPy's result for ``(height, width)``, and where no coordinate is near a rounding tie."""
+    centre = (np.array(image.shape) - 1) / 2
+    expected = scipy.ndimage.affine_transform(
+        image, matrix, offset=centre - matrix @ centre, order=0, mode="grid-constant", cval=0
+    )
+    offsets = np.stack(np.indices(image.shape)) - centre[:, None, None]
+    source = np.einsum("ij,jhw->ihw", matrix, offsets) + centre[:, None, None]
+    clear = (np.abs(source - np.floor(source) - 0.5) > 1e-3).all(axis=0)
+    return expected, clear
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("degrees", [3.7, 58.2, 121.9, 200.4, 347.3])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
+def test_equals_scipy_away_from_ties(shape, degrees, flips):
+    image = numbered(*shape)
+    matrix = matrix_of(degrees, *flips)
+    found = np.asarray(apply_transform(jnp.asarray(matrix, jnp.float32), image))[..., 0]
+    expected, clear = scipy_reference(matrix, image[..., 0])
+    assert clear.mean() > 0.95
+    np.testing.assert_array_equal(found[clear], expected[clear])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_flips_are_exact(shape):
+    image = numbered(*shape)
+    for rows, cols, expected in [
+        (False, False, image),
+        (True, False, image[::-1]),
+        (False, True, image[:, ::-1]),
+        (True, True, image[::-1, ::-1]),
+    ]:
+        matrix = jnp.asarray(matrix_of(0, rows, cols), jnp.float32)
+        np.testing.assert_array_equal(apply_transform(matrix, image), expected)
+
+
+@pytest.mark.parametrize("side", [24, 25, 128])
+def test_quarter_turns_of_a_square_are_exact(side):
+    image = numbered(side, side)
+    for turns in range(4):
+        # Float32 sine and cosine as in `random_transform`: 90° is not exact there.
+        matrix = jnp.asarray(matrix_of(90 * turns), jnp.float32)
+        found = apply_transform(matrix, image)
+        np.testing.assert_array_equal(found, np.rot90(image, -turns))
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (9, 5), (96, 128)])
+def test_quarter_turn_of_a_rectangle_turns_about_the_centre_and_fills_with_0(height, width):
+    image = numbered(height, width)
+    found = np.asarray(apply_transform(jnp.array([[0.0, -1.0], [1.0, 0.0]]), image))
+    row_centre, col_centre = Fraction(height - 1, 2), Fraction(width - 1, 2)
+    expected = np.zeros_like(image)
+    for row in range(height):
+        for col in range(width):
+            from_row = row_centre - (col - col_centre)
+            from_col = col_centre + (row - row_centre)
+            assert from_row.denominator == from_col.denominator == 1  # no ties at these sizes
+            if 0 <= from_row < height and 0 <= from_col < width:
+                expected[row, col] = image[int(from_row), int(from_col)]
+    np.testing.assert_array_equal(found, expected)
+    # A strip of the longer side leaves the picture.
+    assert (found == 0).sum() == height * width - min(height, width) ** 2
+
+
+def test_fill_is_0_and_values_are_never_mixed():
+    image = np.full((20, 30, 2), 200, np.uint8)
+    image[..., 1] = 7
+    found = np.asarray(apply_transform(jnp.asarray(matrix_of(45), jnp.float32), image))
+    assert found.dtype == np.uint8
+    assert set(np.unique(found[..., 0])) == {0, 200}
+    np.testing.assert_array_equal(found[..., 0] == 200, found[..., 1] == 7)
+    assert not found[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    assert (found[10, 15] == [200, 7]).all()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.uint8,
+        np.float32,
+        np.bool_,
+    ],
+)
+def test_type_is_kept(dtype):
+    image = np.ones((4, 6, 1), dtype)
+    found = apply_transform(jnp.asarray(matrix_of(30), jnp.float32), image)
+    assert found.dtype == dtype
+
+
+def test_image_and_mask_get_the_same_transform():
+    rng = np.random.default_rng(0)
+    image = numbered(22, 31).astype(np.float32)
+    mask = (rng.random((22, 31, 1)) < 0.4).astype(np.float32)
+    new_image, new_mask = map(np.asarray, flip_and_rotate(jax.random.key(3), image, mask))
+    assert not np.array_equal(new_image, image)
+    source = new_image.astype(int)
+    expected = np.where(source > 0, mask.ravel()[np.maximum(source, 1) - 1], 0)
+    np.testing.assert_array_equal(new_mask, expected)
+    assert new_image.dtype == new_mask.dtype == np.float32
+
+
+def test_an_empty_mask_stays_empty():
+    empty = np.zeros((22, 31, 1), np.float32)
+    _, mask = flip_and_rotate(jax.random.key(4), numbered(22, 31), empty)
+    assert not np.asarray(mask).any()
+
+
+def test_same_key_same_transform_other_key_another():
+    first, again, other = (augment.random_transform(jax.random.key(k)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_vmap_over_keys_gives_each_image_its_own_transform():
+    keys = jax.random.split(jax.random.key(0), 3)
+    image = jnp.asarray(np.stack([numbered(12, 17)] * 3))
+    together, _ = jax.jit(jax.vmap(augment.flip_and_rotate))(keys, image, image)
+    for i in range(3):
+        alone, _ = flip_and_rotate(keys[i], image[i], image[i])
+        np.testing.assert_array_equal(together[i], alone)
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_flips_are_fair_and_angles_uniform():
+    count = 40_000
+    keys = jax.random.split(jax.random.key(7), count)
+    matrices = np.asarray(jax.jit(jax.vmap(augment.random_transform))(keys), np.float64)
+    identity = np.broadcast_to(np.eye(2), matrices.shape)
+    np.testing.assert_allclose(matrices @ matrices.transpose(0, 2, 1), identity, atol=1e-6)
+    # Two flips are a half turn, so of the flips only their parity shows: determinant −1.
+    mirrored = np.linalg.det(matrices) < 0
+    assert scipy.stats.binomtest(int(mirrored.sum()), count).pvalue > 1e-3
+    angle = np.arctan2(-matrices[:, 0, 1], matrices[:, 0, 0]) % (2 * np.pi)
+    for part in (angle[mirrored], angle[~mirrored]):
+        assert scipy.stats.kstest(part / (2 * np.pi), "uniform").pvalue > 1e-3
+    # Draws of successive keys are unrelated.
+    correlation = np.corrcoef(np.cos(angle[:-1]), np.cos(angle[1:]))[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(count)

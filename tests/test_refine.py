@@ -1,0 +1,95 @@
+"""Prediction refining against its truth table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbus_jax import refine, types
+
+HEIGHT, WIDTH = 3, 5
+
+
+def spot():
+    mask = np.zeros((HEIGHT, WIDTH, 1), bool)
+    mask[2, 4] = True
+    return mask
+
+
+def empty():
+    return np.zeros((HEIGHT, WIDTH, 1), bool)
+
+
+# mask, class → refined mask, refined class, incoherent
+TABLE = [
+    (spot(), types.BENIGN, spot(), types.BENIGN, False),
+    (spot(), types.MALIGNANT, spot(), types.MALIGNANT, False),
+    (spot(), types.NORMAL, empty(), types.NORMAL, True),
+    (empty(), types.BENIGN, empty(), types.NORMAL, True),
+    (empty(), types.MALIGNANT, empty(), types.NORMAL, True),
+    (empty(), types.NORMAL, empty(), types.NORMAL, False),
+]
+
+
+def logits_of(class_id):
+    return np.where(np.arange(3) == class_id, 2.0, -1.0)
+
+
+@pytest.mark.parametrize(("mask", "class_id", "new_mask", "new_class", "clash"), TABLE)
+def test_each_combination(mask, class_id, new_mask, new_class, clash):
+    refined_mask, refined_class = refine.refine(mask[None], logits_of(class_id)[None])
+    np.testing.assert_array_equal(refined_mask, new_mask[None])
+    np.testing.assert_array_equal(refined_class, [new_class])
+    np.testing.assert_array_equal(refine.incoherent(mask[None], np.array([class_id])), [clash])
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_batch_of_all_combinations(jit):
+    masks, classes, new_masks, new_classes, clashes = map(np.stack, zip(*TABLE, strict=True))
+    logits = np.stack([logits_of(c) for c in classes])
+    wrap = jax.jit if jit else (lambda f: f)
+    refined_mask, refined_class = wrap(refine.refine)(masks, logits)
+    np.testing.assert_array_equal(refined_mask, new_masks)
+    np.testing.assert_array_equal(refined_class, new_classes)
+    np.testing.assert_array_equal(wrap(refine.incoherent)(masks, classes), clashes)
+    assert refined_mask.dtype == bool
+    assert refined_class.dtype == jnp.int32
+
+
+def test_both_rules_look_at_the_unrefined_pair():
+    # Emptying the mask for the class must not, and need not, be what makes the class normal;
+    # and a class that turns normal for an empty mask must not touch another image's mask.
+    masks = np.stack([spot(), empty(), spot()])
+    logits = np.stack([logits_of(types.NORMAL), logits_of(types.BENIGN), logits_of(types.BENIGN)])
+    refined_mask, refined_class = refine.refine(masks, logits)
+    assert np.asarray(refined_mask).any(axis=(1, 2, 3)).tolist() == [False, False, True]
+    assert np.asarray(refined_class).tolist() == [types.NORMAL, types.NORMAL, types.BENIGN]
+
+
+def test_refined_pairs_are_coherent_and_refining_twice_changes_nothing():
+    rng = np.random.default_rng(0)
+    masks = rng.random((40, HEIGHT, WIDTH, 1)) < 0.03
+    logits = rng.normal(size=(40, 3))
+    once_mask, once_class = refine.refine(masks, logits)
+    assert refine.incoherent(masks, logits.argmax(-1)).any()
+    assert not refine.incoherent(once_mask, once_class).any()
+    again_mask, again_class = refine.refine(once_mask, jax.nn.one_hot(once_class, 3))
+    np.testing.assert_array_equal(again_mask, once_mask)
+    np.testing.assert_array_equal(again_class, once_class)
+
+
+def test_masks_without_a_channel_axis_and_probabilities_do_too():
+    masks = np.stack([spot(), empty()])[..., 0]
+    probability = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    refined_mask, refined_class = refine.refine(masks, probability)
+    assert refined_mask.shape == (2, HEIGHT, WIDTH)
+    assert not np.asarray(refined_mask).any()
+    np.testing.assert_array_equal(refined_class, [types.NORMAL, types.NORMAL])
+
+
+def test_one_pixel_in_a_corner_is_a_mask():
+    for row, col in [(0, 0), (0, WIDTH - 1), (HEIGHT - 1, 0)]:
+        mask = empty()
+        mask[row, col] = True
+        _, refined_class = refine.refine(mask[None], logits_of(types.MALIGNANT)[None])
+        np.testing.assert_array_equal(refined_class, [types.MALIGNANT])
