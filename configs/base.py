@@ -1,0 +1,62 @@
+"""Every field of a run with its unit, set to the published recipe for Curated BUSI.
+
+Aumente-Maestro et al. 2025 (doi 10.1016/j.cmpb.2024.108540), Table 5, row MT+PR+DO. Other files in
+this folder start from `get_config()` here and change a few fields; any field can be changed on the
+command line, as in ``--config.train.epochs=50``. Read by `main.py`; nothing else imports it.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    """The published recipe of MT UNet++ on Curated BUSI."""
+    config = config_dict.ConfigDict()
+    config.name = "mt_unetpp"  # free text, heads the summary
+    config.tasks = ("seg", "cls")  # which outputs to train: ("seg",), ("cls",) or both
+    config.seed = 1993  # of weights, shuffling and augmentation; folds have their own
+
+    data = config.data = config_dict.ConfigDict()
+    data.name = "curated_busi"  # phantom, curated_busi, busi, bus_uclm
+    data.split = "published"  # published, or grouped: near-duplicates and patients on one side
+    data.folds = (0, 1, 2, 3)  # which folds to train and test
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16
+    data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
+    data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
+    data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
+
+    model = config.model = config_dict.ConfigDict()
+    model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY; the other fields are its options
+    model.width = 24  # feature maps at full resolution
+    model.head = "released"  # released, or printed: the head as drawn in the paper
+    model.deep_supervision = True  # segmentation outputs on X(0,1..3) too
+
+    loss = config.loss = config_dict.ConfigDict()
+    loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
+    loss.gamma = 2.0  # exponent of the focal loss
+
+    train = config.train = config_dict.ConfigDict()
+    train.epochs = 200
+    train.batch_size = 2  # images per step, over all devices
+    train.oversample = True  # deterministic oversampling (DO)
+    train.oversample_rule = "round"  # round as released, or ceil as printed
+    train.augment = True  # flips and rotations
+    train.learning_rate = 1e-4
+    train.adam_b1 = 0.9
+    train.adam_b2 = 0.999
+    train.adam_epsilon = 1e-4
+    train.plateau_factor = 0.5  # learning rate × this after …
+    train.plateau_patience = 20  # … epochs without a better validation loss
+    train.min_learning_rate = 1e-6
+    train.stop_patience = 50  # epochs without a better validation loss until training stops
+    train.devices = 0  # of this process; 0 takes as many as divide the batch
+    train.steps_per_call = 0  # optimiser steps per device program; 0: 1 on a CPU, else an epoch
+    train.checkpoint_seconds = 60.0  # write a checkpoint at most so often; 0 after every epoch
+
+    evaluation = config.eval = config_dict.ConfigDict()
+    evaluation.batch_size = 8  # images
+    evaluation.refine = True  # prediction refining (PR), reported beside the raw predictions
+
+    log = config.log = config_dict.ConfigDict()
+    log.progress = True  # progress bar
+    log.tensorboard = True  # event files in fold_*/tensorboard
+    return config

@@ -1,0 +1,121 @@
+"""Orbax checkpoints of one fold: the latest whole state, and the best weights.
+
+A checkpoint names the data and the split it was trained on, and is refused on others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.state import TrainState
+
+_STATE, _ORIGIN = "state", "origin"
+
+
+class Checkpoints:
+    """The two checkpoint folders of one fold, ``latest`` and ``best``; one entry is kept in each.
+
+    Orbax writes an entry beside the old one and renames it when complete, so a killed run finds
+    either the old or the new state. Use as a context manager, or `close` it.
+    """
+
+    def __init__(self, directory: Path, origin: dict[str, str]):
+        """Opens (or creates) the folders.
+
+        Args:
+          directory: parent of ``latest`` and ``best``.
+          origin: what the weights depend on besides the configuration, by name: fingerprints of
+            data and split.
+        """
+        self._directory = directory.absolute()
+        self._origin = origin
+        self._managers = {
+            name: ocp.CheckpointManager(
+                self._directory / name,
+                options=ocp.CheckpointManagerOptions(max_to_keep=1),
+            )
+            for name in ("latest", "best")
+        }
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for writes under way and releases the folders."""
+        for manager in self._managers.values():
+            manager.wait_until_finished()
+            manager.close()
+
+    def save(self, state: TrainState) -> None:
+        """Writes both checkpoints; returns once the state's buffers may be reused."""
+        best_epoch = int(state.plateau.best_epoch)
+        if best_epoch and self._managers["best"].latest_step() != best_epoch:
+            self._write("best", best_epoch, state.best_variables)
+        # The best weights come first: `latest` never refers to weights that are not on disk.
+        self._write("latest", int(state.epoch), state)
+
+    def _write(self, name: str, epoch: int, tree: Any) -> None:
+        manager = self._managers[name]
+        if manager.latest_step() == epoch:
+            return
+        args = ocp.args.Composite(
+            **{_STATE: ocp.args.StandardSave(tree), _ORIGIN: ocp.args.JsonSave(self._origin)}
+        )
+        manager.save(epoch, args=args)
+
+    def restore_latest(self, like: TrainState) -> TrainState | None:
+        """The latest state, or None if there is none yet.
+
+        Args:
+          like: a state of the same shapes.
+
+        Raises:
+          UserError: if it was trained on other data or another split.
+        """
+        return self._read("latest", like)
+
+    def restore_best(self, like: TrainState) -> dict[str, Any]:
+        """Variables of the best epoch.
+
+        Args:
+          like: a state of the same shapes.
+
+        Raises:
+          UserError: if there are none yet, or they were trained on other data or another split.
+        """
+        variables = self._read("best", like.best_variables)
+        if variables is None:
+            raise UserError(
+                f"{self._directory} holds no finished checkpoint; train this fold first "
+                "(main.py --mode=train_and_evaluate)."
+            )
+        return variables
+
+    def _read(self, name: str, like: Any) -> Any:
+        manager = self._managers[name]
+        epoch = manager.latest_step()
+        if epoch is None:
+            return None
+        origin = manager.restore(
+            epoch, args=ocp.args.Composite(**{_ORIGIN: ocp.args.JsonRestore()})
+        )[_ORIGIN]
+        changed = [k for k in self._origin if origin.get(k) != self._origin[k]]
+        if changed:
+            raise UserError(
+                f"the checkpoint in {self._directory / name} was trained on a different "
+                f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
+                "--workdir."
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored = manager.restore(
+            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
+        )
+        return restored[_STATE]

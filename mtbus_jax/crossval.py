@@ -1,0 +1,109 @@
+"""The main job: train the chosen folds one after the other, test them, write the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+from ml_collections import config_dict
+
+from mtbus_jax import data, runfolder, splits, summary, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluate import evaluate_fold
+from mtbus_jax.setup import Setup
+from mtbus_jax.train import train_fold
+
+
+def train_and_evaluate(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
+    """Trains and tests the folds that the configuration names; resumes what is there.
+
+    Args:
+      config: all fields of ``configs/base.py``.
+      workdir: the run folder, created if missing.
+
+    Returns:
+      The content of ``summary.json``.
+
+    Raises:
+      UserError: for whatever the user can mend: names, values, missing data, another run's folder.
+    """
+    workdir = Path(workdir)
+    # Everything that can be wrong is found before the folder is touched.
+    setup = Setup.from_config(config)
+    cases = _load(config)
+    runfolder.check_folds(config.data.folds, _fold_count(workdir, cases, config.data.split))
+    runfolder.open_run(workdir, config)
+    folds, content = runfolder.open_splits(workdir, cases, config.data.split)
+    fingerprint = data.fingerprint(cases)
+    if config.log.progress:
+        _announce(config, cases, setup, content)
+    for fold in config.data.folds:
+        arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
+        train_fold(config, cases, folds[fold], **arguments)
+        evaluate_fold(config, cases, folds[fold], **arguments)
+        # After every fold, so that a long run can be read while it goes on.
+        result = summary.write_summary(workdir)
+    return result
+
+
+def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = None) -> dict:
+    """Tests the trained folds of a run folder again and rewrites its tables.
+
+    Args:
+      workdir: a run folder.
+      overrides: a configuration whose data folders are used instead of the run's own.
+
+    Returns:
+      The content of ``summary.json``.
+
+    Raises:
+      UserError: if the folder is no run, or its data is missing or other than it was.
+    """
+    workdir = Path(workdir)
+    config = runfolder.load_config(workdir)
+    if overrides is not None:
+        for field in ("data_dir", "manual_dir", "cache_dir"):
+            config.data[field] = overrides.data[field]
+    cases = _load(config)
+    folds, _ = runfolder.open_splits(workdir, cases, config.data.split)
+    fingerprint = data.fingerprint(cases)
+    trained = [f for f in range(len(folds)) if runfolder.fold_dir(workdir, f).is_dir()]
+    if not trained:
+        raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
+    for fold in trained:
+        arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
+        evaluate_fold(config, cases, folds[fold], **arguments)
+    return summary.write_summary(workdir)
+
+
+def _load(config: config_dict.ConfigDict) -> types.Cases:
+    return data.load_cases(
+        config.data.name,
+        image_size=tuple(config.data.image_size),
+        data_dir=config.data.data_dir or None,
+        manual_dir=config.data.manual_dir or None,
+        cache_dir=config.data.cache_dir or None,
+    )
+
+
+def _fold_count(workdir: Path, cases: types.Cases, split: str) -> int:
+    path = workdir / runfolder.SPLITS
+    if path.exists():
+        return len(runfolder.read_json(path)["folds"])
+    return len(splits.make_folds(cases, split))
+
+
+def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
+    origin = {"dataset": fingerprint, "split": folds[fold].fingerprint(cases.uid)}
+    return {"fold": fold, "directory": runfolder.fold_dir(workdir, fold), "origin": origin}
+
+
+def _announce(config, cases, setup, content) -> None:
+    """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
+    devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in setup.devices)
+    print(
+        f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
+        f"{config.data.split} folds {tuple(config.data.folds)} of {len(content['folds'])}; "
+        f"{len(setup.devices)} device(s): {devices}; JAX {jax.__version__}",
+        flush=True,
+    )

@@ -1,0 +1,106 @@
+"""Evaluation of one fold: best weights → one row per test image → ``cases.csv``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import scipy.special
+from ml_collections import config_dict
+
+from mtbus_jax import refine, splits, steps, types
+from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax.inference import Evaluator, resident_dataset
+from mtbus_jax.metrics import segmentation
+from mtbus_jax.runfolder import write_text
+from mtbus_jax.setup import Setup
+
+CASES = "cases.csv"
+REFINED = "refined_"  # prefix of the columns after prediction refining
+
+
+def evaluate_fold(
+    config: config_dict.ConfigDict,
+    cases: types.Cases,
+    split: splits.Split,
+    *,
+    fold: int,
+    directory: Path,
+    origin: dict[str, str],
+) -> pd.DataFrame:
+    """Tests the best weights of a fold and writes ``cases.csv``.
+
+    Args:
+      config: of the run.
+      cases: the dataset.
+      split: indices of this fold.
+      fold: its number.
+      directory: the fold's folder.
+      origin: fingerprints of data and split, see `Checkpoints`.
+
+    Returns:
+      The rows, see `case_rows`.
+
+    Raises:
+      UserError: if the fold was not trained, or on other data.
+    """
+    setup = Setup.from_config(config)
+    like = jax.eval_shape(lambda: setup.init_state(config, fold))
+    with Checkpoints(directory / "checkpoints", origin) as checkpoints:
+        variables = checkpoints.restore_best(like)
+    evaluator = Evaluator(
+        setup,
+        resident_dataset(cases, setup.devices),
+        batch_size=config.eval.batch_size,
+        steps_per_call=config.train.steps_per_call,
+    )
+    _, predictions = evaluator(variables, split.test, predictions=True)
+    rows = case_rows(cases.take(split.test), predictions)
+    rows.insert(1, "fold", fold)
+    write_text(directory / CASES, rows.to_csv(index=False))
+    return rows
+
+
+def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFrame:
+    """One row per image with classes, probabilities and every metric.
+
+    Columns: ``uid, label`` (class names); with the classification task ``predicted`` and
+    ``probability_<class>``; with the segmentation task ``predicted_pixels`` and the metrics of
+    `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on normal),
+    ``refined_predicted`` and ``refined_<metric>``. Undefined metrics are empty cells.
+
+    Args:
+      cases: the images, n of them.
+      predictions: numpy arrays in the same order.
+    """
+    names = np.array(types.CLASS_NAMES)
+    columns: dict[str, np.ndarray] = {"uid": cases.uid, "label": names[cases.label]}
+    has_mask = predictions.probability is not None
+    has_class = predictions.class_logits is not None
+    if has_class:
+        columns["predicted"] = names[np.argmax(predictions.class_logits, axis=-1)]
+        probability = scipy.special.softmax(predictions.class_logits, axis=-1)
+        for code, name in enumerate(types.CLASS_NAMES):
+            columns[f"probability_{name}"] = probability[:, code]
+    if has_mask:
+        truth = cases.mask[..., 0] > 0
+        mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+        columns["predicted_pixels"] = mask.sum(axis=(1, 2))
+        columns |= _segmentation_columns(truth, mask)
+    if has_mask and has_class:
+        class_id = np.argmax(predictions.class_logits, axis=-1)
+        columns["incoherent"] = np.asarray(refine.incoherent(mask, class_id))
+        refined_mask, refined_class = map(np.asarray, refine.refine(mask, predictions.class_logits))
+        columns[f"{REFINED}predicted"] = names[refined_class]
+        refined_columns = _segmentation_columns(truth, refined_mask)
+        columns |= {REFINED + name: values for name, values in refined_columns.items()}
+    return pd.DataFrame(columns)
+
+
+def _segmentation_columns(truth: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: np.array([metric(t, m) for t, m in zip(truth, mask, strict=True)])
+        for name, metric in segmentation.METRICS.items()
+    }

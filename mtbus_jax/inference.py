@@ -1,0 +1,102 @@
+"""Running a network without training over chosen images of a resident dataset."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbus_jax import parallel, steps, types
+from mtbus_jax.setup import Setup
+
+
+def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts ``index`` into batches; the last one is filled up with invalid entries.
+
+    Args:
+      index: ``(n,)`` integers.
+      batch_size: images per batch.
+
+    Returns:
+      ``(steps, batch)`` int32 indices and ``(steps, batch)`` float32, 1 for real entries.
+    """
+    count = math.ceil(len(index) / batch_size)
+    padded = np.full(count * batch_size, index[0], np.int32)
+    padded[: len(index)] = index
+    valid = np.zeros(count * batch_size, np.float32)
+    valid[: len(index)] = 1
+    return padded.reshape(count, batch_size), valid.reshape(count, batch_size)
+
+
+def resident_dataset(cases: types.Cases, devices: list[jax.Device]) -> steps.Dataset:
+    """The dataset as device arrays, copied once."""
+    return parallel.replicate(steps.Dataset(cases.image, cases.mask, cases.label), devices)
+
+
+class Evaluator:
+    """Runs the network without training over chosen images; compiled once."""
+
+    def __init__(self, setup: Setup, data: steps.Dataset, *, batch_size: int, steps_per_call: int):
+        """Prepares the device program.
+
+        Args:
+          setup: of the run.
+          data: the resident dataset.
+          batch_size: images per device and step.
+          steps_per_call: batches per device program, 0 for the default.
+        """
+        self._data, self._devices = data, setup.devices
+        self._batch_size = batch_size * len(setup.devices)
+        self._steps_per_call = steps_per_call
+        program = functools.partial(
+            steps.eval_steps, module=setup.module, axis_name=parallel.AXIS, **setup.loss
+        )
+        self._program = parallel.pmap_eval(program, setup.devices)
+
+    def __call__(
+        self, variables: dict, index: np.ndarray, *, predictions: bool = False
+    ) -> tuple[dict[str, float], steps.Predictions | None]:
+        """Means over the images at ``index`` and, if asked for, the predictions on the host.
+
+        Args:
+          variables: of the network.
+          index: ``(n,)`` integers into the dataset.
+          predictions: whether to return them.
+
+        Returns:
+          Means by name (see `steps.Totals`), and `steps.Predictions` of numpy arrays in the order
+          of ``index``, or None.
+        """
+        batches, valid = make_batches(index, min(self._batch_size, _round_up(len(index), self)))
+        chunk = self._steps_per_call or parallel.default_steps_per_call(len(batches))
+        totals, collected = None, []
+        for start in range(0, len(batches), chunk):
+            part = slice(start, start + chunk)
+            sums, outputs = self._program(
+                variables,
+                self._data,
+                parallel.spread(batches[part], len(self._devices)),
+                parallel.spread(valid[part], len(self._devices)),
+            )
+            totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
+            if predictions:
+                collected.append(jax.tree.map(parallel.gather_spread, jax.device_get(outputs)))
+        means = totals.means()
+        if not predictions:
+            return means, None
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(index)], *collected)
+        return means, joined
+
+    @property
+    def device_count(self) -> int:
+        """Devices a batch is spread over."""
+        return len(self._devices)
+
+
+def _round_up(count: int, evaluator: Evaluator) -> int:
+    """The smallest batch that holds ``count`` images and spreads over the devices."""
+    devices = evaluator.device_count
+    return math.ceil(count / devices) * devices

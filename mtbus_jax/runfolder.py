@@ -1,0 +1,221 @@
+"""What a run folder holds besides its folds: configuration, environment, splits.
+
+``config.json``, ``environment.json`` and ``splits.json`` are written once. A later run in the same
+folder continues it, and is refused where it would mean something else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from mtbus_jax import splits, types
+from mtbus_jax.errors import UserError
+
+CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
+
+# Fields that may differ when a run is continued: they change where things lie, how much is done
+# or shown, but not what a finished epoch computes.
+_FREE_FIELDS = frozenset(
+    {
+        "data.folds",
+        "data.data_dir",
+        "data.manual_dir",
+        "data.cache_dir",
+        "train.epochs",
+        "train.devices",
+        "train.steps_per_call",
+        "train.checkpoint_seconds",
+        "train.stop_patience",
+        "eval.batch_size",
+        "eval.refine",
+        "log.progress",
+        "log.tensorboard",
+    }
+)
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes ``content`` so that a reader never sees half a file."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` (UTF-8) so that a reader never sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a run folder.
+
+    Raises:
+      UserError: if it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: {path.parent} is not a run folder. Give the --workdir of a run "
+            "that main.py has started."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore or remove it.") from None
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration → ``{"train.epochs": 200, ...}``; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | config_dict.ConfigDict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def load_config(workdir: Path) -> config_dict.ConfigDict:
+    """The configuration of the run in ``workdir``, lists turned into tuples again."""
+
+    def freeze(value):
+        if isinstance(value, dict):
+            return {k: freeze(v) for k, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return config_dict.ConfigDict(freeze(read_json(workdir / CONFIG)))
+
+
+def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Starts the run in ``workdir`` or continues it; writes configuration and environment.
+
+    Raises:
+      UserError: if the folder holds a run of another configuration, naming the fields.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; give a folder.")
+    path = workdir / CONFIG
+    if path.exists():
+        old, new = flatten(read_json(path)), flatten(config.to_dict())
+        changed = [
+            f"{field} ({old.get(field, 'absent')!r} there, {new.get(field, 'absent')!r} now)"
+            for field in sorted(old.keys() | new.keys())
+            if field not in _FREE_FIELDS and old.get(field) != new.get(field)
+        ]
+        if changed:
+            raise UserError(
+                f"{workdir} holds a run of another configuration: {'; '.join(changed)}. "
+                "Choose another --workdir, or remove that folder to start over."
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, config.to_dict())
+        write_json(workdir / ENVIRONMENT, environment())
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written: {error}.") from None
+
+
+def environment() -> dict[str, Any]:
+    """Hardware and versions that a reader of a result wants to know."""
+    devices = jax.devices()
+    versions = {}
+    for package in _PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": [f"{d.platform}: {d.device_kind}" for d in devices],
+        "packages": versions,
+        "command": sys.argv,
+    }
+
+
+def open_splits(
+    workdir: Path, cases: types.Cases, split: str
+) -> tuple[list[splits.Split], dict[str, Any]]:
+    """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
+
+    Args:
+      workdir: the run folder.
+      cases: the dataset.
+      split: a name of `splits.SPLITS`.
+
+    Returns:
+      The folds, and the content of ``splits.json``.
+
+    Raises:
+      UserError: if the file belongs to another dataset or split, or does not fit the images.
+    """
+    path = workdir / SPLITS
+    if path.exists():
+        folds = _read_splits(path, cases, split)
+    else:
+        folds = splits.make_folds(cases, split)
+    content = {
+        "dataset": cases.name,
+        "split": split,
+        "images": len(cases),
+        "test_images": [len(fold.test) for fold in folds],
+        # Counted anew at each start: the file may have been edited.
+        "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
+        "folds": [fold.to_uids(cases.uid) for fold in folds],
+    }
+    write_json(path, content)
+    return folds, content
+
+
+def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+    """The folds of an existing ``splits.json``, checked against the dataset."""
+    content = read_json(path)
+    for field, wanted in (("dataset", cases.name), ("split", split)):
+        if content.get(field) != wanted:
+            raise UserError(
+                f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
+                "Choose another --workdir, or remove that file."
+            )
+    if not content.get("folds"):
+        raise UserError(f"{path} lists no folds; remove it to have them drawn again.")
+    folds = [splits.Split.from_uids(fold, cases.uid) for fold in content["folds"]]
+    for number, fold in enumerate(folds):
+        used = len(fold.train) + len(fold.validation) + len(fold.test)
+        if used != len(cases):
+            raise UserError(
+                f"{path}: fold {number} uses {used} of the dataset's {len(cases)} images; every "
+                "image must be in one of its three lists."
+            )
+    tested = np.concatenate([fold.test for fold in folds])
+    if len(np.unique(tested)) != len(tested):
+        raise UserError(f"{path}: an image is tested in two folds.")
+    return folds
+
+
+def fold_dir(workdir: Path, fold: int) -> Path:
+    """Folder of one fold inside a run folder."""
+    return workdir / f"fold_{fold}"
+
+
+def check_folds(wanted: tuple[int, ...], available: int) -> None:
+    """Refuses a fold that does not exist.
+
+    Raises:
+      UserError: for no fold, a repeated or an unknown one.
+    """
+    bad = [fold for fold in wanted if type(fold) is not int]
+    bad += [fold for fold in wanted if fold not in bad and not 0 <= fold < available]
+    if bad or not wanted or len(set(wanted)) != len(wanted):
+        raise UserError(
+            f"data.folds={tuple(wanted)!r}: give distinct folds out of 0 to {available - 1}, such "
+            "as --config.data.folds='(0,)'."
+        )

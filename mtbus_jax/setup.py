@@ -1,0 +1,110 @@
+"""From a configuration to objects: network, optimiser, schedule, devices; with every check."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import optax
+from ml_collections import config_dict
+
+from mtbus_jax import models, parallel, splits
+from mtbus_jax import state as state_lib
+from mtbus_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a configuration means in objects; shared by training and evaluation.
+
+    Attributes:
+      module: the network.
+      optimizer: Adam without learning rate.
+      schedule: plateau schedule.
+      loss: keyword arguments of the loss, ``weight`` and ``gamma``.
+      devices: local devices to use.
+    """
+
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: state_lib.PlateauSchedule
+    loss: dict[str, float]
+    devices: list[jax.Device]
+
+    @classmethod
+    def from_config(cls, config: config_dict.ConfigDict) -> Setup:
+        """Builds and checks everything a configuration names.
+
+        Raises:
+          UserError: for an unknown name or a value out of range.
+        """
+        check_values(config)
+        train = config.train
+        options = {k: v for k, v in config.model.items() if k != "name"}
+        return cls(
+            module=models.create(config.model.name, tasks=tuple(config.tasks), **options),
+            optimizer=state_lib.make_optimizer(
+                b1=train.adam_b1, b2=train.adam_b2, epsilon=train.adam_epsilon
+            ),
+            schedule=state_lib.PlateauSchedule(
+                learning_rate=train.learning_rate,
+                factor=train.plateau_factor,
+                patience=train.plateau_patience,
+                min_learning_rate=train.min_learning_rate,
+                stop_patience=train.stop_patience,
+            ),
+            loss={"weight": config.loss.weight, "gamma": config.loss.gamma},
+            devices=parallel.choose_devices(train.devices, train.batch_size),
+        )
+
+    def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:
+        """A fresh state for ``fold``, the same on every machine."""
+        key = fold_keys(config.seed, fold)[0]
+        variables = models.init(self.module, key, (*config.data.image_size, 1))
+        create = functools.partial(state_lib.create, optimizer=self.optimizer)
+        return jax.jit(functools.partial(create, schedule=self.schedule))(variables)
+
+
+def check_values(config: config_dict.ConfigDict) -> None:
+    """Refuses values out of range, naming the field.
+
+    Raises:
+      UserError: for the first such field.
+    """
+    splits.replication_factors([1], rule=config.train.oversample_rule)
+    if config.data.split not in splits.SPLITS:
+        raise UserError(
+            f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."
+        )
+    if not 0 <= config.loss.weight <= 1:
+        raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")
+    positive = {
+        "train.epochs": config.train.epochs,
+        "train.batch_size": config.train.batch_size,
+        "train.learning_rate": config.train.learning_rate,
+        "train.plateau_patience": config.train.plateau_patience,
+        "train.stop_patience": config.train.stop_patience,
+        "eval.batch_size": config.eval.batch_size,
+        "model.width": config.model.get("width", 1),
+    }
+    for field, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{field}={value} must be greater than 0.")
+    if config.loss.gamma < 0:
+        raise UserError(f"loss.gamma={config.loss.gamma} must not be negative.")
+    if config.train.devices < 0 or config.train.steps_per_call < 0:
+        raise UserError("train.devices and train.steps_per_call must not be negative; 0 is auto.")
+    size = tuple(config.data.image_size)
+    if len(size) != 2 or any(s <= 0 or s % 16 for s in size):
+        raise UserError(
+            f"data.image_size={size}: give (height, width) in pixels, both multiples of 16 "
+            "(the network halves the resolution four times), such as (128, 128)."
+        )
+
+
+def fold_keys(seed: int, fold: int) -> tuple[jax.Array, jax.Array]:
+    """Keys of a fold's initial weights and of its training, functions of seed and fold alone."""
+    init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold))
+    return init_key, train_key

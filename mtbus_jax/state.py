@@ -1,0 +1,165 @@
+"""The train state and the plateau schedule that steers it, as pure functions on device arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class PlateauSchedule(NamedTuple):
+    """Reduce-on-plateau with early stopping; epochs and learning rates.
+
+    Attributes:
+      learning_rate: initial learning rate.
+      factor: the learning rate is multiplied by this …
+      patience: … after so many epochs in a row without a better validation loss …
+      min_learning_rate: … but not below this.
+      stop_patience: training stops after so many epochs in a row without one.
+    """
+
+    learning_rate: float = 1e-4
+    factor: float = 0.5
+    patience: int = 20
+    min_learning_rate: float = 1e-6
+    stop_patience: int = 50
+
+
+class Plateau(NamedTuple):
+    """Where the schedule stands; scalars, so that it can be checkpointed and vmapped.
+
+    Attributes:
+      learning_rate: of the next epoch.
+      best_loss: lowest validation loss so far, ∞ before the first epoch.
+      best_epoch: the epoch (from 1) that reached it, 0 before the first epoch.
+      since_best: epochs since then.
+      since_drop: epochs without a better loss since then or since the last reduction.
+    """
+
+    learning_rate: jax.Array
+    best_loss: jax.Array
+    best_epoch: jax.Array
+    since_best: jax.Array
+    since_drop: jax.Array
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that training changes; saved and restored as a whole.
+
+    Attributes:
+      step: optimiser steps done, int32.
+      epoch: epochs done, int32.
+      params: trainable parameters.
+      batch_stats: running statistics of batch-normalised networks, else empty.
+      opt_state: Adam's moments.
+      plateau: learning-rate schedule and early stopping.
+      best_params: parameters after the epoch of the lowest validation loss.
+      best_batch_stats: likewise.
+    """
+
+    step: jax.Array
+    epoch: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    plateau: Plateau
+    best_params: Any
+    best_batch_stats: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What ``module.apply`` takes, at the current step."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def best_variables(self) -> dict[str, Any]:
+        """What ``module.apply`` takes, at the best epoch."""
+        return {"params": self.best_params, "batch_stats": self.best_batch_stats}
+
+
+def make_optimizer(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
+    """Adam without its learning rate, which `TrainState.plateau` holds."""
+    return optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
+
+
+def create(
+    variables: dict[str, Any],
+    *,
+    optimizer: optax.GradientTransformation,
+    schedule: PlateauSchedule,
+) -> TrainState:
+    """A fresh state.
+
+    Args:
+      variables: initial ones of the network, see `models.init`.
+      optimizer: from `make_optimizer`.
+      schedule: the plateau schedule.
+    """
+    params = variables["params"]
+    batch_stats = variables.get("batch_stats", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        epoch=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        plateau=Plateau(
+            learning_rate=jnp.asarray(schedule.learning_rate, jnp.float32),
+            best_loss=jnp.asarray(jnp.inf, jnp.float32),
+            best_epoch=jnp.zeros((), jnp.int32),
+            since_best=jnp.zeros((), jnp.int32),
+            since_drop=jnp.zeros((), jnp.int32),
+        ),
+        # Copies, because the step's donated buffers must not be shared.
+        best_params=jax.tree.map(jnp.copy, params),
+        best_batch_stats=jax.tree.map(jnp.copy, batch_stats),
+    )
+
+
+def is_better(loss: jax.Array, best: jax.Array) -> jax.Array:
+    """Whether ``loss`` is a new best: strictly lower, so a tie keeps the earlier epoch."""
+    return loss < best
+
+
+def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> TrainState:
+    """Closes an epoch: keeps the best weights and moves the schedule on.
+
+    Args:
+      state: after the epoch's last step.
+      loss: validation loss of the epoch, scalar.
+      schedule: the plateau schedule.
+    """
+    old = state.plateau
+    epoch = state.epoch + 1
+    better = is_better(loss, old.best_loss)
+    since_best = jnp.where(better, 0, old.since_best + 1)
+    since_drop = jnp.where(better, 0, old.since_drop + 1)
+    drop = since_drop >= schedule.patience
+    reduced = jnp.maximum(old.learning_rate * schedule.factor, schedule.min_learning_rate)
+    # A learning rate below the floor from the start stays as it is.
+    reduced = jnp.minimum(reduced, old.learning_rate)
+    plateau = Plateau(
+        learning_rate=jnp.where(drop, reduced, old.learning_rate),
+        best_loss=jnp.where(better, loss, old.best_loss),
+        best_epoch=jnp.where(better, epoch, old.best_epoch),
+        since_best=since_best,
+        since_drop=jnp.where(drop, 0, since_drop),
+    )
+
+    def keep(best, current):
+        return jax.tree.map(lambda b, c: jnp.where(better, c, b), best, current)
+
+    return state.replace(
+        epoch=epoch,
+        plateau=plateau,
+        best_params=keep(state.best_params, state.params),
+        best_batch_stats=keep(state.best_batch_stats, state.batch_stats),
+    )
+
+
+def is_finished(state: TrainState, schedule: PlateauSchedule, epochs: int) -> bool:
+    """Whether training is over: all epochs done, or early stopping (reads the device)."""
+    return int(state.epoch) >= epochs or int(state.plateau.since_best) >= schedule.stop_patience

@@ -1,0 +1,130 @@
+"""Conventions of the house as tests: one-way imports, no TensorFlow, small documented files."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mtbus_jax"
+
+# A file imports only from levels below its own. A package counts as one file.
+LEVELS = [
+    {"errors", "types", "published"},
+    {"preprocess", "phantom", "augment", "losses", "refine", "splits", "metrics", "models"},
+    {"data", "state", "runfolder"},
+    {"checkpoint", "logbook", "steps", "parallel"},
+    {"setup"},
+    {"inference"},
+    {"train", "evaluate", "curation"},
+    {"summary", "curate"},
+    {"crossval"},
+]
+# Parts of one room may lean on each other.
+ROOMS = {"phantom_lesion": "phantom", "phantom_scan": "phantom", "phantom_tissue": "phantom"}
+
+
+def room_of(path: pathlib.Path) -> str:
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return ROOMS.get(name, name)
+
+
+def level_of(room: str) -> int:
+    found = [i for i, level in enumerate(LEVELS) if room in level]
+    assert found, f"{room} has no level: add it to LEVELS"
+    return found[0]
+
+
+def modules() -> list[pathlib.Path]:
+    return [p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py"]
+
+
+def imported_rooms(path: pathlib.Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "mtbus_jax" and len(parts) > 1:
+                rooms.add(ROOMS.get(parts[1], parts[1]))
+    return rooms
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    own = room_of(path)
+    for room in imported_rooms(path) - {own}:
+        assert level_of(room) < level_of(own), f"{own} imports {room}"
+
+
+def test_the_builder_stands_on_the_lowest_levels_only():
+    allowed = set().union(*LEVELS[:2])
+    for path in (ROOT / "tfds_busi").glob("*.py"):
+        assert imported_rooms(path) <= allowed, path
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_one_sitting_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_importing_everything_imports_no_tensorflow():
+    names = [
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for p in modules()
+    ]
+    program = "import importlib, sys\n"
+    program += f"for name in {names!r}: importlib.import_module(name)\n"
+    program += "bad = [m for m in ('tensorflow', 'torch', 'apache_beam') if m in sys.modules]\n"
+    program += "sys.exit(f'imported: {bad}' if bad else 0)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_config_leaf_is_read():
+    """Each field of base.py is named somewhere in the library, so no option is dead."""
+    from configs import base
+
+    source = "\n".join(p.read_text(encoding="utf-8") for p in modules())
+
+    def leaves(config):
+        for key, value in config.items():
+            if isinstance(value, ml_collections.ConfigDict):
+                yield from (f"{key}.{leaf}" for leaf in leaves(value))
+            else:
+                yield key
+
+    # Options of the network are its attributes, passed on as a whole.
+    for leaf in leaves(base.get_config()):
+        section, _, name = leaf.rpartition(".")
+        if section == "model" and name != "name":
+            assert f"    {name}:" in (PACKAGE / "models" / "unetpp.py").read_text()
+        elif section:
+            read = (f"config.{leaf}", f"{section}.{name}", f"config.{section}[", f'"{name}"')
+            assert any(text in source for text in read), f"config.{leaf} is read nowhere"
+        else:
+            assert f"config.{leaf}" in source or f'config["{leaf}"]' in source, leaf
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_configuration_is_valid(path):
+    """Loads, names itself after its file, adds no field, and passes the checks."""
+    import importlib
+
+    from configs import base
+    from mtbus_jax.runfolder import flatten
+    from mtbus_jax.setup import Setup
+
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    if path.stem != "base":
+        assert config.name == path.stem
+    if config.model.name == base.get_config().model.name:
+        assert flatten(config).keys() == flatten(base.get_config()).keys()
+    Setup.from_config(config)

@@ -1,0 +1,274 @@
+"""The loop and the main job: learning, resuming, refusing, what a run folder holds."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from mtbus_jax import crossval, data, models, runfolder, train
+from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax.errors import UserError
+from mtbus_jax.logbook import read_metrics
+from mtbus_jax.setup import Setup
+from mtbus_jax.splits import published_folds
+
+
+@pytest.fixture(autouse=True)
+def tiny_world(monkeypatch):
+    """Registers the tiny network; `data.load_cases` gives the tiny dataset."""
+    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
+    monkeypatch.setattr(data, "load_cases", lambda name, **kwargs: tiny.make_cases())
+
+
+def train_one(config, directory, cases=None, fold=0):
+    cases = cases or tiny.make_cases()
+    split = published_folds(cases.label, cases.test_fold)[fold]
+    origin = {"dataset": data.fingerprint(cases), "split": split.fingerprint(cases.uid)}
+    train.train_fold(config, cases, split, fold=fold, directory=directory, origin=origin)
+    return origin
+
+
+def final_state(config, directory, origin, fold=0):
+    like = jax.eval_shape(lambda: Setup.from_config(config).init_state(config, fold))
+    with Checkpoints(directory / "checkpoints", origin) as checkpoints:
+        return checkpoints.restore_latest(like), checkpoints.restore_best(like)
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
+    config = tiny.make_config(epochs=12)
+    origin = train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    validation = [row["validation_loss"] for row in rows]
+    state, best = final_state(config, tmp_path, origin)
+    assert int(state.plateau.best_epoch) == 1 + int(np.argmin(validation))
+    assert float(state.plateau.best_loss) == pytest.approx(min(validation))
+    jax.tree.map(np.testing.assert_array_equal, best["params"], state.best_params)
+    # 36 images rest, 28 of them train: 10/9/9 or so, tripled by oversampling.
+    train_count = len(
+        published_folds(tiny.make_cases().label, tiny.make_cases().test_fold)[0].train
+    )
+    assert int(state.step) == 12 * -(-3 * train_count // 5)
+
+
+def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
+    config = tiny.make_config(epochs=5)
+    origin = train_one(config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    end = train.Logbook.write
+
+    def write_then_die(self, row):
+        end(self, row)
+        if row["epoch"] == 3:  # after its line is written, before its checkpoint
+            raise Killed
+
+    monkeypatch.setattr(train.Logbook, "write", write_then_die)
+    with pytest.raises(Killed):
+        train_one(config, tmp_path / "killed")
+    monkeypatch.setattr(train.Logbook, "write", end)
+    assert len(read_metrics(tmp_path / "killed")) == 3
+    train_one(config, tmp_path / "killed")
+    whole, killed = (
+        final_state(config, tmp_path / name, origin)[0] for name in ("whole", "killed")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, killed)
+    rows = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "killed")]
+    assert rows[0] == rows[1]
+
+
+def test_the_same_run_twice_gives_the_same_numbers(tmp_path):
+    config = tiny.make_config(epochs=2)
+    for name in ("a", "b"):
+        train_one(config, tmp_path / name)
+    assert without_times(read_metrics(tmp_path / "a")) == without_times(
+        read_metrics(tmp_path / "b")
+    )
+
+
+def test_another_seed_or_fold_gives_other_numbers(tmp_path):
+    config = tiny.make_config(epochs=1)
+    train_one(config, tmp_path / "a")
+    train_one(config, tmp_path / "b", fold=1)
+    config.seed = 7
+    train_one(config, tmp_path / "c")
+    losses = {read_metrics(tmp_path / name)[0]["train_loss"] for name in "abc"}
+    assert len(losses) == 3
+
+
+def test_early_stopping_and_halved_learning_rate(tmp_path):
+    """With a zero-effect learning rate nothing gets better after the first epoch."""
+    config = tiny.make_config(
+        epochs=30, learning_rate=1e-30, min_learning_rate=0.0, plateau_patience=2, stop_patience=5
+    )
+    train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert len(rows) == 6  # the best one and five more
+    rates = [row["learning_rate"] / 1e-30 for row in rows]
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.5, 0.5, 0.25], rtol=1e-5)
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    config = tiny.make_config(epochs=2)
+    train_one(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
+    train_one(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_other_data_under_a_checkpoint_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    train_one(config, tmp_path)
+    config.train.epochs = 2
+    with pytest.raises(UserError, match="dataset"):
+        train_one(config, tmp_path, cases=tiny.make_cases(seed=1))
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path):
+    config = tiny.make_config(epochs=5, learning_rate=1e38)
+    with pytest.raises(UserError, match="no longer finite"):
+        train_one(config, tmp_path)
+
+
+def test_make_batches_fills_the_last_one():
+    batches, valid = train.make_batches(np.array([4, 8, 15, 16, 23]), 2)
+    np.testing.assert_array_equal(valid, [[1, 1], [1, 1], [1, 0]])
+    assert batches[valid > 0].tolist() == [4, 8, 15, 16, 23]
+
+
+def test_epoch_order_is_a_permutation_that_changes():
+    index = np.repeat(np.arange(10), 2)
+    orders = [train.epoch_order(index, seed=1, fold=0, epoch=epoch) for epoch in (1, 2, 1)]
+    assert sorted(orders[0]) == index.tolist()
+    np.testing.assert_array_equal(orders[0], orders[2])
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_main_job_fills_the_run_folder(tmp_path):
+    config = tiny.make_config(epochs=2)
+    config.data.folds = (1, 3)
+    result = crossval.train_and_evaluate(config, tmp_path)
+    for name in ("config.json", "environment.json", "splits.json", "summary.json", "summary.md"):
+        assert (tmp_path / name).is_file(), name
+    cases = tiny.make_cases()
+    tested = []
+    for fold in (1, 3):
+        rows = pd.read_csv(tmp_path / f"fold_{fold}" / "cases.csv")
+        assert rows.uid.tolist() == cases.uid[cases.test_fold == fold].tolist()
+        tested += rows.uid.tolist()
+        assert len(read_metrics(tmp_path / f"fold_{fold}")) == 2
+        assert list((tmp_path / f"fold_{fold}" / "tensorboard").iterdir())
+    assert result["folds"] == [1, 3]
+    assert result["test_images"] == len(tested)
+    dsc = result["results"]["raw"]["figures"]["dsc_average"]
+    rows = pd.concat(pd.read_csv(tmp_path / f"fold_{f}" / "cases.csv") for f in (1, 3))
+    per_fold = rows.groupby("fold").dice.mean()
+    assert dsc["mean"] == pytest.approx(per_fold.mean())
+    assert dsc["sd"] == pytest.approx(per_fold.std(ddof=1))
+    assert not list(tmp_path.rglob("*.partial"))
+    # More folds later: the same folder takes them in.
+    config.data.folds = (0,)
+    assert crossval.train_and_evaluate(config, tmp_path)["folds"] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("tasks", [("seg",), ("cls",)])
+def test_one_task_runs_through_the_same_path(tmp_path, tasks):
+    config = tiny.make_config(epochs=1)
+    config.tasks = tasks
+    result = crossval.train_and_evaluate(config, tmp_path)
+    figures = result["results"]["raw"]["figures"]
+    assert ("dsc_average" in figures) == (tasks == ("seg",))
+    assert ("acc" in figures) == (tasks == ("cls",))
+    assert "refined" not in result["results"]
+
+
+def test_evaluate_again_gives_the_same_rows(tmp_path):
+    crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path)
+    path = tmp_path / "fold_0" / "cases.csv"
+    before = path.read_text()
+    path.unlink()
+    crossval.evaluate(tmp_path)
+    assert path.read_text() == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    config.loss.weight = 0.5
+    with pytest.raises(UserError, match=r"loss\.weight \(0\.85 there, 0\.5 now\)"):
+        crossval.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("data.folds", (4,), "folds"),
+        ("data.folds", (), "folds"),
+        ("data.split", "patient", "published, grouped"),
+        ("model.name", "unet", "Known"),
+        ("tasks", ("seg", "clas"), "cls"),
+        ("loss.weight", 1.5, "λ"),
+        ("train.oversample_rule", "floor", "round, ceil"),
+        ("train.epochs", 0, "train.epochs"),
+        ("data.image_size", (100, 128), "multiples of 16"),
+        ("train.devices", 99, "train.devices"),
+    ],
+)
+def test_a_bad_value_is_refused_before_anything_is_written(tmp_path, field, value, word):
+    config = tiny.make_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=word):
+        crossval.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_grouped_split_is_written_and_used(tmp_path, monkeypatch):
+    cases = tiny.make_cases()
+    cases.group[:] = np.array([f"patient_{i // 2}" for i in range(len(cases))])
+    monkeypatch.setattr(data, "load_cases", lambda name, **kwargs: cases)
+    leaky = crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path / "published")
+    assert leaky["leaking_test_images"] == 12
+    assert "**Leak:** 12 of 12" in (tmp_path / "published" / "summary.md").read_text()
+    config = tiny.make_config(epochs=1)
+    config.data.split = "grouped"
+    clean = crossval.train_and_evaluate(config, tmp_path / "grouped")
+    assert clean["leaking_test_images"] == 0
+    assert "Leak" not in (tmp_path / "grouped" / "summary.md").read_text()
+    content = json.loads((tmp_path / "grouped" / "splits.json").read_text())
+    group = dict(zip(cases.uid, cases.group, strict=True))
+    for fold in content["folds"]:
+        sides = [{group[u] for u in fold[part]} for part in ("train", "validation", "test")]
+        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_run_folder_remembers_its_configuration(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    assert runfolder.load_config(tmp_path).to_dict() == config.to_dict()
+
+
+def test_tensorboard_events_need_no_tensorflow(tmp_path):
+    program = (
+        "import pathlib, sys\n"
+        "from mtbus_jax.logbook import Logbook\n"
+        f"directory = pathlib.Path({str(tmp_path)!r})\n"
+        "with Logbook(directory, resume_epoch=0, tensorboard=True) as book:\n"
+        "    book.write({'epoch': 1, 'train_loss': 0.5})\n"
+        "sys.exit('tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
