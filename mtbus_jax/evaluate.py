@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 import scipy.special
@@ -47,9 +46,8 @@ def evaluate_fold(
       UserError: if the fold was not trained, or on other data.
     """
     setup = Setup.from_config(config)
-    like = jax.eval_shape(lambda: setup.init_state(config, fold))
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
-        variables = checkpoints.restore_best(like)
+        variables = checkpoints.restore_best(setup.abstract_state(config))
     evaluator = Evaluator(
         setup,
         resident_dataset(cases, setup.devices),

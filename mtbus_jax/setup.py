@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
@@ -63,8 +63,16 @@ class Setup:
         """A fresh state for ``fold``, the same on every machine."""
         key = fold_keys(config.seed, fold)[0]
         variables = models.init(self.module, key, (*config.data.image_size, 1))
-        create = functools.partial(state_lib.create, optimizer=self.optimizer)
-        return jax.jit(functools.partial(create, schedule=self.schedule))(variables)
+        return jax.jit(self._create)(variables)
+
+    def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
+        """Shapes and types of a state, to restore a checkpoint into, without computing one."""
+        image = jax.ShapeDtypeStruct((1, *config.data.image_size, 1), jnp.float32)
+        variables = jax.eval_shape(self.module.init, jax.random.key(0), image)
+        return jax.eval_shape(self._create, variables)
+
+    def _create(self, variables) -> state_lib.TrainState:
+        return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)
 
 
 def check_values(config: config_dict.ConfigDict) -> None:

@@ -33,8 +33,8 @@ def train_one(config, directory, cases=None, fold=0):
     return origin
 
 
-def final_state(config, directory, origin, fold=0):
-    like = jax.eval_shape(lambda: Setup.from_config(config).init_state(config, fold))
+def final_state(config, directory, origin):
+    like = Setup.from_config(config).abstract_state(config)
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
         return checkpoints.restore_latest(like), checkpoints.restore_best(like)
 
