@@ -14,7 +14,17 @@ PACKAGE = ROOT / "mtbus_jax"
 # A file imports only from levels below its own. A package counts as one file.
 LEVELS = [
     {"errors", "types", "published"},
-    {"preprocess", "phantom", "augment", "losses", "refine", "splits", "metrics", "models"},
+    {
+        "grouping",
+        "preprocess",
+        "phantom",
+        "augment",
+        "losses",
+        "refine",
+        "splits",
+        "metrics",
+        "models",
+    },
     {"data", "state", "runfolder"},
     {"checkpoint", "logbook", "steps", "parallel"},
     {"setup"},

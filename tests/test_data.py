@@ -13,6 +13,7 @@ from raw_dummies import BUSI_NUMBERS, write_busi
 from mtbus_jax import data
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import CLASS_NAMES
+from tfds_busi import tfds_busi_dataset_builder
 from tfds_busi.tfds_busi_dataset_builder import Builder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -24,6 +25,9 @@ def dummy_busi(tmp_path, monkeypatch):
     config = Builder.builder_configs["busi"]
     monkeypatch.setattr(config, "expected_counts", None)
     monkeypatch.setattr(config, "folds_digest", None)
+    near = tmp_path / "near_duplicates.csv"
+    near.write_text("dataset,uid,group\nbusi,benign_1,twins\nbusi,malignant_1,twins\n")
+    monkeypatch.setattr(tfds_busi_dataset_builder, "_NEAR_DUPLICATES", near)
     expected = write_busi(tmp_path / "raw")
     names = {"data_dir": "built", "manual_dir": "raw", "cache_dir": "cache"}
     return {key: tmp_path / folder for key, folder in names.items()}, expected
@@ -65,7 +69,10 @@ def test_cases_come_in_the_published_order_with_every_field(dummy_busi):
     cases = data.load_cases("busi", image_size=(12, 17), **arguments)
     order = [f"{label}_{n}" for label in CLASS_NAMES for n in sorted(BUSI_NUMBERS[label])]
     assert cases.name == "busi"
-    assert cases.uid.tolist() == cases.group.tolist() == order
+    assert cases.uid.tolist() == order
+    twins = {"benign_1", "malignant_1"}
+    assert twins < set(order)
+    assert cases.group.tolist() == ["twins" if u in twins else u for u in order]
     assert [CLASS_NAMES[label] for label in cases.label] == [expected[u].label for u in order]
     assert cases.original_size.tolist() == [list(expected[u].mask.shape) for u in order]
     assert set(cases.test_fold.tolist()) == {0, 1, 2, 3}

@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import CLASS_NAMES
 from tfds_busi import fetch, folds, raw
-from tfds_busi.tfds_busi_dataset_builder import Builder, BusConfig, read_duplicate_groups
+from tfds_busi.tfds_busi_dataset_builder import Builder, BusConfig, removed_from_curated
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "tests" / "data" / "curated_busi_test_folds.csv"
@@ -152,9 +152,10 @@ def test_curated_busi_leaves_the_duplicates_out(busi, tmp_path):
 
 
 def test_groups_of_duplicates_are_stored_where_they_are_known(busi, tmp_path, monkeypatch):
-    table = tmp_path / "groups.csv"
-    table.write_text("class,id,group\nbenign,1,pair_1\nbenign,2,pair_1\nmalignant,4,\n")
-    monkeypatch.setattr("tfds_busi.tfds_busi_dataset_builder._DUPLICATES", table)
+    table = tmp_path / "near.csv"
+    rows = ["dataset,uid,group", *(f"{BUSI.name},{u},pair_1" for u in ("benign_1", "benign_2"))]
+    table.write_text("\n".join([*rows, "other,malignant_4,pair_2\n"]))
+    monkeypatch.setattr("tfds_busi.tfds_busi_dataset_builder._NEAR_DUPLICATES", table)
     groups = {r["uid"]: r["group"] for r in read(prepared(BUSI, busi[0], tmp_path))}
     assert groups[b"benign_1"] == groups[b"benign_2"] == b"pair_1"
     assert groups[b"malignant_4"] == b"malignant_4"
@@ -303,9 +304,9 @@ def test_the_removed_images_are_all_of_busi_but_the_published_ones():
         for name, count in zip(CLASS_NAMES, (437, 210, 133), strict=True)
         for n in range(count)
     }
-    removed = read_duplicate_groups()
+    removed = removed_from_curated()
     assert len(removed) == 330
-    assert removed.keys() == everything - {uid for uid, _ in published_folds()}
+    assert removed == everything - {uid for uid, _ in published_folds()}
 
 
 @pytest.mark.real
@@ -315,6 +316,9 @@ def test_real_curated_busi_has_the_published_cases_and_folds(real_data_dir, tmp_
     records = list(source.as_data_source(split="all", decoders={"image": skip, "mask": skip}))
     assert [(r["uid"].decode(), r["test_fold"]) for r in records] == published_folds()
     assert Counter(r["label"] for r in records) == {0: 222, 1: 164, 2: 64}
+    # The near-duplicates that the published list left in: a sweep of seven frames, and a pair.
+    together = Counter(r["group"] for r in records)
+    assert sorted(n for n in together.values() if n > 1) == [2, 7]
 
 
 @pytest.mark.real

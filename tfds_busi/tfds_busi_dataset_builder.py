@@ -25,12 +25,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from mtbus_jax import grouping
 from mtbus_jax.errors import UserError, exit_on_user_error
 from mtbus_jax.types import CLASS_NAMES
 from tfds_busi import fetch, folds, raw
 
 FILE_FORMAT = "array_record"
 _DUPLICATES = pathlib.Path(__file__).with_name("duplicate_groups.csv")
+_NEAR_DUPLICATES = pathlib.Path(__file__).with_name("near_duplicates.csv")
 # Photographs of speckle hardly compress: zlib level 6 takes twice the time to save 3 % here.
 _PNG_LEVEL = 3
 
@@ -132,7 +134,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "label": tfds.features.ClassLabel(names=CLASS_NAMES),
             "height": tfds.features.Scalar(np.int32, doc="Original height in pixels."),
             "width": tfds.features.Scalar(np.int32, doc="Original width in pixels."),
-            "group": text(doc="Patient or set of near-duplicates; else the uid."),
+            "group": text(doc="Joined patient and set of near-duplicates; else the uid."),
             "test_fold": tfds.features.Scalar(np.int32, doc="Fold 0..3 in which it is tested."),
         }
         return self.dataset_info_from_configs(
@@ -149,7 +151,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return {"train": self._generate_examples(self._phantoms())}
         records = fetch.records(config.source, config.name, self._manual_dir, dl_manager)
         if config.curated:
-            removed = read_duplicate_groups()
+            removed = removed_from_curated()
             records = [record for record in records if record.uid not in removed]
         self._check_counts(records)
         return {"train": self._generate_examples(self._pictures(records))}
@@ -188,9 +190,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "image names differ from the published ones, or this scikit-learn draws "
                 "differently. Install a scikit-learn version that requirements.txt allows."
             )
-        groups = read_duplicate_groups()
+        groups = _groups(config.name, records)
         disagreements = []
-        for record, fold in zip(records, test_fold, strict=True):
+        for record, group, fold in zip(records, groups, test_fold, strict=True):
             image = raw.decode_image(record)
             if config.source == "bus_uclm":
                 drawn = raw.mask_classes(record)
@@ -201,7 +203,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "image": image,
                 "mask": raw.decode_mask(record, *image.shape[:2]),
                 "label": record.label,
-                "group": record.patient or groups.get(record.uid) or record.uid,
+                "group": group,
                 "test_fold": int(fold),
             }
         if disagreements:
@@ -229,13 +231,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def read_duplicate_groups() -> dict[str, str]:
-    """BUSI uid → name of its set of near-duplicates, or "" where the set is not known.
-
-    The keys are exactly the images that Curated BUSI leaves out.
-    """
+def removed_from_curated() -> set[str]:
+    """The uids of BUSI that Curated BUSI leaves out: every member of every duplicate group."""
     with _DUPLICATES.open(newline="", encoding="utf-8") as file:
-        return {f"{row['class']}_{row['id']}": row["group"] for row in csv.DictReader(file)}
+        return {f"{row['class']}_{row['id']}" for row in csv.DictReader(file)}
+
+
+def _groups(config_name: str, records: list[raw.Record]) -> list[str]:
+    """What belongs together: one patient, or near-duplicates, or both joined; else the uid."""
+    uid = [record.uid for record in records]
+    near = grouping.read_near_duplicates(_NEAR_DUPLICATES, config_name, uid)
+    joined = grouping.merge_groups([record.patient or "" for record in records], near)
+    return [group or own for group, own in zip(joined.tolist(), uid, strict=True)]
 
 
 def _check_file_format(file_format: Any) -> None:
