@@ -22,6 +22,7 @@ def get_config() -> config_dict.ConfigDict:
     data.image_size = (128, 128)  # pixels, (height, width); multiples of 16
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
+    data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
 
     model = config.model = config_dict.ConfigDict()

@@ -62,7 +62,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     workdir = Path(workdir)
     config = runfolder.load_config(workdir)
     if overrides is not None:
-        for field in ("data_dir", "manual_dir", "cache_dir"):
+        for field in ("data_dir", "manual_dir", "cache_dir", "arrays_file"):
             config.data[field] = overrides.data[field]
     cases = _load(config)
     folds, _ = runfolder.open_splits(workdir, cases, config.data.split)
@@ -77,6 +77,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
 
 
 def _load(config: config_dict.ConfigDict) -> types.Cases:
+    if config.data.arrays_file:
+        return data.load_arrays(
+            config.data.arrays_file,
+            name=config.data.name,
+            image_size=tuple(config.data.image_size),
+        )
     return data.load_cases(
         config.data.name,
         image_size=tuple(config.data.image_size),

@@ -81,6 +81,61 @@ def load_cases(
     return Cases(name=name, **arrays)
 
 
+def save_arrays(cases: Cases, path: str | os.PathLike[str]) -> None:
+    """Writes the cases to one file of a few MB, for machines without the dataset.
+
+    Args:
+      cases: from `load_cases`.
+      path: of the ``.npz`` file to write.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    arrays = {name: getattr(cases, name) for name in _ARRAYS}
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, name=np.array(cases.name), **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}.") from None
+
+
+def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[int, int]) -> Cases:
+    """Reads what `save_arrays` wrote; needs neither the dataset nor tensorflow-datasets.
+
+    Args:
+      path: of the file.
+      name: the dataset it must hold.
+      image_size: the height and width in pixels that its images must have.
+
+    Raises:
+      UserError: if the file is missing, broken, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            cases = Cases(name=str(stored["name"]), **{field: stored[field] for field in _ARRAYS})
+    except FileNotFoundError:
+        raise UserError(
+            f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
+            f"python -m mtbus_jax.pack --name={name} --out=FILE."
+        ) from None
+    except Exception as error:  # a cut or foreign file raises nearly anything
+        raise UserError(
+            f"data.arrays_file={path} is no file of mtbus_jax.pack ({type(error).__name__}). "
+            "Write it again."
+        ) from None
+    held = (cases.name, cases.image.shape[1:3])
+    if held != (name, tuple(image_size)):
+        raise UserError(
+            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels, the configuration asks "
+            f"for {name} at {tuple(image_size)}. Write another file, or change data.name or "
+            "data.image_size."
+        )
+    return cases
+
+
 def fingerprint(cases: Cases) -> str:
     """SHA-256 over the cases' uid, label, image and mask; equal exactly for the same data."""
     digest = hashlib.sha256()

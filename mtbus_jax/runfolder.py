@@ -32,6 +32,7 @@ _FREE_FIELDS = frozenset(
         "data.data_dir",
         "data.manual_dir",
         "data.cache_dir",
+        "data.arrays_file",
         "train.epochs",
         "train.devices",
         "train.steps_per_call",

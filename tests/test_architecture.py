@@ -30,7 +30,7 @@ LEVELS = [
     {"setup"},
     {"inference"},
     {"train", "evaluate", "curation"},
-    {"summary", "curate"},
+    {"summary", "curate", "pack"},
     {"crossval"},
 ]
 # Parts of one room may lean on each other.

@@ -1,0 +1,61 @@
+"""A packed dataset is the dataset, and what is not one is refused."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+
+from mtbus_jax import data
+from mtbus_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SIZE = (tiny.HEIGHT, tiny.WIDTH)
+
+
+def test_round_trip(tmp_path):
+    cases = tiny.make_cases()
+    data.save_arrays(cases, tmp_path / "packed.npz")
+    found = data.load_arrays(tmp_path / "packed.npz", name="phantom", image_size=SIZE)
+    assert data.fingerprint(found) == data.fingerprint(cases)
+    for name in ("group", "test_fold", "original_size"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(cases, name))
+    assert [p.name for p in tmp_path.iterdir()] == ["packed.npz"]
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    path = tmp_path / "packed.npz"
+    with pytest.raises(UserError, match="no such file"):
+        data.load_arrays(path, name="phantom", image_size=SIZE)
+    data.save_arrays(tiny.make_cases(), path)
+    with pytest.raises(UserError, match="asks for busi"):
+        data.load_arrays(path, name="busi", image_size=SIZE)
+    with pytest.raises(UserError, match=r"\(32, 16\)"):
+        data.load_arrays(path, name="phantom", image_size=(32, 16))
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="Write it again"):
+        data.load_arrays(path, name="phantom", image_size=SIZE)
+    with pytest.raises(UserError, match="cannot be written"):
+        data.save_arrays(tiny.make_cases(), tmp_path / "missing" / "packed.npz")
+
+
+def test_the_command_packs_the_phantoms(tmp_path, phantom_data_dir):
+    out = tmp_path / "phantom.npz"
+    command = [sys.executable, "-m", "mtbus_jax.pack", f"--out={out}", "--height=32", "--width=48"]
+    done = subprocess.run(
+        [*command, "--name=phantom", f"--data_dir={phantom_data_dir}"],
+        cwd=ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    cases = data.load_arrays(out, name="phantom", image_size=(32, 48))
+    assert len(cases) == 240
+    refused = subprocess.run([*command, "--name=busy"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "Did you mean 'busi'" in refused.stderr
+    assert "Traceback" not in refused.stderr
