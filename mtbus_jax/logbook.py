@@ -10,10 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -108,12 +107,11 @@ class TrainingProgress:
         self._console = Console(highlight=False, soft_wrap=True, quiet=not shown)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=10),  # all columns together fit a terminal of 80
+            TaskProgressColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TimeRemainingColumn(),
             console=self._console,
             disable=not (shown and self._console.is_terminal),
         )
