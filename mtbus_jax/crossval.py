@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, runfolder, splits, summary, types
+from mtbus_jax import data, runfolder, summary, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
@@ -31,7 +31,8 @@ def train_and_evaluate(config: config_dict.ConfigDict, workdir: Path | str) -> d
     # Everything that can be wrong is found before the folder is touched.
     setup = Setup.from_config(config)
     cases = _load(config)
-    runfolder.check_folds(config.data.folds, _fold_count(workdir, cases, config.data.split))
+    available = len(runfolder.find_folds(workdir, cases, config.data.split))
+    runfolder.check_folds(config.data.folds, available)
     runfolder.open_run(workdir, config)
     folds, content = runfolder.open_splits(workdir, cases, config.data.split)
     fingerprint = data.fingerprint(cases)
@@ -90,13 +91,6 @@ def _load(config: config_dict.ConfigDict) -> types.Cases:
         manual_dir=config.data.manual_dir or None,
         cache_dir=config.data.cache_dir or None,
     )
-
-
-def _fold_count(workdir: Path, cases: types.Cases, split: str) -> int:
-    path = workdir / runfolder.SPLITS
-    if path.exists():
-        return len(runfolder.read_json(path)["folds"])
-    return len(splits.make_folds(cases, split))
 
 
 def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:

@@ -159,11 +159,7 @@ def open_splits(
     Raises:
       UserError: if the file belongs to another dataset or split, or does not fit the images.
     """
-    path = workdir / SPLITS
-    if path.exists():
-        folds = _read_splits(path, cases, split)
-    else:
-        folds = splits.make_folds(cases, split)
+    folds = find_folds(workdir, cases, split)
     content = {
         "dataset": cases.name,
         "split": split,
@@ -173,8 +169,16 @@ def open_splits(
         "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
         "folds": [fold.to_uids(cases.uid) for fold in folds],
     }
-    write_json(path, content)
+    write_json(workdir / SPLITS, content)
     return folds, content
+
+
+def find_folds(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+    """The folds that `open_splits` would return; writes nothing, raises the same."""
+    path = workdir / SPLITS
+    if path.exists():
+        return _read_splits(path, cases, split)
+    return splits.make_folds(cases, split)
 
 
 def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
