@@ -11,6 +11,7 @@ from ml_collections import config_dict
 
 from mtbus_jax import refine, splits, steps, types
 from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax.errors import UserError
 from mtbus_jax.inference import Evaluator, resident_dataset
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.runfolder import write_text
@@ -102,3 +103,17 @@ def _segmentation_columns(truth: np.ndarray, mask: np.ndarray) -> dict[str, np.n
         name: np.array([metric(t, m) for t, m in zip(truth, mask, strict=True)])
         for name, metric in segmentation.METRICS.items()
     }
+
+
+def read_cases(workdir: Path) -> pd.DataFrame:
+    """The rows of all evaluated folds of a run.
+
+    Raises:
+      UserError: if no fold has been evaluated.
+    """
+    paths = sorted(workdir.glob(f"fold_*/{CASES}"))
+    if not paths:
+        raise UserError(f"{workdir} holds no {CASES} yet: no fold has been trained and tested.")
+    # A uid such as "NA" or "007" stays the text it is; only an empty cell is undefined.
+    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
+    return pd.concat([pd.read_csv(path, **options) for path in paths], ignore_index=True)

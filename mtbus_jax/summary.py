@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mtbus_jax import published, runfolder, types
-from mtbus_jax.errors import UserError
-from mtbus_jax.evaluate import CASES, REFINED
+from mtbus_jax.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification
 
 SUMMARY_JSON, SUMMARY_MD = "summary.json", "summary.md"
@@ -90,20 +89,6 @@ def _defined(value: float, n: int) -> tuple[float, int]:
 
 def _codes(names: pd.Series) -> np.ndarray:
     return names.map(types.CLASS_NAMES.index).to_numpy()
-
-
-def read_cases(workdir: Path) -> pd.DataFrame:
-    """The rows of all evaluated folds of a run.
-
-    Raises:
-      UserError: if no fold has been evaluated.
-    """
-    paths = sorted(workdir.glob(f"fold_*/{CASES}"))
-    if not paths:
-        raise UserError(f"{workdir} holds no {CASES} yet: no fold has been trained and tested.")
-    # A uid such as "NA" or "007" stays the text it is; only an empty cell is undefined.
-    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
-    return pd.concat([pd.read_csv(path, **options) for path in paths], ignore_index=True)
 
 
 def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, Any]) -> dict:

@@ -29,9 +29,9 @@ LEVELS = [
     {"checkpoint", "logbook", "steps", "parallel"},
     {"setup"},
     {"inference"},
-    {"train", "evaluate", "curation"},
-    {"summary", "curate", "pack"},
-    {"crossval"},
+    {"train", "evaluate", "pack"},
+    {"summary", "curation"},
+    {"crossval", "curate"},
 ]
 # Parts of one room may lean on each other.
 ROOMS = {"phantom_lesion": "phantom", "phantom_scan": "phantom", "phantom_tissue": "phantom"}

@@ -19,6 +19,7 @@ from scipy import stats
 
 from mtbus_jax.curation.marks import Marks
 from mtbus_jax.errors import UserError, exit_on_user_error
+from mtbus_jax.evaluate import read_cases
 
 
 def read_marked(path: Path) -> dict[str, bool]:
@@ -35,19 +36,6 @@ def read_marked(path: Path) -> dict[str, bool]:
         raise UserError(
             f"--marks={path} cannot be read as marks.csv of mtbus_jax.curate ({error})."
         ) from None
-
-
-def read_cases(run: Path) -> pd.DataFrame:
-    """Rows of all ``cases.csv`` of a run folder.
-
-    Raises:
-      UserError: if there are none.
-    """
-    paths = sorted(run.glob("fold_*/cases.csv"))
-    if not paths:
-        raise UserError(f"--run={run} holds no fold_*/cases.csv: no fold has been tested there.")
-    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
-    return pd.concat([pd.read_csv(path, **options) for path in paths], ignore_index=True)
 
 
 def compare(cases: pd.DataFrame, marked: dict[str, bool]) -> pd.DataFrame:
