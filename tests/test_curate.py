@@ -212,7 +212,7 @@ def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_pa
     done = run(*arguments.values())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and expected in " ".join(done.stderr.split())
-    assert "mtbus_jax.curate: " in done.stderr
+    assert "mtbus_jax.curate: " in " ".join(done.stderr.split())
     if case != "outfile":
         assert not out.exists() or list(out.iterdir()) == []
 

@@ -35,8 +35,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "main.py: " in done.stderr
     text = " ".join(done.stderr.split())
+    assert "main.py: " in text
     for word in words:
         assert word in text, text
 
