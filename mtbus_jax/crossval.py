@@ -31,10 +31,10 @@ def train_and_evaluate(config: config_dict.ConfigDict, workdir: Path | str) -> d
     # Everything that can be wrong is found before the folder is touched.
     setup = Setup.from_config(config)
     cases = _load(config)
-    available = len(runfolder.find_folds(workdir, cases, config.data.split))
-    runfolder.check_folds(config.data.folds, available)
+    folds = runfolder.find_folds(workdir, cases, config.data.split)
+    runfolder.check_folds(config.data.folds, len(folds))
     runfolder.open_run(workdir, config)
-    folds, content = runfolder.open_splits(workdir, cases, config.data.split)
+    content = runfolder.write_splits(workdir, cases, config.data.split, folds)
     fingerprint = data.fingerprint(cases)
     if config.log.progress:
         _announce(config, cases, setup, content)

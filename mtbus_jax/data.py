@@ -183,31 +183,41 @@ def _built(name: str, data_dir: Any, manual_dir: Any) -> Any:
 
 def _decode(builder: Any, height: int, width: int) -> dict[str, np.ndarray]:
     """Reads every record: the arrays of `Cases` by name."""
+    columns: dict[str, list[Any]] = {name: [] for name in _ARRAYS}
+    for example in _read_records(builder):
+        image = preprocess.to_greyscale(example["image"])
+        mask = preprocess.merge_masks([example["mask"]])
+        columns["uid"].append(_text(example["uid"]))
+        columns["image"].append(preprocess.resize_nearest(image, height, width)[..., None])
+        columns["mask"].append(preprocess.resize_nearest(mask, height, width)[..., None])
+        columns["label"].append(int(example["label"]))
+        columns["original_size"].append((int(example["height"]), int(example["width"])))
+        columns["group"].append(_text(example["group"]))
+        columns["test_fold"].append(int(example["test_fold"]))
+    kinds = {"image": np.uint8, "mask": np.uint8, "uid": np.str_, "group": np.str_}
+    return {name: np.array(values, kinds.get(name, np.int32)) for name, values in columns.items()}
+
+
+def _read_records(builder: Any) -> Iterator[dict[str, Any]]:
+    """The records with their pictures decoded; what cannot be read is the user's to mend.
+
+    A generator, so that a fault in what is done with a record is not taken for a broken file.
+    """
     import tensorflow_datasets as tfds
 
     # The PNG bytes are decoded here: TFDS would use OpenCV where it is installed, Pillow elsewhere.
     skip = tfds.decode.SkipDecoding()
-    columns: dict[str, list[Any]] = {name: [] for name in _ARRAYS}
     try:
         source = builder.as_data_source(split="all", decoders={"image": skip, "mask": skip})
         for example in source:
-            image = preprocess.to_greyscale(_pixels(example["image"]))
-            mask = preprocess.merge_masks([_pixels(example["mask"])])
-            columns["uid"].append(_text(example["uid"]))
-            columns["image"].append(preprocess.resize_nearest(image, height, width)[..., None])
-            columns["mask"].append(preprocess.resize_nearest(mask, height, width)[..., None])
-            columns["label"].append(int(example["label"]))
-            columns["original_size"].append((int(example["height"]), int(example["width"])))
-            columns["group"].append(_text(example["group"]))
-            columns["test_fold"].append(int(example["test_fold"]))
+            pictures = {name: _pixels(example[name]) for name in ("image", "mask")}
+            yield {**example, **pictures}
     except Exception as error:  # ArrayRecord, protobuf and Pillow share no base class
         raise UserError(
             f"The built dataset in {builder.data_path} cannot be read "
             f"({type(error).__name__}: {error}). Delete that folder; it is built again on the next "
             "start."
         ) from error
-    kinds = {"image": np.uint8, "mask": np.uint8, "uid": np.str_, "group": np.str_}
-    return {name: np.array(values, kinds.get(name, np.int32)) for name, values in columns.items()}
 
 
 def _check_complete(builder: Any, arrays: dict[str, np.ndarray]) -> None:

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-SOURCE = "Aumente-Maestro et al. 2025"
-
 # The recipe of Table 5, by configuration field. Oversampling, refining and tasks are not in it:
 # they are what the tables vary.
 _RECIPE: dict[str, Any] = {

@@ -160,6 +160,13 @@ def open_splits(
       UserError: if the file belongs to another dataset or split, or does not fit the images.
     """
     folds = find_folds(workdir, cases, split)
+    return folds, write_splits(workdir, cases, split, folds)
+
+
+def write_splits(
+    workdir: Path, cases: types.Cases, split: str, folds: list[splits.Split]
+) -> dict[str, Any]:
+    """Writes ``splits.json``; returns its content."""
     content = {
         "dataset": cases.name,
         "split": split,
@@ -170,7 +177,7 @@ def open_splits(
         "folds": [fold.to_uids(cases.uid) for fold in folds],
     }
     write_json(workdir / SPLITS, content)
-    return folds, content
+    return content
 
 
 def find_folds(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:

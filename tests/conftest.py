@@ -30,3 +30,21 @@ def phantom_data_dir(tmp_path_factory) -> pathlib.Path:
         "phantom", image_size=(32, 48), data_dir=folder / "tfds", cache_dir=folder / "cache"
     )
     return folder / "tfds"
+
+
+@pytest.fixture(scope="module")
+def busi(tmp_path_factory):
+    """A small folder in BUSI's layout: (its parent, expected pictures by uid)."""
+    from raw_dummies import write_busi
+
+    root = tmp_path_factory.mktemp("busi")
+    return root, write_busi(root)
+
+
+@pytest.fixture(scope="module")
+def bus_uclm(tmp_path_factory):
+    """A small folder in BUS-UCLM's layout: (its parent, expected pictures by uid)."""
+    from raw_dummies import write_bus_uclm
+
+    root = tmp_path_factory.mktemp("uclm")
+    return root, write_bus_uclm(root)

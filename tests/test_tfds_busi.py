@@ -46,18 +46,6 @@ def read(builder):
     return list(builder.as_data_source(split="all"))
 
 
-@pytest.fixture(scope="module")
-def busi(tmp_path_factory):
-    root = tmp_path_factory.mktemp("busi")
-    return root, write_busi(root)
-
-
-@pytest.fixture(scope="module")
-def bus_uclm(tmp_path_factory):
-    root = tmp_path_factory.mktemp("uclm")
-    return root, write_bus_uclm(root)
-
-
 # --- TFDS's own checks -----------------------------------------------------------------------
 
 missing = [name for name in ("tensorflow", "dill") if importlib.util.find_spec(name) is None]

@@ -5,22 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from raw_dummies import edit, write_bus_uclm, write_busi
+from raw_dummies import edit
 
 from mtbus_jax.errors import UserError
 from tfds_busi import fetch, raw
-
-
-@pytest.fixture(scope="module")
-def busi(tmp_path_factory):
-    root = tmp_path_factory.mktemp("busi")
-    return root, write_busi(root)
-
-
-@pytest.fixture(scope="module")
-def bus_uclm(tmp_path_factory):
-    root = tmp_path_factory.mktemp("uclm")
-    return root, write_bus_uclm(root)
 
 
 @pytest.mark.parametrize("layout", ["itself", "nested", "zip inside", "zip itself"])

@@ -27,7 +27,6 @@ from mtbus_jax.types import CLASS_NAMES
 RawPath = pathlib.Path | zipfile.Path
 
 BUSI_FOLDER = "Dataset_BUSI_with_GT"
-BUS_UCLM_FOLDER = "BUS-UCLM"
 _BUSI_NAME = re.compile(r"(benign|malignant|normal) \((\d+)\)(_mask(?:_\d+)?)?\.png")
 _BUS_UCLM_PARTS = ("INFO.csv", "images", "masks")
 # BUS-UCLM draws the lesion in the colour of its class.
