@@ -27,19 +27,30 @@ def convolution(
     features: int,
     *,
     kernel: int = 3,
+    stride: int = 1,
     use_bias: bool = True,
+    kernel_init: nn.initializers.Initializer = torch_default_init,
     name: str,
 ) -> jax.Array:
-    """A stride-1 square convolution with zero padding, created inside a compact module."""
+    """A square convolution with zero padding ``kernel // 2``, created inside a compact module."""
     fan_in = kernel * kernel * image.shape[-1]
     return nn.Conv(
         features,
         (kernel, kernel),
+        strides=(stride, stride),
         padding=kernel // 2,
         use_bias=use_bias,
-        kernel_init=torch_default_init,
+        kernel_init=kernel_init,
         bias_init=torch_default_bias_init(fan_in),
         name=name,
+    )(image)
+
+
+def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
+    """Instance normalisation with ε 1e-5, created inside a compact module."""
+    # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.
+    return nn.InstanceNorm(
+        epsilon=1e-5, use_fast_variance=False, use_bias=affine, use_scale=affine, name=name
     )(image)
 
 
@@ -59,23 +70,36 @@ def max_pool(image: jax.Array) -> jax.Array:
 
 
 class ConvBlock(nn.Module):
-    """Two × (3×3 convolution with bias, affine instance norm with ε 1e-5, LeakyReLU).
+    """Two × (3×3 convolution, instance norm with ε 1e-5, LeakyReLU).
 
     Attributes:
-      features: channels of the output (and between the two convolutions).
+      features: channels of the output.
+      hidden: channels between the two convolutions; 0 takes ``features``.
+      use_bias: whether the convolutions have a bias.
+      affine: whether the normalisation has scale and bias.
       negative_slope: slope of LeakyReLU below zero.
+      kernel_init: initialiser of the convolutions' kernels.
     """
 
     features: int
+    hidden: int = 0
+    use_bias: bool = True
+    affine: bool = True
     negative_slope: float = 0.1
+    kernel_init: nn.initializers.Initializer = torch_default_init
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
-        for i in (1, 2):
-            image = convolution(image, self.features, name=f"conv_{i}")
-            # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.
-            image = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, name=f"norm_{i}")(image)
+        for i, features in enumerate((self.hidden or self.features, self.features), 1):
+            image = convolution(
+                image,
+                features,
+                use_bias=self.use_bias,
+                kernel_init=self.kernel_init,
+                name=f"conv_{i}",
+            )
+            image = instance_norm(image, affine=self.affine, name=f"norm_{i}")
             image = nn.leaky_relu(image, self.negative_slope)
         return image
 
@@ -92,24 +116,34 @@ class DownBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """2×2 transposed convolution with stride 2 and bias: doubles height and width."""
+    """Transposed convolution with kernel = stride = ``factor``: multiplies height and width.
+
+    Attributes:
+      features: channels of the output.
+      factor: by how much height and width grow.
+      use_bias: whether there is a bias.
+      kernel_init: initialiser of the kernel; None is PyTorch's default.
+    """
 
     features: int
+    factor: int = 2
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, any)`` to ``(batch, 2·height, 2·width, features)``."""
+        """Maps ``(batch, height, width, any)`` to ``(batch, f·height, f·width, features)``."""
         # PyTorch takes the fan-in from dimension 1 of the weight, which a transposed convolution
-        # stores as (in, out, 2, 2): its bound depends on the output channels.
-        fan_in = 4 * self.features
-        uniform = torch_default_bias_init(fan_in)
+        # stores as (in, out, f, f): its bound depends on the output channels.
+        uniform = torch_default_bias_init(self.factor**2 * self.features)
         return nn.ConvTranspose(
             self.features,
-            kernel_size=(2, 2),
-            strides=(2, 2),
+            kernel_size=(self.factor, self.factor),
+            strides=(self.factor, self.factor),
             padding="VALID",
             transpose_kernel=True,
-            kernel_init=uniform,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init or uniform,
             bias_init=uniform,
             name="deconv",
         )(image)

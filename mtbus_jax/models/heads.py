@@ -26,3 +26,37 @@ class PooledClassifier(nn.Module):
         pooled = jnp.mean(features, axis=(1, 2))
         hidden = nn.relu(blocks.dense(pooled, self.hidden, name="hidden"))
         return blocks.dense(hidden, self.classes, name="logits")
+
+
+class FusionHead(nn.Module):
+    """The head of Aumente-Maestro et al. 2025 for any encoder-decoder network.
+
+    Reads the bottleneck and the feature maps on both sides of it (deepest encoder stage, first
+    decoder stage). Every map is max-pooled to the bottleneck's resolution; then concatenation, 3×3
+    convolution, instance norm, LeakyReLU 0.01, and `PooledClassifier`. Networks whose published
+    version has a head of its own (UNet++, nnU-Net, Adityan's) use that one instead.
+
+    Attributes:
+      classes: number of classes.
+      features: channels of the fused map.
+    """
+
+    classes: int = 3
+    features: int = 512
+
+    @nn.compact
+    def __call__(self, maps: list[jax.Array]) -> jax.Array:
+        """Maps feature maps, each ``(batch, 2^k·height, 2^k·width, any)``, to ``(batch, classes)``.
+
+        Args:
+          maps: without the segmentation task there is no decoder, and its map is left out.
+        """
+        height = min(each.shape[1] for each in maps)
+        pooled = []
+        for each in maps:
+            while each.shape[1] > height:
+                each = blocks.max_pool(each)
+            pooled.append(each)
+        fused = blocks.convolution(jnp.concatenate(pooled, axis=-1), self.features, name="conv")
+        fused = nn.leaky_relu(blocks.instance_norm(fused, name="norm"), 0.01)
+        return PooledClassifier(self.classes, name="classifier")(fused)

@@ -15,6 +15,12 @@ in their transposed convolution while row 0 keeps them; the head is the released
 (`head="released"`), the one drawn in the paper is `head="printed"`. For the latter the paper does
 not say how the bottleneck is upsampled; here it is the decoder's own upsampled bottleneck, as in
 the released MT nnU-Net.
+
+`BasicUNetPlusPlus` is the UNet++ of the paper's Table 4: MONAI's `BasicUNetPlusPlus` with its
+default features, 32, 32, 64, 128, 256 in the rows and 32 in X(0,4), without deep supervision.
+2,410,081 parameters for segmentation alone, 9,329,764 with the head. Departures: MONAI's has 99
+more, in three 1×1 convolutions that only deep supervision reads; and it has no classification, for
+which this one takes MT UNet++'s head.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax import types
+from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads
 
 HEADS = ("released", "printed")
@@ -33,13 +40,15 @@ class UNetPlusPlus(nn.Module):
     """UNet++ for segmentation, classification, or both.
 
     Attributes:
-      width: channels of row 0; rows below have 2, 4, 8, 16 times as many.
+      width: channels of row 0; rows below have 2, 4, 8, 16 times as many. Not read if ``features``
+        are given.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` only the encoder and the
         head exist, and the head reads X(3,0) and X(4,0).
       head: ``"released"`` or ``"printed"``, see the module's text.
       head_features: channels of the head's feature map.
       deep_supervision: whether X(0,1..3) get a segmentation output too.
       classes: number of classes.
+      features: channels of rows 0 to 4 and of the last node, X(0,4); None follows ``width``.
     """
 
     width: int = 24
@@ -48,6 +57,10 @@ class UNetPlusPlus(nn.Module):
     head_features: int = 512
     deep_supervision: bool = True
     classes: int = len(types.CLASS_NAMES)
+    features: tuple[int, ...] | None = None
+
+    # What `features` are without being given, in units of the width.
+    multiples = (1, 2, 4, 8, 16, 1)
 
     # Rows below row 0, that is, how often the resolution is halved. Height and width of the
     # input must be multiples of 2 ** depth.
@@ -64,8 +77,16 @@ class UNetPlusPlus(nn.Module):
 
         Returns:
           `types.Outputs`: segmentation logits of X(0,4), X(0,3), X(0,2), X(0,1) and class logits.
+
+        Raises:
+          UserError: if ``features`` are not six numbers.
         """
         del train
+        if len(self._features()) != len(self.multiples):
+            raise UserError(
+                f"model.features={self.features} must have {len(self.multiples)} numbers: five "
+                "rows and the last node."
+            )
         encoder = self._encoder(image)
         node = {(i, 0): features for i, features in enumerate(encoder)}
         upsampled = None
@@ -82,15 +103,22 @@ class UNetPlusPlus(nn.Module):
             class_logits = self._classify(node, upsampled)
         return types.Outputs(segmentation, class_logits, {})
 
+    def _features(self) -> tuple[int, ...]:
+        if self.features is not None:
+            return self.features
+        return tuple(self.width * each for each in self.multiples)
+
     def _encoder(self, image: jax.Array) -> list[jax.Array]:
-        maps = [blocks.ConvBlock(self.width, name="node_0_0")(image)]
+        features = self._features()
+        maps = [blocks.ConvBlock(features[0], name="node_0_0")(image)]
         for i in range(1, self.depth + 1):
-            maps.append(blocks.DownBlock(self.width * 2**i, name=f"node_{i}_0")(maps[-1]))
+            maps.append(blocks.DownBlock(features[i], name=f"node_{i}_0")(maps[-1]))
         return maps
 
     def _grid(self, node: dict[tuple[int, int], jax.Array]) -> jax.Array:
         """Fills in the decoder nodes; returns the upsampled bottleneck that X(3,1) read."""
         bottleneck_up = None
+        *row_features, last_features = self._features()
         segments = types.SEGMENTATION in self.tasks
         for j in range(1, self.depth + 1):
             for i in range(self.depth - j, -1, -1):
@@ -100,7 +128,8 @@ class UNetPlusPlus(nn.Module):
                 up_features = below.shape[-1] // (2 if i > 0 else 1)
                 up = blocks.Upsample(up_features, name=f"up_{i}_{j}")(below)
                 skips = [node[i, k] for k in range(j)]
-                block = blocks.ConvBlock(self.width * 2**i, name=f"node_{i}_{j}")
+                features = last_features if (i, j) == (0, self.depth) else row_features[i]
+                block = blocks.ConvBlock(features, name=f"node_{i}_{j}")
                 node[i, j] = block(jnp.concatenate([*skips, up], axis=-1))
                 if (i, j) == (self.depth - 1, 1):
                     bottleneck_up = up
@@ -114,10 +143,7 @@ class UNetPlusPlus(nn.Module):
         if self.head == "printed":
             features = jnp.concatenate([node[row, 0], node[row, 1], upsampled], axis=-1)
             features = blocks.convolution(features, self.head_features, name="head_conv")
-            features = nn.InstanceNorm(epsilon=1e-5, use_fast_variance=False, name="head_norm")(
-                features
-            )
-            features = nn.relu(features)
+            features = nn.relu(blocks.instance_norm(features, name="head_norm"))
         else:
             # One block for both: the released code passes encoder and decoder features
             # through the same module.
@@ -126,3 +152,17 @@ class UNetPlusPlus(nn.Module):
             features = jnp.concatenate([*maps, bottleneck], axis=-1)
             features = blocks.ConvBlock(self.head_features, name="head_block")(features)
         return heads.PooledClassifier(self.classes, name="classifier")(features)
+
+
+class BasicUNetPlusPlus(UNetPlusPlus):
+    """The UNet++ of Table 4: MONAI's default features, in proportion to the width.
+
+    Attributes:
+      width: channels of rows 0 and 1 and of the last node; rows below have 2, 4, 8 times as many.
+      deep_supervision: whether X(0,1..3) get a segmentation output too.
+    """
+
+    width: int = 32
+    deep_supervision: bool = False
+
+    multiples = (1, 1, 2, 4, 8, 1)

@@ -1,0 +1,166 @@
+"""MT nnU-Net: the U-Net that nnU-Net's rules give, deep supervision and a classification head.
+
+Papers: the multi-task network is from Aumente-Maestro et al. 2025 (Comput. Methods Programs Biomed.
+260, 108540) and its released code; the rules are those of nnU-Net, Isensee et al. 2021 (Nat.
+Methods 18). Level k has k - 1 halvings of the resolution, the bottleneck below level 5 has five.
+
+Feature maps at 128×128 input (height = width × channels), width 32:
+  level 1: encoder 128 × 32      decoder 128 × 16       level 2: encoder 64 × 64    decoder 64 × 32
+  level 3: encoder  32 × 128     decoder  32 × 64       level 4: encoder 16 × 256   decoder 16 × 128
+  level 5: encoder   8 × 320     decoder   8 × 256      bottleneck 4 × 320
+  head: 8 × 960 → 8 × 512 → 256 → 3
+15,819,799 parameters with both tasks (1 input channel, 3 classes), 9,605,140 with ``("seg",)``,
+8,675,619 with ``("cls",)``.
+
+How the paper is read where it leaves a choice, each time as in the released code:
+  - A decoder block narrows in its first convolution: level 5 goes 640 → 256 → 256 channels. Only
+    level 1 has two widths, 64 → 32 → 16.
+  - "Conv block" in the head is one convolution, norm and LeakyReLU, not two. The upsampled
+    bottleneck is the one that decoder level 5 reads: one transposed convolution, not two.
+  - Kaiming-normal weights and zero biases are those of encoder, bottleneck, decoder and 1×1
+    convolutions. Transposed convolutions and the head start from PyTorch's default.
+Departure: the released single-task classifier keeps decoder level 5. Here ``("cls",)`` is encoder,
+bottleneck and head only, as the paper defines the single-task classifier. Nothing learned brings
+the bottleneck up then, so the head works at its 4×4: it reads the bottleneck and the encoder's
+conv block, max-pooled.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mtbus_jax import types
+from mtbus_jax.errors import UserError
+from mtbus_jax.models import blocks, heads
+
+NEGATIVE_SLOPE = 0.01
+
+# Channels of the head's last feature map; they do not scale with the network's width.
+HEAD_FEATURES = 512
+
+# Kaiming-normal for LeakyReLU: variance 2/((1 + slope²)·fan_in), not truncated.
+kaiming_normal = nn.initializers.variance_scaling(2 / (1 + NEGATIVE_SLOPE**2), "fan_in", "normal")
+
+
+class NNUNet(nn.Module):
+    """nnU-Net for segmentation, classification, or both.
+
+    Attributes:
+      width: channels of level 1, even; levels below have 2, 4, 8, 10 times as many, and the
+        bottleneck 10 times.
+      tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` there is no decoder.
+      deep_supervision: whether decoder levels 2, 3 and 4 get a segmentation output too.
+      classes: number of classes.
+    """
+
+    width: int = 32
+    tasks: tuple[str, ...] = types.TASKS
+    deep_supervision: bool = True
+    classes: int = len(types.CLASS_NAMES)
+
+    # Halvings of the resolution: height and width of the input must be multiples of 2 ** depth.
+    depth = 5
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> types.Outputs:
+        """Applies the network.
+
+        Args:
+          image: ``(batch, height, width, channels)`` float32, grey values 0..255; height and width
+            multiples of 32, one of them at least 64.
+          train: ignored (no dropout, no running statistics); every network takes it.
+
+        Returns:
+          `types.Outputs`: segmentation logits of decoder levels 1, 2, 3, 4, all at the image's
+          resolution, and class logits.
+
+        Raises:
+          UserError: if ``width`` is odd, or if the image leaves the bottleneck a single pixel.
+        """
+        del train
+        if self.width % 2:
+            raise UserError(
+                f"model.width={self.width}: nnU-Net's last block halves it, so give an even number."
+            )
+        height, width = image.shape[1:3]
+        if max(height, width) < 2 * 2**self.depth:
+            # Instance norm makes a single pixel 0, whatever it was.
+            raise UserError(
+                f"data.image_size={(height, width)} leaves nnU-Net's bottleneck one pixel, which "
+                "instance norm empties; make a side at least 64."
+            )
+        encoder, bottleneck = self._encode(image)
+        segmentation, class_logits = (), None
+        if types.SEGMENTATION in self.tasks:
+            decoder, upsampled = self._decode(encoder, bottleneck)
+            segmentation = self._segment(decoder)
+        if types.CLASSIFICATION in self.tasks:
+            deep = 10 * self.width
+            maps = [self._single(encoder[self.depth], deep, name="head_encoder")]
+            if types.SEGMENTATION in self.tasks:
+                maps.append(upsampled)
+                maps.append(self._single(decoder[self.depth], deep, name="head_decoder"))
+            else:
+                maps = [blocks.max_pool(maps[0]), bottleneck]
+            fused = jnp.concatenate(maps, axis=-1)
+            fused = self._single(fused, HEAD_FEATURES, name="head_fused")
+            class_logits = heads.PooledClassifier(self.classes, name="classifier")(fused)
+        return types.Outputs(segmentation, class_logits, {})
+
+    def _encode(self, image: jax.Array) -> tuple[dict[int, jax.Array], jax.Array]:
+        """The encoder's maps by level, and the bottleneck."""
+        maps = {}
+        for level, factor in enumerate((1, 2, 4, 8, 10), 1):
+            image = maps[level] = self._double(image, factor * self.width, f"encoder_{level}")
+            image = blocks.max_pool(image)
+        return maps, self._double(image, 10 * self.width, "bottleneck")
+
+    def _decode(
+        self, encoder: dict[int, jax.Array], bottleneck: jax.Array
+    ) -> tuple[dict[int, jax.Array], jax.Array]:
+        """The decoder's maps by level, and the bottleneck at level 5's resolution."""
+        maps, upsampled = {}, {}
+        below = bottleneck
+        for level in range(self.depth, 0, -1):
+            upsampled[level] = blocks.Upsample(below.shape[-1], name=f"up_{level}")(below)
+            both = jnp.concatenate([encoder[level], upsampled[level]], axis=-1)
+            if level > 1:
+                features = encoder[level - 1].shape[-1]
+                below = self._double(both, features, f"decoder_{level}")
+            else:
+                below = self._double(both, self.width // 2, "decoder_1", hidden=self.width)
+            maps[level] = below
+        return maps, upsampled[self.depth]
+
+    def _segment(self, decoder: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
+        """Segmentation logits at full resolution, finest first."""
+        logits = []
+        for level in (1, 2, 3, 4) if self.deep_supervision else (1,):
+            features = decoder[level]
+            if level > 1:
+                features = blocks.Upsample(
+                    features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
+                )(features)
+            segment = nn.Conv(1, (1, 1), kernel_init=kaiming_normal, name=f"segment_{level}")
+            logits.append(segment(features))
+        return tuple(logits)
+
+    def _double(self, image: jax.Array, features: int, name: str, *, hidden: int = 0) -> jax.Array:
+        """Two × (3×3 convolution, instance norm, LeakyReLU)."""
+        return blocks.ConvBlock(
+            features,
+            hidden=hidden,
+            use_bias=False,
+            affine=False,
+            negative_slope=NEGATIVE_SLOPE,
+            kernel_init=kaiming_normal,
+            name=name,
+        )(image)
+
+    def _single(self, image: jax.Array, features: int, *, name: str) -> jax.Array:
+        """3×3 convolution, instance norm, LeakyReLU, with the head's initialisation."""
+        image = blocks.convolution(image, features, use_bias=False, name=name)
+        image = blocks.instance_norm(image, affine=False, name=f"{name}_norm")
+        return nn.leaky_relu(image, NEGATIVE_SLOPE)
