@@ -19,21 +19,26 @@ def get_config() -> config_dict.ConfigDict:
     data.name = "curated_busi"  # phantom, curated_busi, busi, bus_uclm
     data.split = "published"  # published, or grouped: near-duplicates and patients on one side
     data.folds = (0, 1, 2, 3)  # which folds to train and test
-    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16
+    data.classes = ("benign", "malignant", "normal")  # whose images are used at all
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet: 32)
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
 
     model = config.model = config_dict.ConfigDict()
-    model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY; the other fields are its options
-    model.width = 24  # feature maps at full resolution
-    model.head = "released"  # released, or printed: the head as drawn in the paper
-    model.deep_supervision = True  # segmentation outputs on X(0,1..3) too
+    model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY
+    # Options of the network; None is its own default, which is the published value, so that
+    # another name needs no other change. One that the network does not have is refused.
+    model.width = config_dict.placeholder(int)  # feature maps of the first level; unetpp: 24
+    model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper
+    model.deep_supervision = config_dict.placeholder(bool)  # unetpp, nnunet, bts_unet
+    model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
     loss.gamma = 2.0  # exponent of the focal loss
+    loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)
 
     train = config.train = config_dict.ConfigDict()
     train.epochs = 200
@@ -56,6 +61,7 @@ def get_config() -> config_dict.ConfigDict:
     evaluation = config.eval = config_dict.ConfigDict()
     evaluation.batch_size = 8  # images
     evaluation.refine = True  # prediction refining (PR), reported beside the raw predictions
+    evaluation.tta = True  # predict flipped and turned images too, to measure uncertainty
 
     log = config.log = config_dict.ConfigDict()
     log.progress = True  # progress bar

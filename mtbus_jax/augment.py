@@ -1,4 +1,4 @@
-"""Augmentation on the device: pure functions of a key, one transform for image and mask."""
+"""Augmentation: random on the device for training; the square's symmetries for prediction."""
 
 from __future__ import annotations
 
@@ -63,3 +63,32 @@ def flip_and_rotate(
     """
     matrix = random_transform(key)
     return apply_transform(matrix, image), apply_transform(matrix, mask)
+
+
+def symmetry_count(height: int, width: int) -> int:
+    """How many of the symmetries of `symmetry` keep an image's shape: 8 if square, else 4."""
+    return 8 if height == width else 4
+
+
+def symmetry(image, index: int):
+    """One of the eight flips and quarter turns, for test-time augmentation; 0 changes nothing.
+
+    Args:
+      image: ``(..., height, width, channels)``, a numpy or JAX array.
+      index: 0..7; bit 0 flips rows, bit 1 flips columns, bit 2 then swaps rows and columns.
+
+    Returns:
+      The transformed image; height and width are swapped for an index above 3.
+    """
+    if index & 1:
+        image = image[..., ::-1, :, :]
+    if index & 2:
+        image = image[..., ::-1, :]
+    return image.swapaxes(-3, -2) if index & 4 else image
+
+
+def undo_symmetry(image, index: int):
+    """Inverse of `symmetry` with the same index."""
+    if index & 4:
+        image = image.swapaxes(-3, -2)
+    return symmetry(image, index & 3)

@@ -7,19 +7,23 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, runfolder, summary, types
+from mtbus_jax import data, reliability, reporting, runfolder, splits, summary, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
 from mtbus_jax.train import train_fold
 
 
-def train_and_evaluate(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
+def train_and_evaluate(
+    config: config_dict.ConfigDict, workdir: Path | str, *, folds: tuple[int, ...] | None = None
+) -> dict:
     """Trains and tests the folds that the configuration names; resumes what is there.
 
     Args:
       config: all fields of ``configs/base.py``.
       workdir: the run folder, created if missing.
+      folds: train only these of them now. Several processes may train different folds of one run
+        folder at the same time.
 
     Returns:
       The content of ``summary.json``.
@@ -30,21 +34,43 @@ def train_and_evaluate(config: config_dict.ConfigDict, workdir: Path | str) -> d
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
     setup = Setup.from_config(config)
-    cases = _load(config)
-    folds = runfolder.find_folds(workdir, cases, config.data.split)
-    runfolder.check_folds(config.data.folds, len(folds))
+    cases = load_cases(config)
+    parts = runfolder.find_folds(workdir, cases, config.data.split)
+    wanted = tuple(config.data.folds) if folds is None else folds
+    for numbers in (config.data.folds, wanted):
+        runfolder.check_folds(numbers, len(parts))
     runfolder.open_run(workdir, config)
-    content = runfolder.write_splits(workdir, cases, config.data.split, folds)
+    content = runfolder.write_splits(workdir, cases, config.data.split, parts)
     fingerprint = data.fingerprint(cases)
     if config.log.progress:
-        _announce(config, cases, setup, content)
-    for fold in config.data.folds:
-        arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
-        train_fold(config, cases, folds[fold], **arguments)
-        evaluate_fold(config, cases, folds[fold], **arguments)
+        _announce(config, cases, setup, content, wanted)
+    for fold in wanted:
+        arguments = _fold_arguments(workdir, cases, parts, fold, fingerprint)
+        train_fold(config, cases, parts[fold], **arguments)
+        evaluate_fold(config, cases, parts[fold], **arguments)
         # After every fold, so that a long run can be read while it goes on.
-        result = summary.write_summary(workdir)
+        result = _write_results(workdir, cases, parts)
     return result
+
+
+def write_tables(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
+    """Writes the tables over all folds tested so far, as happens after each.
+
+    Folds that end in different processes at the same moment may leave each other out of them.
+
+    Args:
+      config: of the run.
+      workdir: the run folder.
+
+    Returns:
+      The content of ``summary.json``.
+
+    Raises:
+      UserError: if nothing has been tested, or the data is missing.
+    """
+    workdir = Path(workdir)
+    cases = load_cases(config)
+    return _write_results(workdir, cases, runfolder.find_folds(workdir, cases, config.data.split))
 
 
 def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = None) -> dict:
@@ -52,7 +78,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
 
     Args:
       workdir: a run folder.
-      overrides: a configuration whose data folders are used instead of the run's own.
+      overrides: a configuration whose data folders and ``eval`` section are used instead of the
+        run's own.
 
     Returns:
       The content of ``summary.json``.
@@ -65,7 +92,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if overrides is not None:
         for field in ("data_dir", "manual_dir", "cache_dir", "arrays_file"):
             config.data[field] = overrides.data[field]
-    cases = _load(config)
+        config.eval = overrides.eval
+    cases = load_cases(config)
     folds, _ = runfolder.open_splits(workdir, cases, config.data.split)
     fingerprint = data.fingerprint(cases)
     trained = [f for f in range(len(folds)) if runfolder.fold_dir(workdir, f).is_dir()]
@@ -74,23 +102,37 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
         evaluate_fold(config, cases, folds[fold], **arguments)
-    return summary.write_summary(workdir)
+    return _write_results(workdir, cases, folds)
 
 
-def _load(config: config_dict.ConfigDict) -> types.Cases:
+def load_cases(config: config_dict.ConfigDict) -> types.Cases:
+    """The images that a configuration names.
+
+    Raises:
+      UserError: if they are not to be had.
+    """
+    image_size = tuple(config.data.image_size)
     if config.data.arrays_file:
-        return data.load_arrays(
-            config.data.arrays_file,
-            name=config.data.name,
-            image_size=tuple(config.data.image_size),
+        cases = data.load_arrays(
+            config.data.arrays_file, name=config.data.name, image_size=image_size
         )
-    return data.load_cases(
-        config.data.name,
-        image_size=tuple(config.data.image_size),
-        data_dir=config.data.data_dir or None,
-        manual_dir=config.data.manual_dir or None,
-        cache_dir=config.data.cache_dir or None,
-    )
+    else:
+        cases = data.load_cases(
+            config.data.name,
+            image_size=image_size,
+            data_dir=config.data.data_dir or None,
+            manual_dir=config.data.manual_dir or None,
+            cache_dir=config.data.cache_dir or None,
+        )
+    return data.only_classes(cases, tuple(config.data.classes))
+
+
+def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict:
+    """What is made of all tested folds: trust, summary, report; returns the summary."""
+    reliability.write_trust(workdir, cases, folds)
+    result = summary.write_summary(workdir)
+    reporting.write_report(workdir, cases)
+    return result
 
 
 def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
@@ -98,12 +140,12 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
     return {"fold": fold, "directory": runfolder.fold_dir(workdir, fold), "origin": origin}
 
 
-def _announce(config, cases, setup, content) -> None:
+def _announce(config, cases, setup, content, folds) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
     devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in setup.devices)
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
-        f"{config.data.split} folds {tuple(config.data.folds)} of {len(content['folds'])}; "
+        f"{config.data.split} folds {folds} of {len(content['folds'])}; "
         f"{len(setup.devices)} device(s): {devices}; JAX {jax.__version__}",
         flush=True,
     )

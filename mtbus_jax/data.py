@@ -81,6 +81,24 @@ def load_cases(
     return Cases(name=name, **arrays)
 
 
+def only_classes(cases: Cases, names: tuple[str, ...]) -> Cases:
+    """The cases of some classes, in their order; all of them for all of `CLASS_NAMES`.
+
+    Args:
+      cases: a dataset.
+      names: of classes to keep.
+
+    Raises:
+      UserError: if none is left.
+    """
+    if set(names) == set(CLASS_NAMES):
+        return cases
+    kept = np.isin(cases.label, [CLASS_NAMES.index(name) for name in names])
+    if not kept.any():
+        raise UserError(f"data.classes={tuple(names)!r}: {cases.name} has no image of them.")
+    return cases.take(np.flatnonzero(kept))
+
+
 def save_arrays(cases: Cases, path: str | os.PathLike[str]) -> None:
     """Writes the cases to one file of a few MB, for machines without the dataset.
 

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.special
 from ml_collections import config_dict
 
-from mtbus_jax import refine, splits, steps, types
+from mtbus_jax import predictions_file, refine, splits, steps, types
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.inference import Evaluator, resident_dataset
@@ -30,7 +30,10 @@ def evaluate_fold(
     directory: Path,
     origin: dict[str, str],
 ) -> pd.DataFrame:
-    """Tests the best weights of a fold and writes ``cases.csv``.
+    """Tests the best weights of a fold; writes ``cases.csv`` and the predictions.
+
+    The predictions on the validation images are kept too: whatever is fitted after training
+    (calibration, thresholds) must be fitted on them.
 
     Args:
       config: of the run.
@@ -55,8 +58,16 @@ def evaluate_fold(
         batch_size=config.eval.batch_size,
         steps_per_call=config.train.steps_per_call,
     )
-    _, predictions = evaluator(variables, split.test, predictions=True)
-    rows = case_rows(cases.take(split.test), predictions)
+    for part in predictions_file.NAMES:
+        index = getattr(split, part)
+        if config.eval.tta:
+            members = list(evaluator.symmetric_predictions(variables, index, cases))
+        else:
+            members = [evaluator(variables, index, predictions=True)[1]]
+        predictions_file.write(directory, part, cases.uid[index], members)
+        if part == "test":
+            tested = members[0]
+    rows = case_rows(cases.take(split.test), tested)
     rows.insert(1, "fold", fold)
     write_text(directory / CASES, rows.to_csv(index=False))
     return rows
@@ -66,9 +77,9 @@ def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFram
     """One row per image with classes, probabilities and every metric.
 
     Columns: ``uid, label`` (class names); with the classification task ``predicted`` and
-    ``probability_<class>``; with the segmentation task ``predicted_pixels`` and the metrics of
-    `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on normal),
-    ``refined_predicted`` and ``refined_<metric>``. Undefined metrics are empty cells.
+    ``probability_<class>``; with the segmentation task ``true_pixels``, ``predicted_pixels`` and
+    the metrics of `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on
+    normal), ``refined_predicted`` and ``refined_<metric>``. Undefined metrics are empty cells.
 
     Args:
       cases: the images, n of them.
@@ -86,6 +97,7 @@ def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFram
     if has_mask:
         truth = cases.mask[..., 0] > 0
         mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+        columns["true_pixels"] = truth.sum(axis=(1, 2))
         columns["predicted_pixels"] = mask.sum(axis=(1, 2))
         columns |= _segmentation_columns(truth, mask)
     if has_mask and has_class:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtbus_jax import parallel, steps, types
+from mtbus_jax import augment, parallel, steps, types
 from mtbus_jax.setup import Setup
 
 
@@ -52,12 +54,17 @@ class Evaluator:
         self._batch_size = batch_size * len(setup.devices)
         self._steps_per_call = steps_per_call
         program = functools.partial(
-            steps.eval_steps, module=setup.module, axis_name=parallel.AXIS, **setup.loss
+            steps.eval_steps, module=setup.module, axis_name=parallel.AXIS, loss=setup.loss
         )
         self._program = parallel.pmap_eval(program, setup.devices)
 
     def __call__(
-        self, variables: dict, index: np.ndarray, *, predictions: bool = False
+        self,
+        variables: dict,
+        index: np.ndarray,
+        *,
+        predictions: bool = False,
+        data: steps.Dataset | None = None,
     ) -> tuple[dict[str, float], steps.Predictions | None]:
         """Means over the images at ``index`` and, if asked for, the predictions on the host.
 
@@ -65,6 +72,7 @@ class Evaluator:
           variables: of the network.
           index: ``(n,)`` integers into the dataset.
           predictions: whether to return them.
+          data: another resident dataset of the same shape to read instead.
 
         Returns:
           Means by name (see `steps.Totals`), and `steps.Predictions` of numpy arrays in the order
@@ -77,7 +85,7 @@ class Evaluator:
             part = slice(start, start + chunk)
             sums, outputs = self._program(
                 variables,
-                self._data,
+                self._data if data is None else data,
                 parallel.spread(batches[part], len(self._devices)),
                 parallel.spread(valid[part], len(self._devices)),
             )
@@ -89,6 +97,32 @@ class Evaluator:
             return means, None
         joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(index)], *collected)
         return means, joined
+
+    def symmetric_predictions(
+        self, variables: dict, index: np.ndarray, cases: types.Cases
+    ) -> Iterator[steps.Predictions]:
+        """Predictions for every flipped and turned version of the images, turned back.
+
+        Args:
+          variables: of the network.
+          index: ``(n,)`` integers into ``cases``.
+          cases: the dataset that the evaluator was given.
+
+        Yields:
+          `steps.Predictions` of numpy arrays, first those of the images as they are.
+        """
+        for number in range(augment.symmetry_count(*cases.image.shape[1:3])):
+            turned = dataclasses.replace(
+                cases,
+                image=np.ascontiguousarray(augment.symmetry(cases.image, number)),
+                mask=np.ascontiguousarray(augment.symmetry(cases.mask, number)),
+            )
+            data = resident_dataset(turned, self._devices)
+            _, found = self(variables, index, predictions=True, data=data)
+            if found.probability is not None:
+                back = augment.undo_symmetry(found.probability, number)
+                found = found._replace(probability=back)
+            yield found
 
     @property
     def device_count(self) -> int:

@@ -76,15 +76,44 @@ def focal_loss(class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0)
     return miss**gamma * -log_p
 
 
+def reconstruction_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array:
+    """Mean squared error of a reconstruction of the input, grey values scaled to [0, 1].
+
+    The auto-encoder regulariser of Adityan et al. 2023 (ICIP).
+
+    Args:
+      reconstruction: ``(batch, height, width, 1)`` float32 in [0, 1].
+      image: same shape, grey values 0..255.
+
+    Returns:
+      ``(batch,)`` float32, ≥ 0.
+
+    Raises:
+      ValueError: if the shapes differ (broadcasting would hide it).
+    """
+    if reconstruction.shape != image.shape:
+        raise ValueError(f"reconstruction {reconstruction.shape} and image {image.shape} differ")
+    return jnp.mean((reconstruction - image / 255) ** 2, tuple(range(1, image.ndim)))
+
+
 class LossParts(NamedTuple):
     """The total and its parts, each a scalar mean over the valid images.
 
-    A part whose task is off is 0.
+    A part whose task is off, or that the network does not have, is 0.
     """
 
     total: jax.Array
     segmentation: jax.Array
     classification: jax.Array
+    reconstruction: jax.Array
+
+
+class LossOptions(NamedTuple):
+    """The numbers that `multitask_loss` takes by the same names."""
+
+    weight: float
+    gamma: float = 2.0
+    reconstruction: float = 1.0
 
 
 def multitask_loss(
@@ -93,17 +122,20 @@ def multitask_loss(
     *,
     weight: float,
     gamma: float = 2.0,
+    reconstruction: float = 1.0,
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
 
-    With one task only, that task's loss has weight 1. Which tasks are on is read off ``outputs``.
+    With one task only, that task's loss has weight 1. Which tasks are on is read off ``outputs``. A
+    network that reconstructs its input (``outputs.aux["reconstruction"]``) adds that loss.
 
     Args:
       outputs: of the network.
       batch: images with their truth; padding (``valid`` = 0) does not count.
       weight: λ, the share of the segmentation loss, in [0, 1].
       gamma: exponent of the focal loss.
+      reconstruction: weight of the reconstruction loss.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -118,7 +150,7 @@ def multitask_loss(
         return jnp.sum(per_image * batch.valid) / count
 
     zero = jnp.zeros((), jnp.float32)
-    segmentation = classification = zero
+    segmentation = classification = reconstructed = zero
     if outputs.segmentation:
         segmentation = mean(deep_supervision_loss(outputs.segmentation, batch.mask))
     if outputs.class_logits is not None:
@@ -129,4 +161,7 @@ def multitask_loss(
         total = classification
     else:
         total = weight * segmentation + (1 - weight) * classification
-    return LossParts(total, segmentation, classification)
+    if "reconstruction" in outputs.aux:
+        reconstructed = mean(reconstruction_loss(outputs.aux["reconstruction"], batch.image))
+        total = total + reconstruction * reconstructed
+    return LossParts(total, segmentation, classification, reconstructed)

@@ -17,10 +17,11 @@ import pandas as pd
 _RECIPE: dict[str, Any] = {
     "data.split": "published",
     "data.folds": [0, 1, 2, 3],
+    "data.classes": ["benign", "malignant", "normal"],
     "data.image_size": [128, 128],
-    "model.width": 24,
     "model.head": "released",
     "model.deep_supervision": True,
+    "model.legacy": False,
     "loss.weight": 0.85,
     "loss.gamma": 2.0,
     "train.epochs": 200,
@@ -36,6 +37,8 @@ _RECIPE: dict[str, Any] = {
     "train.min_learning_rate": 1e-6,
     "train.stop_patience": 50,
 }
+# Feature maps of the first level, by network: those its published runs had.
+_WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
 # Tables 10 and 11.
 _RECIPE_CHANGES = {"curated_busi": {}, "bus_uclm": {"loss.weight": 0.4, "train.epochs": 250}}
 
@@ -82,6 +85,14 @@ def setting_name(tasks: tuple[str, ...], *, oversample: bool, refined: bool) -> 
     return name + "+PR" * refined + "+DO" * oversample
 
 
+def recipe(dataset: str) -> dict[str, Any]:
+    """The published recipe for ``dataset`` by configuration field, without the network's width.
+
+    A dataset without published figures has the recipe of Curated BUSI.
+    """
+    return _RECIPE | _RECIPE_CHANGES.get(dataset, {})
+
+
 def departures(flat_config: dict[str, Any]) -> list[str] | None:
     """Fields that differ from the published recipe, as text; None for a dataset without one.
 
@@ -91,9 +102,11 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     dataset = flat_config["data.name"]
     if dataset not in _RECIPE_CHANGES:
         return None
-    recipe = _RECIPE | _RECIPE_CHANGES[dataset]
+    width = _WIDTHS.get(flat_config["model.name"], "the network's own")
+    fields = recipe(dataset) | {"model.width": width}
+    # An option of the network that is None is the network's own default, the published value.
     return [
         f"{field} = {flat_config[field]} instead of {value}"
-        for field, value in recipe.items()
-        if field in flat_config and flat_config[field] != value
+        for field, value in fields.items()
+        if flat_config.get(field) is not None and flat_config[field] != value
     ]

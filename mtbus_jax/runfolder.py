@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _FREE_FIELDS = frozenset(
         "train.stop_patience",
         "eval.batch_size",
         "eval.refine",
+        "eval.tta",
         "log.progress",
         "log.tensorboard",
     }
@@ -54,8 +56,14 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` (UTF-8) so that a reader never sees half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` so that a reader never sees half a file."""
+    # A name of its own: folds of one run may be trained at the same time, on several machines.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    partial.write_bytes(content)
     os.replace(partial, path)
 
 
@@ -98,11 +106,11 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
     return config_dict.ConfigDict(freeze(read_json(workdir / CONFIG)))
 
 
-def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
-    """Starts the run in ``workdir`` or continues it; writes configuration and environment.
+def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Refuses a folder that cannot be, or continue, a run of ``config``; writes nothing.
 
     Raises:
-      UserError: if the folder holds a run of another configuration, naming the fields.
+      UserError: if it is a file or holds a run of another configuration, naming the fields.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
@@ -119,9 +127,18 @@ def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
                 f"{workdir} holds a run of another configuration: {'; '.join(changed)}. "
                 "Choose another --workdir, or remove that folder to start over."
             )
+
+
+def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Starts the run in ``workdir`` or continues it; writes configuration and environment.
+
+    Raises:
+      UserError: if the folder holds a run of another configuration, naming the fields.
+    """
+    check_run(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config.to_dict())
+        write_json(workdir / CONFIG, config.to_dict())
         write_json(workdir / ENVIRONMENT, environment())
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error}.") from None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
-from mtbus_jax import models, parallel, splits
+from mtbus_jax import losses, models, parallel, splits, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
@@ -23,14 +23,14 @@ class Setup:
       module: the network.
       optimizer: Adam without learning rate.
       schedule: plateau schedule.
-      loss: keyword arguments of the loss, ``weight`` and ``gamma``.
+      loss: λ and the other numbers of the loss.
       devices: local devices to use.
     """
 
     module: nn.Module
     optimizer: optax.GradientTransformation
     schedule: state_lib.PlateauSchedule
-    loss: dict[str, float]
+    loss: losses.LossOptions
     devices: list[jax.Device]
 
     @classmethod
@@ -42,9 +42,11 @@ class Setup:
         """
         check_values(config)
         train = config.train
-        options = {k: v for k, v in config.model.items() if k != "name"}
+        options = {k: v for k, v in config.model.items() if k != "name" and v is not None}
+        module = models.create(config.model.name, tasks=tuple(config.tasks), **options)
+        _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
-            module=models.create(config.model.name, tasks=tuple(config.tasks), **options),
+            module=module,
             optimizer=state_lib.make_optimizer(
                 b1=train.adam_b1, b2=train.adam_b2, epsilon=train.adam_epsilon
             ),
@@ -55,7 +57,7 @@ class Setup:
                 min_learning_rate=train.min_learning_rate,
                 stop_patience=train.stop_patience,
             ),
-            loss={"weight": config.loss.weight, "gamma": config.loss.gamma},
+            loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
         )
 
@@ -95,20 +97,29 @@ def check_values(config: config_dict.ConfigDict) -> None:
         "train.plateau_patience": config.train.plateau_patience,
         "train.stop_patience": config.train.stop_patience,
         "eval.batch_size": config.eval.batch_size,
-        "model.width": config.model.get("width", 1),
+        "model.width": 1 if config.model.get("width") is None else config.model.width,
     }
     for field, value in positive.items():
         if value <= 0:
             raise UserError(f"{field}={value} must be greater than 0.")
-    if config.loss.gamma < 0:
-        raise UserError(f"loss.gamma={config.loss.gamma} must not be negative.")
+    for field in ("gamma", "reconstruction"):
+        if config.loss[field] < 0:
+            raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")
+    classes = tuple(config.data.classes)
+    if not classes or len(set(classes)) != len(classes) or set(classes) - set(types.CLASS_NAMES):
+        raise UserError(
+            f"data.classes={classes!r}: name some of {', '.join(types.CLASS_NAMES)}, once each."
+        )
     if config.train.devices < 0 or config.train.steps_per_call < 0:
         raise UserError("train.devices and train.steps_per_call must not be negative; 0 is auto.")
-    size = tuple(config.data.image_size)
-    if len(size) != 2 or any(s <= 0 or s % 16 for s in size):
+
+
+def _check_image_size(size: tuple[int, ...], module: nn.Module, name: str) -> None:
+    multiple = 2**module.depth
+    if len(size) != 2 or any(s <= 0 or s % multiple for s in size):
         raise UserError(
-            f"data.image_size={size}: give (height, width) in pixels, both multiples of 16 "
-            "(the network halves the resolution four times), such as (128, 128)."
+            f"data.image_size={size}: give (height, width) in pixels, both multiples of {multiple} "
+            f"({name} halves the resolution {module.depth} times), such as (128, 128)."
         )
 
 

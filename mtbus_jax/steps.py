@@ -39,9 +39,10 @@ class Totals(NamedTuple):
     """Sums over images, for the means of an epoch; all scalars, float32.
 
     Attributes:
-      loss: total loss, and its two parts …
+      loss: total loss, and its parts: …
       segmentation: … deep-supervision Dice loss …
-      classification: … and focal loss.
+      classification: … and focal loss …
+      reconstruction: … and error of the reconstructed input, 0 for networks without.
       dice: Dice coefficient of the thresholded finest map (1 if both masks are empty).
       correct: images classified correctly.
       count: images.
@@ -50,6 +51,7 @@ class Totals(NamedTuple):
     loss: jax.Array
     segmentation: jax.Array
     classification: jax.Array
+    reconstruction: jax.Array
     dice: jax.Array
     correct: jax.Array
     count: jax.Array
@@ -108,8 +110,7 @@ def train_step(
     *,
     module: nn.Module,
     optimizer: optax.GradientTransformation,
-    weight: float,
-    gamma: float,
+    loss: losses.LossOptions,
     key: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -120,8 +121,7 @@ def train_step(
       batch: this device's images.
       module: the network.
       optimizer: from `state.make_optimizer`.
-      weight: λ of the loss.
-      gamma: exponent of the focal loss.
+      loss: λ and the other numbers of `losses.multitask_loss`.
       key: PRNG key for dropout.
       axis_name: the mapped axis over which the batch is spread, if any.
 
@@ -139,7 +139,7 @@ def train_step(
         outputs, updates = module.apply(
             variables, batch.image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )
-        parts = losses.multitask_loss(outputs, batch, weight=weight, gamma=gamma, count=count)
+        parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=count)
         return parts.total, (outputs, parts, updates)
 
     gradients, (outputs, parts, updates) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -168,8 +168,7 @@ def train_steps(
     *,
     module: nn.Module,
     optimizer: optax.GradientTransformation,
-    weight: float,
-    gamma: float,
+    loss: losses.LossOptions,
     augmented: bool,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -185,8 +184,7 @@ def train_steps(
       augmented: whether to augment.
       module: see `train_step`, and likewise the rest.
       optimizer: …
-      weight: …
-      gamma: …
+      loss: …
       axis_name: …
 
     Returns:
@@ -210,8 +208,7 @@ def train_steps(
             batch,
             module=module,
             optimizer=optimizer,
-            weight=weight,
-            gamma=gamma,
+            loss=loss,
             key=jax.random.fold_in(dropout_key, first),
             axis_name=axis_name,
         )
@@ -239,8 +236,7 @@ def eval_steps(
     valid: jax.Array,
     *,
     module: nn.Module,
-    weight: float,
-    gamma: float,
+    loss: losses.LossOptions,
     axis_name: str | None = None,
 ) -> tuple[Totals, Predictions]:
     """Loss sums and predictions over several batches as one device program.
@@ -251,8 +247,7 @@ def eval_steps(
       index: ``(steps, batch)`` integers, this device's share of each batch.
       valid: ``(steps, batch)`` float32, 0 for padding.
       module: the network.
-      weight: λ of the loss.
-      gamma: exponent of the focal loss.
+      loss: λ and the other numbers of `losses.multitask_loss`.
       axis_name: the mapped axis over which batches are spread, if any.
 
     Returns:
@@ -264,7 +259,7 @@ def eval_steps(
         batch = gather(data, step_index, step_valid)
         outputs = module.apply(variables, batch.image, train=False)
         one_image = jnp.ones((), jnp.float32)
-        parts = losses.multitask_loss(outputs, batch, weight=weight, gamma=gamma, count=one_image)
+        parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=one_image)
         sums = totals_of(outputs, batch, parts)
         probability = None
         if outputs.segmentation:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtbus_jax import published, runfolder, types
+from mtbus_jax import published, reliability, runfolder, trust, types
 from mtbus_jax.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification
 
@@ -171,6 +171,8 @@ def write_summary(workdir: Path) -> dict:
     config = runfolder.read_json(workdir / runfolder.CONFIG)
     split_info = runfolder.read_json(workdir / runfolder.SPLITS)
     result = summarise(read_cases(workdir), config, split_info)
+    if (workdir / trust.TRUST).exists():
+        result["trust"] = runfolder.read_json(workdir / trust.TRUST)
     runfolder.write_json(workdir / SUMMARY_JSON, result)
     runfolder.write_text(workdir / SUMMARY_MD, to_markdown(result))
     return result
@@ -195,6 +197,8 @@ def to_markdown(result: dict) -> str:
     lines += _figure_table(result, kinds)
     for kind, counts in result["confusion_counts"].items():
         lines += ["", *_confusion_table(kind, counts, result["class_names"])]
+    if "trust" in result:
+        lines += ["", *reliability.to_markdown(result["trust"])]
     lines += ["", "Research software, not a medical device.", ""]
     return "\n".join(lines)
 

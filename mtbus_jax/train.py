@@ -113,7 +113,7 @@ class _FoldLoop:
             optimizer=setup.optimizer,
             augmented=config.train.augment,
             axis_name=parallel.AXIS,
-            **setup.loss,
+            loss=setup.loss,
         )
         self._train_program = parallel.pmap_train(program, setup.devices)
         self._end_epoch = jax.jit(

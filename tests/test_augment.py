@@ -168,3 +168,18 @@ def test_flips_are_fair_and_angles_uniform():
     # Draws of successive keys are unrelated.
     correlation = np.corrcoef(np.cos(angle[:-1]), np.cos(angle[1:]))[0, 1]
     assert abs(correlation) < 4 / np.sqrt(count)
+
+
+def test_symmetries_are_the_eight_of_the_square():
+    image = np.arange(12).reshape(1, 3, 4, 1)
+    seen = set()
+    for index in range(8):
+        turned = augment.symmetry(image, index)
+        assert turned.shape == ((1, 3, 4, 1) if index < 4 else (1, 4, 3, 1))
+        np.testing.assert_array_equal(augment.undo_symmetry(turned, index), image)
+        seen.add(turned.tobytes() + bytes(turned.shape))
+    assert len(seen) == 8
+    quarters = {np.rot90(image, k, (1, 2)).tobytes() for k in range(4)}
+    assert quarters <= {augment.symmetry(image, i).tobytes() for i in range(8)}
+    np.testing.assert_array_equal(augment.symmetry(image, 0), image)
+    assert (augment.symmetry_count(3, 4), augment.symmetry_count(4, 4)) == (4, 8)

@@ -78,6 +78,7 @@ def test_columns_and_their_order():
     assert list(rows.columns) == [
         *("uid", "label", "predicted"),
         *("probability_benign", "probability_malignant", "probability_normal"),
+        "true_pixels",
         "predicted_pixels",
         *METRICS,
         *("incoherent", "refined_predicted"),
@@ -146,7 +147,9 @@ def test_refined_classes_and_metrics_by_hand(rows):
 def test_one_task(rows):
     cases, predictions = cases_and_predictions()
     masks_only = evaluate.case_rows(cases, predictions._replace(class_logits=None)).set_index("uid")
-    pd.testing.assert_frame_equal(masks_only, rows[["label", "predicted_pixels", *METRICS]])
+    pd.testing.assert_frame_equal(
+        masks_only, rows[["label", "true_pixels", "predicted_pixels", *METRICS]]
+    )
     classes_only = evaluate.case_rows(cases, predictions._replace(probability=None)).set_index(
         "uid"
     )

@@ -205,7 +205,7 @@ def test_multitask_is_the_weighted_sum_of_both_means(weight):
     segmentation, classification = (part.mean() for part in parts_reference(outputs, batch))
     found = multitask_loss(outputs, batch, weight=weight)
     expected = weight * segmentation + (1 - weight) * classification
-    np.testing.assert_allclose(found, [expected, segmentation, classification], rtol=1e-5)
+    np.testing.assert_allclose(found, [expected, segmentation, classification, 0], rtol=1e-5)
     assert all(part.shape == () for part in found)
 
 
@@ -220,9 +220,9 @@ def test_one_task_has_weight_1():
     outputs, batch = example()
     segmentation, classification = (part.mean() for part in parts_reference(outputs, batch))
     only = multitask_loss(outputs._replace(class_logits=None), batch, weight=0.4)
-    np.testing.assert_allclose(only, [segmentation, segmentation, 0], rtol=1e-5)
+    np.testing.assert_allclose(only, [segmentation, segmentation, 0, 0], rtol=1e-5)
     only = multitask_loss(outputs._replace(segmentation=()), batch, weight=0.4)
-    np.testing.assert_allclose(only, [classification, 0, classification], rtol=1e-5)
+    np.testing.assert_allclose(only, [classification, 0, classification, 0], rtol=1e-5)
 
 
 def test_padding_changes_neither_value_nor_gradient():
@@ -262,13 +262,41 @@ def test_shares_of_a_batch_add_up_with_count():
     outputs, batch = example(5)
     batch = batch._replace(valid=jnp.array([1.0, 1.0, 1.0, 1.0, 0.0]))
     shares = [slice(0, 1), slice(1, 5)]
-    summed = np.zeros(3)
+    summed = np.zeros(4)
     for share in shares:
         part_outputs, part_batch = jax.tree.map(lambda x, s=share: x[s], (outputs, batch))
         summed += multitask_loss(part_outputs, part_batch, weight=0.4, count=4)
     segmentation, classification = parts_reference(outputs, batch)
     s, c = segmentation[:4].mean(), classification[:4].mean()
-    np.testing.assert_allclose(summed, [0.4 * s + 0.6 * c, s, c], rtol=1e-5)
+    np.testing.assert_allclose(summed, [0.4 * s + 0.6 * c, s, c, 0], rtol=1e-5)
+
+
+def test_a_reconstruction_adds_its_mean_squared_error():
+    outputs, batch = example()
+    rng = np.random.default_rng(7)
+    image = rng.uniform(0, 255, batch.image.shape).astype(np.float32)
+    found = rng.uniform(0, 1, image.shape).astype(np.float32)
+    batch = batch._replace(image=jnp.asarray(image), valid=jnp.array([1.0, 0.0, 1.0]))
+
+    def total(reconstruction):
+        aux = {"reconstruction": reconstruction}
+        parts = multitask_loss(outputs._replace(aux=aux), batch, weight=0.4, reconstruction=3.0)
+        return parts.total, parts
+
+    gradient, parts = jax.grad(total, has_aux=True)(jnp.asarray(found))
+    error = (found - image / 255).astype(np.float64)
+    expected = (error[[0, 2]] ** 2).mean()
+    np.testing.assert_allclose(parts.reconstruction, expected, rtol=1e-5)
+    without = multitask_loss(outputs, batch, weight=0.4).total
+    np.testing.assert_allclose(parts.total, without + 3 * expected, rtol=1e-5)
+    slope = 3 * 2 * error / error[[0, 2]].size
+    slope[1] = 0  # padding
+    np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-8)
+
+
+def test_reconstruction_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="differ"):
+        losses.reconstruction_loss(jnp.zeros((2, 4, 6, 1)), jnp.zeros((2, 4, 6, 3)))
 
 
 def test_losses_of_normal_images_only_are_finite_with_finite_gradient():

@@ -123,11 +123,16 @@ def test_each_dataset_has_its_own_recipe():
 def test_every_field_of_the_recipe_exists_in_the_configuration():
     # A renamed field would silently stop being compared.
     known = flat(base.get_config())
-    for field in known:
-        if field in ("data.name", "name", "tasks"):
-            continue
-        changed = known | {field: "other"}
-        departures = published.departures(changed)
-        assert departures in ([], [f"{field} = other instead of {known[field]}"])
-    compared = [f for f in known if f != "data.name" and published.departures(known | {f: None})]
-    assert len(compared) == len(published._RECIPE)
+    for field, value in published._RECIPE.items():
+        assert field in known
+        found = published.departures(known | {field: "other"})
+        assert found == [f"{field} = other instead of {value}"]
+
+
+@pytest.mark.parametrize(("name", "width"), [("unetpp", 24), ("nnunet", 32), ("adityan", 64)])
+def test_each_network_has_its_own_width_and_its_default_is_no_departure(name, width):
+    known = flat(base.get_config()) | {"model.name": name}
+    assert published.departures(known | {"model.width": None}) == []
+    assert published.departures(known | {"model.width": width}) == []
+    found = published.departures(known | {"model.width": 12})
+    assert found == [f"model.width = 12 instead of {width}"]

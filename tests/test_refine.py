@@ -93,3 +93,61 @@ def test_one_pixel_in_a_corner_is_a_mask():
         mask[row, col] = True
         _, refined_class = refine.refine(mask[None], logits_of(types.MALIGNANT)[None])
         np.testing.assert_array_equal(refined_class, [types.MALIGNANT])
+
+
+def pair(probability, classes, lesion_odds):
+    mask, class_id = jax.jit(refine.refine_probable)(
+        np.asarray(probability, np.float32)[None, ..., None],
+        np.asarray(classes, np.float32)[None],
+        np.asarray([lesion_odds], np.float32),
+    )
+    return np.asarray(mask)[0, ..., 0], int(class_id[0])
+
+
+FAINT = np.array([[0.1, 0.2, 0.3, 0.45, 0.4], [0.1, 0.1, 0.1, 0.35, 0.1], [0.0] * 5])
+CLEAR = np.array([[0.1, 0.2, 0.6, 0.9, 0.7], [0.1, 0.1, 0.1, 0.8, 0.1], [0.0] * 5])
+
+
+@pytest.mark.parametrize(
+    ("probability", "classes", "lesion_odds", "expected"),
+    [
+        # Hard rules would empty this mask, normal being the arg max; .4 < .35 · 2.
+        (CLEAR, [0.35, 0.25, 0.4], 2.0, types.BENIGN),
+        # Normal so sure that the mask goes: .95 > .04 · 3.
+        (CLEAR, [0.04, 0.01, 0.95], 3.0, types.NORMAL),
+        # Hard rules would call this normal, the mask being empty; .1 < .7 · .5.
+        (FAINT, [0.2, 0.7, 0.1], 0.5, types.MALIGNANT),
+        (FAINT, [0.2, 0.3, 0.5], 1.0, types.NORMAL),
+        # A mask that says nothing leaves it to the class.
+        (CLEAR, [0.3, 0.3, 0.4], 1.0, types.NORMAL),
+        # Where both agree, nothing changes.
+        (CLEAR, [0.1, 0.8, 0.1], 99.0, types.MALIGNANT),
+    ],
+)
+def test_the_most_probable_coherent_pair(probability, classes, lesion_odds, expected):
+    mask, class_id = pair(probability, classes, lesion_odds)
+    scores = np.array([classes[0] * lesion_odds, classes[1] * lesion_odds, classes[2]])
+    assert class_id == expected == scores.argmax()
+    assert mask.any() == (class_id != types.NORMAL)
+    if class_id != types.NORMAL and (probability > 0.5).any():
+        np.testing.assert_array_equal(mask, probability > 0.5)
+
+
+def test_a_restored_mask_has_the_expected_area():
+    mask, _ = pair(FAINT, [0.2, 0.7, 0.1], 2.0)
+    assert FAINT.sum() == pytest.approx(2.2)
+    np.testing.assert_array_equal(mask, FAINT >= 0.4)  # the two most probable pixels
+    mask, _ = pair(FAINT / 100, [0.2, 0.7, 0.1], 2.0)
+    np.testing.assert_array_equal(mask, FAINT == 0.45)  # at least one
+
+
+def test_probable_pairs_are_always_coherent():
+    rng = np.random.default_rng(3)
+    probability = rng.random((60, HEIGHT, WIDTH, 1)).astype(np.float32) ** 6
+    classes = rng.dirichlet([1, 1, 1], 60).astype(np.float32)
+    mask, class_id = refine.refine_probable(probability, classes, rng.gamma(1, 1, 60))
+    assert not refine.incoherent(mask, class_id).any()
+    assert 0 < np.mean(class_id == types.NORMAL) < 1
+    # Among them are pairs that the hard rules would have decided otherwise.
+    _, hard = refine.refine(probability > 0.5, classes)
+    assert (np.asarray(hard) != np.asarray(class_id)).any()

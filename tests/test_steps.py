@@ -31,7 +31,7 @@ class TinyNet(nn.Module):
 
 MODULE = TinyNet()
 OPTIMIZER = state_lib.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
-LOSS = {"weight": 0.7, "gamma": 2.0}
+LOSS = losses.LossOptions(weight=0.7)
 HEIGHT, WIDTH, COUNT = 10, 14, 12
 
 
@@ -57,7 +57,7 @@ def make_program(augmented=True, axis_name=None):
         optimizer=OPTIMIZER,
         augmented=augmented,
         axis_name=axis_name,
-        **LOSS,
+        loss=LOSS,
     )
 
 
@@ -130,7 +130,7 @@ def test_augmentation_changes_with_the_step_and_the_position():
     state = state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
     index, valid = np.full((2, 4), 5, np.int32), np.ones((2, 4), np.float32)
     program = functools.partial(
-        steps.train_steps, module=module, optimizer=OPTIMIZER, augmented=True, **LOSS
+        steps.train_steps, module=module, optimizer=OPTIMIZER, augmented=True, loss=LOSS
     )
     seen.clear()  # of what initialisation saw
     jax.block_until_ready(
@@ -149,7 +149,7 @@ def test_totals_by_hand():
     logits[2] = 5  # padding: must not count
     outputs = types.Outputs((logits,), np.eye(3, dtype=np.float32), {})
     batch = types.Batch(mask, mask, np.array([0, 2, 2]), np.array([1.0, 1.0, 0.0]))
-    totals = steps.totals_of(outputs, batch, losses.LossParts(0.0, 0.0, 0.0))
+    totals = steps.totals_of(outputs, batch, losses.LossParts(0.0, 0.0, 0.0, 0.0))
     assert float(totals.dice) == pytest.approx(2 * 1 / 4 + 1)  # the second pair is empty: 1
     assert float(totals.correct) == 1
     assert float(totals.count) == 2
@@ -160,14 +160,14 @@ def test_eval_steps_predict_in_order_and_sum_the_loss():
     index = np.arange(12, dtype=np.int32)[::-1].reshape(3, 4)
     valid = np.ones((3, 4), np.float32)
     valid[2, 3] = 0
-    program = functools.partial(steps.eval_steps, module=MODULE, **LOSS)
+    program = functools.partial(steps.eval_steps, module=MODULE, loss=LOSS)
     totals, predictions = jax.jit(program)(state.variables, data, index, valid)
     order = index.reshape(-1)[:-1]
     outputs = MODULE.apply(state.variables, data.image[order].astype(np.float32))
     got = np.asarray(predictions.probability).reshape(12, HEIGHT, WIDTH, 1)[:-1]
     np.testing.assert_allclose(got, jax.nn.sigmoid(outputs.segmentation[0]), atol=1e-6)
     batch = types.Batch(None, data.mask[order].astype(np.float32), data.label[order], jnp.ones(11))
-    expected = losses.multitask_loss(outputs, batch, **LOSS)
+    expected = losses.multitask_loss(outputs, batch, **LOSS._asdict())
     assert float(totals.loss) / 11 == pytest.approx(float(expected.total), rel=1e-5)
     assert float(totals.count) == 11
 
@@ -198,7 +198,7 @@ _DEVICES_PROGRAM = textwrap.dedent(
         devices = jax.local_devices()[:count]
         import functools
         program = functools.partial(
-            steps.eval_steps, module=t.MODULE, axis_name=parallel.AXIS, **t.LOSS)
+            steps.eval_steps, module=t.MODULE, axis_name=parallel.AXIS, loss=t.LOSS)
         state, data = t.make_state(), t.make_data()
         index = parallel.spread(t.INDEX, count)
         sums, out = parallel.pmap_eval(program, devices)(

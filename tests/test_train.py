@@ -217,7 +217,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         ("data.folds", (4,), "folds"),
         ("data.folds", (), "folds"),
         ("data.split", "patient", "published, grouped"),
-        ("model.name", "unet", "Known"),
+        ("model.name", "unett", "Known"),
         ("tasks", ("seg", "clas"), "cls"),
         ("loss.weight", 1.5, "λ"),
         ("train.oversample_rule", "floor", "round, ceil"),

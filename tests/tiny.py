@@ -16,6 +16,8 @@ class TinyNet(nn.Module):
     tasks: tuple[str, ...] = types.TASKS
     width: int = 4
 
+    depth = 4  # as for a real network: input sides must be multiples of 2 ** depth
+
     @nn.compact
     def __call__(self, image, *, train=False):
         features = nn.relu(nn.Conv(self.width, (5, 5), name="conv")(image / 255))

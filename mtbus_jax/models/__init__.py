@@ -16,10 +16,29 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import unetpp
+from mtbus_jax.models import (
+    adityan,
+    attention_unet,
+    bts_unet,
+    nnunet,
+    residual_unet,
+    segresnet,
+    swin_unetr,
+    unet,
+    unetpp,
+)
 
 REGISTRY: dict[str, type[nn.Module]] = {
     "unetpp": unetpp.UNetPlusPlus,
+    "nnunet": nnunet.NNUNet,
+    "adityan": adityan.Adityan,
+    "unet": unet.UNet,
+    "attention_unet": attention_unet.AttentionUNet,
+    "basic_unetpp": unetpp.BasicUNetPlusPlus,
+    "residual_unet": residual_unet.ResidualUNet,
+    "segresnet": segresnet.SegResNet,
+    "swin_unetr": swin_unetr.SwinUNETR,
+    "bts_unet": bts_unet.BTSUNet,
 }
 
 # Options that take one of a few names; everything else is checked by type.

@@ -1,0 +1,167 @@
+"""Trust: what is fitted on validation images, and what is said about others."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.special
+from sklearn.linear_model import LogisticRegression
+
+from mtbus_jax import runfolder, trust, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.metrics import calibration
+
+HEIGHT, WIDTH = 4, 6
+
+
+def simulated(n=200, *, members=4, seed=0):
+    """Images whose doubtful ones (a third) are wrong half of the time."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, n)
+    doubtful = rng.random(n) < 1 / 3
+    wrong = doubtful & (rng.random(n) < 0.5)
+    said = np.where(wrong, (label + 1) % 3, label)
+    sure = np.where(doubtful, 0.5, 4.0)
+    noise = np.where(doubtful, 1.0, 0.1)[:, None]
+    logits = np.eye(3)[said] * sure[:, None] + noise * rng.normal(size=(members, n, 3))
+    has_lesion = label != types.NORMAL
+    lesion = np.zeros((n, HEIGHT, WIDTH))
+    lesion[:, 1:3, 2:5] = 0.9
+    probability = np.where(has_lesion[:, None, None], lesion, 0.02)
+    stack = np.clip(
+        probability + 0.3 * noise[:, None] * rng.normal(size=(members, n, HEIGHT, WIDTH)), 0, 1
+    )
+    return stack, logits, label, has_lesion, wrong, doubtful
+
+
+def fitted(**kwargs):
+    stack, logits, label, has_lesion, wrong, _ = simulated(**kwargs)
+    return trust.fit(
+        stack.mean(axis=0),
+        calibration.mask_disagreement(stack),
+        logits,
+        label=label,
+        has_lesion=has_lesion,
+        wrong_class=wrong,
+        wrong_mask=np.zeros(len(wrong), bool),
+    )
+
+
+def test_doubtful_images_are_the_uncertain_ones_on_other_data():
+    model = fitted(n=2000)
+    stack, logits, label, _, wrong, doubtful = simulated(2000, seed=1)
+    found = trust.assess(stack, logits, {0: model}, [0])
+    assert found.uncertainty[doubtful].mean() > 3 * found.uncertainty[~doubtful].mean()
+    assert ((found.uncertainty >= 0) & (found.uncertainty <= 1)).all()
+    # It is a probability: its mean is the share of wrong ones.
+    assert found.uncertainty.mean() == pytest.approx(wrong.mean(), abs=0.03)
+    assert found.warning.mean() == pytest.approx(trust.WARNING_SHARE, abs=0.04)
+    curve = calibration.risk_coverage(wrong, found.uncertainty)
+    assert curve.at(0.8) < 0.7 * curve.at(1.0)
+    covered = found.prediction_set[np.arange(len(label)), label].mean()
+    # The promised 0.9, up to the sampling of both sets.
+    assert covered == pytest.approx(0.9, abs=0.03)
+
+
+def test_an_assessment_by_hand():
+    class_error = trust.Logistic(-1.0, (1.0, 2.0, 3.0, 4.0))
+    mask_error = trust.Logistic(-2.0, (0.0, 1.0, 2.0, 0.0))
+    presence_model = trust.Presence(trust.Logistic(-1.0, (2.0, 3.0)), 0.8)
+    model = trust.FoldTrust(2.0, 0.3, presence_model, class_error, mask_error, 0.4, 68)
+    stack = np.zeros((2, 1, HEIGHT, WIDTH))
+    stack[:, 0, 0, :2] = [[1.0, 1.0], [1.0, 0.0]]  # two pixels, and one of them
+    logits = np.log(np.array([[[0.64, 0.04, 0.04]], [[0.16, 0.36, 0.04]]]))
+    found = trust.assess(stack, logits, {3: model}, [3])
+    # √p: (8, 2, 2)/12 and (4, 6, 2)/12.
+    mean = np.array([6, 4, 2]) / 12
+    np.testing.assert_allclose(found.class_probability, [mean])
+    np.testing.assert_allclose(found.probability[0, 0, :3], [1, 0.5, 0])
+    # The mean mask is the first pixel alone (.5 is not above 1/2): Dice 2/3 and 1. The mass is 1
+    # and 1/2, its concentration 1.25/1.5.
+    presence = scipy.special.expit(-1 + 2 * 1.25 / 1.5 + 3 * (1 - 1 / 6))
+    np.testing.assert_allclose(found.presence, [presence])
+    np.testing.assert_allclose(found.lesion_odds, [presence / (1 - presence) * 0.2 / 0.8])
+    doubt = [1 - mean[0], (2 / 12 + 2 / 12) / 2, 1 / 6, abs(presence - (1 - mean[2]))]
+    wrong_class = scipy.special.expit(-1 + np.dot([1, 2, 3, 4], doubt))
+    wrong_mask = scipy.special.expit(-2 + np.dot([0, 1, 2, 0], doubt))
+    expected = 1 - (1 - wrong_class) * (1 - wrong_mask)
+    np.testing.assert_allclose(found.uncertainty, [expected])
+    assert found.warning.tolist() == [bool(expected > 0.4)]
+    assert found.prediction_set.tolist() == [[True, True, False]]
+
+
+def test_folds_of_an_ensemble_each_bring_their_own_temperature():
+    one = fitted(n=60)
+    cold, warm = (dataclasses.replace(one, temperature=t) for t in (0.5, 4.0))
+    _, logits, *_ = simulated(n=5, seed=2)
+    found = trust.assess(None, logits[[0, 1]], {0: cold, 2: warm}, [0, 2])
+    expected = (
+        sum(scipy.special.softmax(z / t, -1) for z, t in zip(logits, (0.5, 4.0), strict=False)) / 2
+    )
+    np.testing.assert_allclose(found.class_probability, expected)
+    assert found.probability is None
+    assert found.presence is None
+
+
+def test_one_task_alone_is_fitted_too():
+    stack, logits, label, has_lesion, wrong, _ = simulated(n=100)
+    disagreement = calibration.mask_disagreement(stack)
+    truth = {"label": label, "has_lesion": has_lesion}
+    right = np.zeros(100, bool)
+    truth_of_masks = {**truth, "wrong_class": right, "wrong_mask": wrong}
+    masks = trust.fit(stack.mean(axis=0), disagreement, None, **truth_of_masks)
+    found = trust.assess(stack, None, {0: masks}, [0])
+    assert found.prediction_set is None
+    assert found.uncertainty[wrong].mean() > found.uncertainty[~wrong].mean()
+    classes = trust.fit(None, None, logits, **truth, wrong_class=wrong, wrong_mask=right)
+    found = trust.assess(None, logits, {0: classes}, [0])
+    assert found.uncertainty[wrong].mean() > found.uncertainty[~wrong].mean()
+
+
+@pytest.mark.parametrize("outcome", [False, True])
+def test_nothing_wrong_or_all_wrong_gives_laplaces_rule(outcome):
+    stack, logits, label, *_ = simulated(n=48)
+    model = trust.fit(
+        stack.mean(axis=0),
+        calibration.mask_disagreement(stack),
+        logits,
+        label=label,
+        has_lesion=np.full(48, outcome),
+        wrong_class=np.full(48, outcome),
+        wrong_mask=np.full(48, outcome),
+    )
+    expected = 49 / 50 if outcome else 1 / 50
+    found = trust.assess(stack, logits, {0: model}, [0])
+    np.testing.assert_allclose(found.uncertainty, 1 - (1 - expected) ** 2)
+    np.testing.assert_allclose(found.lesion_odds, 1)
+    np.testing.assert_allclose(found.presence, expected)
+    assert not found.warning.any()
+
+
+def test_the_file_gives_back_what_was_fitted(tmp_path):
+    assert trust.read(tmp_path) is None
+    models = {0: fitted(n=50), 2: fitted(n=50, seed=4)}
+    content = {"folds": {str(k): dataclasses.asdict(v) for k, v in models.items()}}
+    runfolder.write_json(tmp_path / trust.TRUST, content)
+    assert trust.read(tmp_path) == models
+    assert trust.read(tmp_path)[2].presence(np.ones((1, 2, 3)), np.zeros(1)).shape == (1,)
+    del content["folds"]["2"]["presence"]
+    runfolder.write_json(tmp_path / trust.TRUST, content)
+    with pytest.raises(UserError, match=r"trust\.json is broken"):
+        trust.read(tmp_path)
+
+
+def test_no_sign_of_doubt_speaks_against_being_wrong():
+    """The first sign, reversed, would help; the other one, the same with noise, is used."""
+    rng = np.random.default_rng(0)
+    wrong = rng.random(400) < 0.3
+    against = 1 - wrong + 0.1 * rng.normal(size=400)
+    speaks = wrong + 0.5 * rng.normal(size=400)
+    model = trust._fit_logistic(np.stack([against, speaks], axis=-1), wrong)
+    assert model.weights[0] == 0
+    assert model.weights[1] > 0
+    # With that sign alone: the optimum of scikit-learn's ridge, whose C is 1 on standard scores.
+    scores = (speaks - speaks.mean()) / speaks.std()
+    reference = LogisticRegression(C=1.0, tol=1e-8).fit(scores[:, None], wrong)
+    expected = reference.predict_proba(scores[:, None])[:, 1]
+    np.testing.assert_allclose(model(np.stack([against, speaks], axis=-1)), expected, atol=1e-4)
