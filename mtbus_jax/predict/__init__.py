@@ -1,0 +1,12 @@
+"""Masks and classes for pictures of one's own: ``python -m mtbus_jax.predict``, or from Python
+
+    predictor = mtbus_jax.predict.Predictor("runs/mt_unetpp")
+    for prediction in predictor(["scan.dcm", "frame.png"]):
+        prediction.mask, prediction.class_name, prediction.class_probability
+"""  # fmt: skip
+
+from __future__ import annotations
+
+from mtbus_jax.predict.predictor import Prediction, Predictor
+
+__all__ = ["Prediction", "Predictor"]

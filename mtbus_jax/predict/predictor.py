@@ -1,0 +1,301 @@
+"""An ensemble of trained folds that turns pictures into masks and classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+
+from mtbus_jax import augment, imagefile, refine, steps, trust, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.predict.resample import to_original
+from mtbus_jax.predict.restore import restore
+from mtbus_jax.preprocess import resize_nearest
+
+REFINE = ("none", "hard", "probable")
+# What `Prediction.warning` says.
+NO_WARNING, UNCERTAIN, NOT_CALIBRATED = "", "uncertain", "not calibrated"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the ensemble says about one picture; None for what it does not compute.
+
+    Attributes:
+      frame: the picture.
+      mask: ``(height, width)`` bool at the picture's own size, after refining.
+      probability: ``(network_height, network_width)`` float32, mean tumour probability over the
+        members, before refining.
+      class_id: index into `types.CLASS_NAMES`, after refining.
+      class_probability: ``(classes,)`` float, mean over the members, before refining.
+      prediction_set: names of the classes that cannot be ruled out, see `trust`; None if the run
+        is not calibrated.
+      refined: what refining changed, such as ``mask removed``; ``no`` if nothing, ``off`` if it was
+        not asked for, "" if the run has one task only.
+      unrefined_class_id: the class before refining.
+      unrefined_mask: ``(height, width)`` bool, the mask before refining.
+      uncertainty: probability in [0, 1] that the prediction is wrong; None if not calibrated.
+      warning: ``uncertain``, "" or ``not calibrated``.
+    """
+
+    frame: imagefile.Frame
+    mask: np.ndarray | None
+    probability: np.ndarray | None
+    class_id: int | None
+    class_probability: np.ndarray | None
+    prediction_set: tuple[str, ...] | None
+    refined: str
+    unrefined_class_id: int | None
+    unrefined_mask: np.ndarray | None
+    uncertainty: float | None
+    warning: str
+
+    @property
+    def class_name(self) -> str | None:
+        """The class after refining."""
+        return None if self.class_id is None else types.CLASS_NAMES[self.class_id]
+
+    def probability_map(self) -> np.ndarray | None:
+        """``(height, width)`` float32 tumour probability at the picture's own size."""
+        if self.probability is None:
+            return None
+        return to_original(self.probability, *self.frame.grey.shape)
+
+
+class Predictor:
+    """The trained folds of a run as one ensemble; needs nothing but the run folder.
+
+    Attributes:
+      folds: numbers of the folds in the ensemble.
+      unfinished: folds with weights that were left out, since they have not been tested.
+      members: predictions behind each result: folds × flipped and turned versions.
+      tasks: what the run computes, of `types.TASKS`.
+      image_size: network resolution, height and width in pixels.
+      tta: whether flipped and turned versions of each picture are predicted too.
+      refine: name of the refining, of `REFINE`.
+      calibrated: whether probabilities are calibrated and uncertainties known.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        *,
+        folds: Sequence[int] | None = None,
+        tta: bool | None = None,
+        refine: str | None = None,
+        batch_size: int = 8,
+    ):
+        """Reads the weights.
+
+        Args:
+          run: a run folder.
+          folds: folds of the ensemble; None takes all that are trained.
+          tta: test-time augmentation: 8 flips and quarter turns, 4 if the network's input is not
+            square; None does as the run's evaluation did, which is what its trust was fitted to.
+          refine: none; hard, the published rule (`refine.refine`); or probable
+            (`refine.refine_probable`), which needs a calibrated run. None does as the run's
+            configuration says.
+          batch_size: pictures that go through the network together.
+
+        Raises:
+          UserError: see `restore.restore`, and for a wrong ``refine`` or ``batch_size``.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1.")
+        if refine is not None and refine not in REFINE:
+            raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
+        run = Path(run)
+        restored = restore(run, folds)
+        config = restored.config
+        self.folds, self.unfinished = restored.folds, restored.unfinished
+        self.tasks = tuple(config.tasks)
+        self.image_size = tuple(config.data.image_size)
+        self.tta = bool(config.eval.get("tta", False)) if tta is None else tta
+        self.refine = refine or ("hard" if config.eval.refine else "none")
+        self._trust = trust.read(run)
+        self.calibrated = self._trust is not None and set(self.folds) <= self._trust.keys()
+        if self.refine == "probable" and not self.calibrated:
+            raise UserError(
+                f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
+                "main.py --mode=evaluate writes it. Or take refine=hard."
+            )
+        self._variables = restored.variables
+        versions = augment.symmetry_count(*self.image_size) if self.tta else 1
+        self._symmetries = range(versions)
+        self.members = len(self.folds) * versions
+        self._batch_size = batch_size
+        self._compiled: set[int] = set()
+
+        def program(variables, image):
+            outputs = restored.module.apply(variables, image.astype(jnp.float32), train=False)
+            probability = None
+            if outputs.segmentation:
+                probability = jax.nn.sigmoid(outputs.segmentation[0])
+            return steps.Predictions(probability, outputs.class_logits)
+
+        self._program = jax.jit(program)
+
+    def __call__(
+        self, images: Sequence[str | os.PathLike[str] | np.ndarray | imagefile.Frame]
+    ) -> list[Prediction]:
+        """Predicts pictures of any sizes.
+
+        Args:
+          images: paths, of which one may hold several frames; pixels as `imagefile.from_array`
+            takes them; or frames.
+
+        Returns:
+          One prediction per picture or frame, in order.
+
+        Raises:
+          UserError: if one of the pictures cannot be read.
+        """
+        if isinstance(images, str | os.PathLike):
+            raise UserError("Predictor takes a list of pictures: give [path].")
+        frames = [frame for image in images for frame in _frames(image)]
+        predictions = []
+        for start in range(0, len(frames), self._batch_size):
+            predictions += self._predict(frames[start : start + self._batch_size])
+        return predictions
+
+    def _predict(self, frames: Sequence[imagefile.Frame]) -> list[Prediction]:
+        pictures = np.stack([resize_nearest(frame.grey, *self.image_size) for frame in frames])
+        members = self._run_members(pictures[..., None])
+        probability = logits = None
+        if members[0].probability is not None:
+            probability = np.stack([member.probability[..., 0] for member in members])
+        if members[0].class_logits is not None:
+            logits = np.stack([member.class_logits for member in members])
+        assessed = self._assess(probability, logits)
+        return [
+            self._finish(frame, assessed, self._refined(assessed, index), index)
+            for index, frame in enumerate(frames)
+        ]
+
+    def _run_members(self, pictures: np.ndarray) -> list[steps.Predictions]:
+        """Outputs for ``(n, height, width, 1)`` pictures, the first fold's versions first."""
+        count = len(pictures)
+        size = self._padded_size(count)
+        padded = np.concatenate([pictures, np.repeat(pictures[:1], size - count, axis=0)])
+        members = []
+        for variables in self._variables:
+            for number in self._symmetries:
+                turned = np.ascontiguousarray(augment.symmetry(padded, number))
+                outputs = jax.device_get(self._program(variables, turned))
+                outputs = jax.tree.map(lambda array: array[:count], outputs)
+                if outputs.probability is not None:
+                    back = augment.undo_symmetry(outputs.probability, number)
+                    outputs = outputs._replace(probability=back)
+                members.append(outputs)
+        return members
+
+    def _padded_size(self, count: int) -> int:
+        """A batch size that is compiled already if there is one, else a power of two."""
+        fitting = [size for size in self._compiled if size >= count]
+        size = min(fitting) if fitting else min(self._batch_size, 1 << (count - 1).bit_length())
+        self._compiled.add(size)
+        return size
+
+    def _assess(
+        self, probability: np.ndarray | None, logits: np.ndarray | None
+    ) -> trust.Assessment:
+        if self.calibrated:
+            return trust.assess(probability, logits, self._trust, list(self.folds))
+        mean = None if probability is None else probability.mean(axis=0)
+        classes = None if logits is None else scipy.special.softmax(logits, axis=-1).mean(axis=0)
+        unknown = dict.fromkeys(trust.Assessment._fields)
+        return trust.Assessment(**unknown | {"probability": mean, "class_probability": classes})
+
+    def _refined(
+        self, assessed: trust.Assessment, index: int
+    ) -> tuple[np.ndarray | None, int | None]:
+        """Mask at network resolution and class of one picture, after refining."""
+        mask = class_id = None
+        if assessed.probability is not None:
+            mask = assessed.probability[index] > steps.MASK_THRESHOLD
+        if assessed.class_probability is not None:
+            class_id = int(np.argmax(assessed.class_probability[index]))
+        if mask is None or class_id is None or self.refine == "none":
+            return mask, class_id
+        one = slice(index, index + 1)
+        if self.refine == "hard":
+            new = refine.refine(mask[None], assessed.class_probability[one])
+        else:
+            new = refine.refine_probable(
+                assessed.probability[one],
+                assessed.class_probability[one],
+                assessed.lesion_odds[one],
+            )
+        return np.asarray(new[0][0]), int(new[1][0])
+
+    def _finish(
+        self,
+        frame: imagefile.Frame,
+        assessed: trust.Assessment,
+        refined: tuple[np.ndarray | None, int | None],
+        index: int,
+    ) -> Prediction:
+        """Joins what is known of one picture, with the mask at its own size."""
+        coarse, class_id = refined
+        size = frame.grey.shape
+        mask = unrefined = before = classes = class_before = None
+        if coarse is not None:
+            probability = assessed.probability[index]
+            before = probability > steps.MASK_THRESHOLD
+            unrefined = to_original(probability, *size) > steps.MASK_THRESHOLD
+            mask = unrefined
+            if (coarse != before).any():
+                mask = to_original(coarse, *size) > steps.MASK_THRESHOLD
+        if class_id is not None:
+            classes = assessed.class_probability[index]
+            class_before = int(np.argmax(classes))
+        names = None
+        if assessed.prediction_set is not None:
+            inside = assessed.prediction_set[index]
+            names = tuple(n for n, in_set in zip(types.CLASS_NAMES, inside, strict=True) if in_set)
+        uncertainty, warning = None, NOT_CALIBRATED
+        if self.calibrated:
+            uncertainty = float(assessed.uncertainty[index])
+            warning = UNCERTAIN if assessed.warning[index] else NO_WARNING
+        return Prediction(
+            frame=frame,
+            mask=mask,
+            probability=None if coarse is None else assessed.probability[index],
+            class_id=class_id,
+            class_probability=classes,
+            prediction_set=names,
+            refined=self._change(before, coarse, class_before, class_id),
+            unrefined_class_id=class_before,
+            unrefined_mask=unrefined,
+            uncertainty=uncertainty,
+            warning=warning,
+        )
+
+    def _change(self, before, after, class_before, class_after) -> str:
+        """What refining did, in words."""
+        if len(self.tasks) < len(types.TASKS):
+            return ""
+        if self.refine == "none":
+            return "off"
+        changes = []
+        if (before != after).any():
+            changes.append("mask drawn" if after.any() else "mask removed")
+        if class_before != class_after:
+            old, new = (types.CLASS_NAMES[each] for each in (class_before, class_after))
+            changes.append(f"class changed from {old} to {new}")
+        return ", ".join(changes) or "no"
+
+
+def _frames(image: str | os.PathLike[str] | np.ndarray | imagefile.Frame) -> Iterator:
+    if isinstance(image, imagefile.Frame):
+        yield image
+    elif isinstance(image, str | os.PathLike):
+        yield from imagefile.read(image)
+    else:
+        yield imagefile.from_array(image)

@@ -1,0 +1,133 @@
+"""What prediction needs of a run folder: configuration, network, weights. No dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import config_dict
+
+from mtbus_jax import runfolder, types
+from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluate import CASES
+from mtbus_jax.setup import Setup
+from mtbus_jax.summary import SUMMARY_JSON
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A trained run.
+
+    Attributes:
+      config: of the run.
+      module: the network.
+      folds: numbers of the folds whose weights are here.
+      variables: best weights of each of them, on the device.
+      unfinished: folds that have weights but have not been tested, left out.
+    """
+
+    config: config_dict.ConfigDict
+    module: nn.Module
+    folds: tuple[int, ...]
+    variables: tuple[dict[str, Any], ...]
+    unfinished: tuple[int, ...]
+
+
+def restore(run: Path, folds: Sequence[int] | None = None) -> Restored:
+    """Reads a run folder; ``config.json`` and the checkpoints are enough.
+
+    Args:
+      run: the folder.
+      folds: which folds; None takes all that are trained. A fold that has not been tested while
+        others have is taken for one in training, and only taken if it is named.
+
+    Raises:
+      UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or was
+        trained on classes in another order.
+    """
+    if not run.is_dir():
+        raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
+    config = runfolder.load_config(run)
+    _check_class_order(run)
+    trained = [fold for fold in _fold_numbers(run) if _has_weights(run, fold)]
+    if not trained:
+        raise UserError(
+            f"--run={run} holds no trained fold: there is no finished checkpoint in "
+            "fold_*/checkpoints/best. Train first, with main.py, or wait for the first one."
+        )
+    unfinished: tuple[int, ...] = ()
+    if folds is None:
+        tested = [f for f in trained if (runfolder.fold_dir(run, f) / CASES).exists()]
+        folds = tested or trained
+        unfinished = tuple(fold for fold in trained if fold not in folds)
+    missing = [fold for fold in folds if fold not in trained]
+    if missing or not folds or len(set(folds)) != len(folds):
+        raise UserError(
+            f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
+            f"{', '.join(map(str, trained))}."
+        )
+    setup, like = _setup(run, config)
+    variables = tuple(_weights(run, fold, like) for fold in folds)
+    return Restored(config, setup.module, tuple(folds), variables, unfinished)
+
+
+def _check_class_order(run: Path) -> None:
+    path = run / SUMMARY_JSON
+    if not path.exists():
+        return
+    content = runfolder.read_json(path)
+    names = content.get("class_names") if isinstance(content, dict) else None
+    if names != list(types.CLASS_NAMES):
+        raise UserError(
+            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. Its "
+            "class codes mean something else; use the version that trained it."
+        )
+
+
+def _fold_numbers(run: Path) -> list[int]:
+    names = (path.name.removeprefix("fold_") for path in run.glob("fold_*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _has_weights(run: Path, fold: int) -> bool:
+    # Orbax names a finished entry after its epoch; one that is being written has a longer name.
+    best = runfolder.fold_dir(run, fold) / "checkpoints" / "best"
+    return best.is_dir() and any(path.name.isdecimal() for path in best.iterdir())
+
+
+def _setup(run: Path, config: config_dict.ConfigDict) -> tuple[Setup, Any]:
+    """The network and the shapes of a train state, each to be put on one device here."""
+    try:
+        config.train.devices = 1  # whatever machine trained it
+        setup = Setup.from_config(config)
+        like = setup.abstract_state(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run / runfolder.CONFIG} is incomplete or of another version "
+            f"({' '.join(str(error).split())}); restore the file or train again."
+        ) from None
+    here = jax.sharding.SingleDeviceSharding(setup.devices[0])
+    return setup, jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+    )
+
+
+def _weights(run: Path, fold: int, like: Any) -> dict[str, Any]:
+    directory = runfolder.fold_dir(run, fold) / "checkpoints"
+    try:
+        # Without an origin nothing is compared: the dataset need not be here.
+        with Checkpoints(directory, {}) as checkpoints:
+            return checkpoints.restore_best(like)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises nearly anything on a damaged or foreign checkpoint
+        raise UserError(
+            f"{directory} cannot be read ({type(error).__name__}): the checkpoint is incomplete or "
+            "belongs to another configuration. Copy the run folder again, or leave fold "
+            f"{fold} out with --folds."
+        ) from None
