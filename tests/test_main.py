@@ -64,8 +64,8 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
             ["bussi", "Did you mean 'busi'"],
         ),
         (
-            ["--config=configs/quickstart.py", "--workdir={tmp}", "--config.model.name=unet"],
-            ["model.name", "unetpp"],
+            ["--config=configs/quickstart.py", "--workdir={tmp}", "--config.model.name=unetp"],
+            ["model.name", "Did you mean 'unetpp'"],
         ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

@@ -42,9 +42,11 @@ def test_one_epoch_of_phantoms(name, tmp_path, phantom_data_dir):
     assert (row["train_reconstruction"] > 0) == (name == "adityan")
     with Checkpoints(tmp_path / "run" / "fold_0" / "checkpoints", {}) as checkpoints:
         state = checkpoints.restore_latest(Setup.from_config(config).abstract_state(config))
-    # Adam's averages of the gradients and their squares: finite, and every parameter has had one.
+    # Adam's averages of the squared gradients: all finite, and every kernel has had one. (A bias in
+    # front of a normalisation has a gradient of 0 up to rounding, whose square may vanish.)
     squares_of = optax.tree.get(state.opt_state, "nu")
     for path, squares in jax.tree_util.tree_leaves_with_path(squares_of):
         assert np.isfinite(squares).all(), path
-        assert np.any(np.asarray(squares) > 0), path
+        if "kernel" in jax.tree_util.keystr(path):
+            assert np.any(np.asarray(squares) > 0), path
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.variables))
