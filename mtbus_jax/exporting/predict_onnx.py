@@ -1,0 +1,143 @@
+"""Outlines and classifies breast-ultrasound pictures with the model beside this file.
+
+    pip install onnxruntime numpy pillow
+    python predict_onnx.py --out=masks picture_1.png picture_2.png
+
+For each picture it prints the class probabilities and writes masks/<name>_mask.png: 255 tumour,
+0 background, as large as the picture. Grey, RGB and RGBA pictures of 8 bits, PNG or JPEG.
+
+Research software, not a medical device.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+NOTICE = "Research software, not a medical device."
+
+
+class Model:
+    """The exported network with what belongs before and after it."""
+
+    def __init__(self, folder):
+        """Reads ``model.onnx`` and ``preprocessing.json``; they must be of one export."""
+        import onnxruntime
+
+        self.facts = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
+        self.session = onnxruntime.InferenceSession(
+            folder / "model.onnx", providers=["CPUExecutionProvider"]
+        )
+        self.size = self.facts["image_size"]["height"], self.facts["image_size"]["width"]
+        self.class_names = self.facts["class_names"]
+        order = self.session.get_modelmeta().custom_metadata_map.get("class_names")
+        if order != ",".join(self.class_names):
+            raise ValueError(
+                f"model.onnx has the classes {order}, preprocessing.json "
+                f"{','.join(self.class_names)}: they are not of one export"
+            )
+        if list(self.session.get_inputs()[0].shape[1:3]) != list(self.size):
+            raise ValueError("model.onnx and preprocessing.json differ in the image size")
+
+    def __call__(self, grey):
+        """From grey values ``(height, width)`` uint8 to a mask of that size and probabilities.
+
+        Returns:
+          ``(height, width)`` bool or None, probabilities of the classes or None, and the number of
+          the class or None. Mask and class are refined: they tell the same story.
+        """
+        image = resize_nearest(grey, *self.size).astype(np.float32)[None, :, :, None]
+        names = [output.name for output in self.session.get_outputs()]
+        outputs = dict(zip(names, self.session.run(names, {"image": image}), strict=True))
+        threshold = self.facts["mask_threshold"]
+        mask = probability = class_id = None
+        if "class_probability" in outputs:
+            probability = outputs["class_probability"][0]
+            class_id = int(np.argmax(probability))
+        if "tumour_probability" in outputs:
+            tumour = outputs["tumour_probability"][0, :, :, 0]
+            normal = self.class_names.index("normal")
+            mask = enlarge(tumour, *grey.shape) > threshold
+            empty = not (tumour > threshold).any()
+            if empty or class_id == normal:
+                mask[:] = False
+            if empty and class_id is not None:
+                class_id = normal
+        return mask, probability, class_id
+
+
+def read_grey(path):
+    """A picture's grey values, ``(height, width)`` uint8, by ITU-R 601 luma; alpha is ignored."""
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError("has more than 8 bits a pixel; save it with 8")
+        if picture.mode in ("1", "L"):
+            return np.asarray(picture.convert("L"))
+        rgb = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.uint32)
+    return ((rgb @ np.array([19595, 38470, 7471], np.uint32) + 0x8000) >> 16).astype(np.uint8)
+
+
+def resize_nearest(array, height, width):
+    """Nearest neighbour: source index = floor(index * source size / target size)."""
+    row = np.arange(height) * array.shape[0] // height
+    col = np.arange(width) * array.shape[1] // width
+    return array[row[:, None], col[None, :]]
+
+
+def enlarge(probability, height, width):
+    """From network pixels to picture pixels, linear between the pixels that were sampled."""
+    rows, cols = (
+        _weights(*sizes) for sizes in zip(probability.shape, (height, width), strict=True)
+    )
+    return rows @ probability @ cols.T
+
+
+def _weights(network, original):
+    sampled = np.arange(network) * original // network
+    if original < network:  # several network pixels saw one pixel of the picture: their mean
+        hit = (sampled == np.arange(original)[:, None]).astype(np.float32)
+        return hit / hit.sum(axis=1, keepdims=True)
+    place = np.interp(np.arange(original), sampled, np.arange(network))
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(network))).astype(np.float32)
+
+
+def main():
+    """Does what the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder for the masks")
+    args = parser.parse_args()
+    targets = [args.out / f"{path.stem}_mask.png" for path in args.pictures]
+    if len(set(targets)) < len(targets):
+        sys.exit("two pictures have one name: their masks would overwrite each other")
+    try:
+        model = Model(Path(__file__).resolve().parent)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}: pip install onnxruntime numpy pillow")
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    for path, target in zip(args.pictures, targets, strict=True):
+        try:
+            grey = read_grey(path)
+        except Exception as error:  # Pillow raises nearly anything on a damaged file
+            sys.exit(f"{path}: {error}")
+        mask, probability, class_id = model(grey)
+        words = [str(path)]
+        if probability is not None:
+            names = model.class_names
+            words += [f"{name} {p:.3f}" for name, p in zip(names, probability, strict=True)]
+            words.append(f"class {names[class_id]}")
+        if mask is not None:
+            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(target)
+            words.append(f"tumour {mask.mean():.2%} of the picture, {target}")
+        print("; ".join(words))
+    print(NOTICE)
+
+
+if __name__ == "__main__":
+    main()
