@@ -29,7 +29,7 @@ import numpy as np
 from mtbus_jax import models
 from mtbus_jax.exporting import interface
 
-# The oldest that every network here converts to; onnxruntime reads it from 1.14 (2023) on.
+# Old enough for runtimes of 2023 (tried with onnxruntime 1.16); every network here converts to it.
 OPSET, IR_VERSION = 18, 8
 PACKAGES = ("flax", "jax", "jax2onnx", "onnx", "onnxruntime")
 

@@ -127,11 +127,11 @@ def order(run: Run) -> Markup:
     """The control that sorts."""
     options: Options = [("", "as in the dataset")]
     if run.has_masks:
-        options += [("dice", "Dice, lowest first"), ("-dice", "Dice, highest first")]
+        options += [("dice", "lowest Dice first"), ("-dice", "highest Dice first")]
     if run.has_trust:
         options += [
-            ("-uncertainty", "uncertainty, highest first"),
-            ("uncertainty", "uncertainty, lowest first"),
+            ("-uncertainty", "most uncertain first"),
+            ("uncertainty", "least uncertain first"),
         ]
     return _select("sort", "Sort", options)
 

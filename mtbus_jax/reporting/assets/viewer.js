@@ -16,6 +16,7 @@ class Viewer {
     this.shown = -1;
     this.image = null;
     root.querySelector("#pictures").hidden = !run.pictures;
+    if (run.pictures) root.style.setProperty("--aspect", run.width / run.height);
     const factor = Math.max(1, Math.round(CANVAS_SIDE / Math.max(run.width, run.height)));
     for (const panel of this.panels) {
       const canvas = panel.querySelector("canvas");
