@@ -19,6 +19,8 @@ pytestmark = pytest.mark.browser
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+# Seconds until a wait counts as a failure; a busy machine may need many.
+_PATIENCE = 120
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -48,7 +50,7 @@ def visit(chromium):
         context = chromium.new_context(**{"viewport": DESKTOP, "offline": True} | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(_PATIENCE * 1000)
         page.on("console", lambda message: complain(message.type, message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
@@ -97,7 +99,7 @@ def listed(page):
 
 def wait_until(page, expression, arg=None):
     """Waits for an expression of the page; Playwright's own way needs eval, which is forbidden."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + _PATIENCE
     while not page.evaluate(expression, arg):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(20)
