@@ -61,8 +61,9 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: the folder for results, such as --workdir=runs/.")
     # Imported late, so that --help answers at once.
-    from mtbus_jax import crossval, parallel, summary
+    from mtbus_jax import crossval, hostmemory, parallel, summary
 
+    hostmemory.keep_freed_memory()
     parallel.enable_compilation_cache()
 
     if _MODE.value == "evaluate":

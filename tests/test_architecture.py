@@ -14,7 +14,7 @@ PACKAGE = ROOT / "mtbus_jax"
 
 # A file imports only from levels below its own. A package counts as one file.
 LEVELS = [
-    {"errors", "types", "published"},
+    {"errors", "types", "published", "ops", "hostmemory"},
     {
         "grouping",
         "preprocess",

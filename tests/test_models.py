@@ -170,7 +170,9 @@ def test_loss_and_gradients_agree_with_pytorch(original):
     expected = flax.traverse_util.flatten_dict(port(original, "grad:"), sep="/")
     for path, gradient in flax.traverse_util.flatten_dict(gradients, sep="/").items():
         scale = np.abs(expected[path]).max()
-        np.testing.assert_allclose(gradient, expected[path], atol=1e-3 * scale + 1e-7, err_msg=path)
+        # A bias in front of an instance norm changes nothing: its gradient is 0, and what stands in
+        # both is the rounding of a sum over 1536 pixels.
+        np.testing.assert_allclose(gradient, expected[path], atol=1e-3 * scale + 3e-7, err_msg=path)
 
 
 def first_leaves(module, *inputs):

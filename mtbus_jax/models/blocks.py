@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtbus_jax.ops import convolution as conv_op
+from mtbus_jax.ops import transposed
+
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it. Variance 1/(3·fan_in).
 torch_default_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -42,6 +45,7 @@ def convolution(
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=torch_default_bias_init(fan_in),
+        conv_general_dilated=conv_op.conv_general_dilated,
         name=name,
     )(image)
 
@@ -136,14 +140,38 @@ class Upsample(nn.Module):
         # PyTorch takes the fan-in from dimension 1 of the weight, which a transposed convolution
         # stores as (in, out, f, f): its bound depends on the output channels.
         uniform = torch_default_bias_init(self.factor**2 * self.features)
-        return nn.ConvTranspose(
+        return TransposedConvolution(
             self.features,
-            kernel_size=(self.factor, self.factor),
-            strides=(self.factor, self.factor),
-            padding="VALID",
-            transpose_kernel=True,
+            self.factor,
             use_bias=self.use_bias,
             kernel_init=self.kernel_init or uniform,
             bias_init=uniform,
             name="deconv",
         )(image)
+
+
+class TransposedConvolution(nn.Module):
+    """`transposed.conv_transpose` with parameters; those of `nn.ConvTranspose` by name and shape.
+
+    Attributes:
+      features: channels of the output.
+      factor: kernel size and stride.
+      use_bias: whether there is a bias.
+      kernel_init: initialiser of the kernel, ``(factor, factor, features, in)``.
+      bias_init: initialiser of the bias, ``(features,)``.
+    """
+
+    features: int
+    factor: int
+    use_bias: bool
+    kernel_init: nn.initializers.Initializer
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Maps ``(batch, height, width, in)`` to ``(batch, f·height, f·width, features)``."""
+        shape = (self.factor, self.factor, self.features, image.shape[-1])
+        image = transposed.conv_transpose(image, self.param("kernel", self.kernel_init, shape))
+        if self.use_bias:
+            image += self.param("bias", self.bias_init, (self.features,))
+        return image

@@ -18,7 +18,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mtbus_jax import imagefile, parallel, types
+from mtbus_jax import hostmemory, imagefile, parallel, types
 from mtbus_jax.errors import EXIT_USAGE, UserError, exit_on_user_error
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_free(out, overwrite=args.overwrite)
     _check_apart(args.input, out)
     found = imagefile.find(args.input)
+    hostmemory.keep_freed_memory()
     parallel.enable_compilation_cache()
     predictor = Predictor(
         args.run,

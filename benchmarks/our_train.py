@@ -1,0 +1,64 @@
+"""One training step of MT UNet++ with this library, as a side of train_step.py.
+
+python our_train.py BATCH.npz [overrides of the main job]
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import side_by_side
+
+from mtbus_jax import hostmemory, losses, models, parallel, state, steps, types
+
+
+def main() -> None:
+    """Prepares the step and serves it."""
+    arrays = np.load(sys.argv[1])
+    hostmemory.keep_freed_memory()
+    parallel.enable_compilation_cache()
+    module = models.create("unetpp", width=int(arrays["width"]))
+    params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
+    params = flax.traverse_util.unflatten_dict(params, sep="/")
+    optimizer = state.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
+    schedule = state.PlateauSchedule(1e-4, 0.5, 20, 1e-6, 50)
+    train_state = state.create({"params": params}, optimizer=optimizer, schedule=schedule)
+    image = jnp.asarray(arrays["image"], jnp.float32)
+    valid = jnp.ones(len(image), jnp.float32)
+    batch = types.Batch(
+        image, jnp.asarray(arrays["mask"], jnp.float32), jnp.asarray(arrays["label"]), valid
+    )
+    program = jax.jit(
+        functools.partial(
+            steps.train_step,
+            module=module,
+            optimizer=optimizer,
+            loss=losses.LossOptions(0.85),
+            key=jax.random.key(0),
+        ),
+        donate_argnums=0,
+    )
+    loss = None
+
+    def step():
+        nonlocal train_state, loss
+        train_state, sums = program(train_state, batch)
+        loss = jax.block_until_ready(sums.loss)
+
+    history = []
+    for _ in range(3):
+        step()
+        history.append(float(loss) / len(image))
+    side_by_side.serve(
+        step,
+        {"losses": history, "jax": jax.__version__, "device": jax.devices()[0].device_kind},
+    )
+
+
+if __name__ == "__main__":
+    main()
