@@ -29,9 +29,10 @@ from mtbus_jax import (
     preprocess,
     refine,
     steps,
+    trained,
     types,
 )
-from mtbus_jax.exporting import formats, interface, predict_onnx, to_onnx, trained
+from mtbus_jax.exporting import formats, interface, predict_onnx, to_onnx
 from mtbus_jax.predict import resample
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -225,7 +226,7 @@ def test_the_file_is_self_contained_and_its_batch_is_free(onnx_python, tmp_path)
     images = np.random.default_rng(0).uniform(0, 255, (6, 32, 48, 1)).astype(np.float32)
     found, versions = formats.write_onnx(original, images, tmp_path / "model.onnx", onnx_python)
     assert versions["jax2onnx"] == "0.17.1"
-    expected = original.reference(images)
+    expected = formats.reference(original, images)
     assert np.ptp(expected["tumour_probability"]) > 0.1
     for outputs in found:
         assert formats.largest_difference(expected, outputs) < 1e-5
@@ -338,19 +339,34 @@ NETWORKS = [
 ]
 
 
+def in_words(options: dict) -> str:
+    return ", ".join(f"{option}={value!r}" for option, value in options.items())
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("name", "options"), NETWORKS, ids=[f"{name}, {in_words(each)}" for name, each in NETWORKS]
+)
 def test_every_network_converts(onnx_python, tmp_path, name, options):
     """The table of docs/export.md; ``-s`` prints its rows."""
     original = onnx_trained(name, (64, 96), **options)
     images = np.random.default_rng(0).uniform(0, 255, (6, 64, 96, 1)).astype(np.float32)
-    expected = original.reference(images)
-    found, _ = formats.write_onnx(original, images, tmp_path / "model.onnx", onnx_python)
-    difference = max(formats.largest_difference(expected, outputs) for outputs in found)
-    hlo = formats.write_stablehlo(original, images, tmp_path / "model.stablehlo")
-    hlo_difference = max(formats.largest_difference(expected, outputs) for outputs in hlo)
-    print(f"\n| `{name}` {options} | {hlo_difference:.1e} | {difference:.1e} |")
+    expected = formats.reference(original, images)
+    paths = [tmp_path / formats.FILES[form] for form in (formats.STABLEHLO, formats.ONNX)]
+    hlo = formats.write_stablehlo(original, images, paths[0])
+    found, versions = formats.write_onnx(original, images, paths[1], onnx_python)
+    differences = [
+        max(formats.largest_difference(expected, outputs) for outputs in each)
+        for each in (hlo, found)
+    ]
+    count = models.parameter_count(original.variables[0]["params"])
+    cells = [f"`{name}`", in_words(options), f"{count:,}"]
+    for difference, path in zip(differences, paths, strict=True):
+        cells += [f"{difference:.1e}", f"{path.stat().st_size / 1e3:.0f}"]
+    for output in (interface.TUMOUR, interface.CLASSES):
+        each = expected.get(output)
+        cells.append("" if each is None else f"{each.min():.2f} to {each.max():.2f}")
+    print(f"\n{versions}\n| {' | '.join(cells)} |")
     for each in expected.values():
         assert np.mean((each > 0.01) & (each < 0.99)) > 0.9  # where a difference would show
-    assert difference <= formats.TOLERANCE
-    assert hlo_difference <= formats.TOLERANCE
+    assert max(differences) <= formats.TOLERANCE

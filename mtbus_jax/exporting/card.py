@@ -8,7 +8,7 @@ import mtbus_jax
 from mtbus_jax import models, steps, types
 from mtbus_jax.exporting import interface
 from mtbus_jax.exporting.formats import BATCH_SIZES, TOLERANCE, Written
-from mtbus_jax.exporting.trained import Trained
+from mtbus_jax.trained import Trained
 
 MADE_BY = "mtbus_jax.export"
 
