@@ -33,6 +33,7 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
+    summary.check_class_order(workdir)
     setup = Setup.from_config(config)
     cases = load_cases(config)
     parts = runfolder.find_folds(workdir, cases, config.data.split)
@@ -85,10 +86,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, or its data is missing or other than it was.
+      UserError: if the folder is no run, its data is missing or other than it was, or its classes
+        are in another order.
     """
     workdir = Path(workdir)
     config = runfolder.load_config(workdir)
+    summary.check_class_order(workdir)
     if overrides is not None:
         for field in ("data_dir", "manual_dir", "cache_dir", "arrays_file"):
             config.data[field] = overrides.data[field]

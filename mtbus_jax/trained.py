@@ -11,12 +11,11 @@ import flax.linen as nn
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import runfolder, types
+from mtbus_jax import runfolder, summary
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import CASES
 from mtbus_jax.setup import Setup
-from mtbus_jax.summary import SUMMARY_JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     if not run.is_dir():
         raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
     config = runfolder.load_config(run)
-    _check_class_order(run)
+    summary.check_class_order(run)
     started = _fold_numbers(run)
     ready = [fold for fold in started if _has_weights(run, fold)]
     if not ready:
@@ -94,19 +93,6 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
 def is_tested(run: Path, fold: int) -> bool:
     """Whether the test results of a fold are written, which happens when its training is over."""
     return (runfolder.fold_dir(run, fold) / CASES).is_file()
-
-
-def _check_class_order(run: Path) -> None:
-    path = run / SUMMARY_JSON
-    if not path.exists():
-        return
-    content = runfolder.read_json(path)
-    names = content.get("class_names") if isinstance(content, dict) else None
-    if names != list(types.CLASS_NAMES):
-        raise UserError(
-            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. Its "
-            "class codes mean something else; use the version that trained it."
-        )
 
 
 def _fold_numbers(run: Path) -> list[int]:

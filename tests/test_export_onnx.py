@@ -72,6 +72,21 @@ def test_the_script_refuses_more_than_8_bits(tmp_path):
         predict_onnx.read_grey(tmp_path / "deep.png")
 
 
+def test_the_script_has_the_limits_of_the_library(tmp_path, monkeypatch):
+    assert predict_onnx.MAX_PIXELS == imagefile.frame.MAX_PIXELS
+    assert predict_onnx.MIN_SIDE == imagefile.frame.MIN_SIDE
+    path = tmp_path / "picture.png"
+    Image.new("L", (15, 400)).save(path)
+    with pytest.raises(ValueError, match="less than 16 pixels"):
+        predict_onnx.read_grey(path)
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(ValueError, match="more than 64 million pixels"):
+        predict_onnx.read_grey(path)
+    Image.new("1", (8_000, 8_001)).save(path)
+    with pytest.raises(ValueError, match="more than 64 million pixels"):
+        predict_onnx.read_grey(path)
+
+
 class Session:
     """Stands in for onnxruntime: returns given outputs and keeps what it was given."""
 
@@ -301,16 +316,32 @@ def test_the_script_predicts_what_the_library_predicts(onnx_python, onnx_export,
         np.testing.assert_array_equal(found, prediction.mask * np.uint8(255))
 
 
-def test_the_script_refuses_what_it_cannot_do(onnx_python, onnx_export, tmp_path):
+def test_the_script_goes_on_after_a_bad_picture(onnx_python, onnx_export, tmp_path):
     out = onnx_export / "out"
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    done = run_script(onnx_python, out, f"--out={tmp_path}", tmp_path / "cut.png")
-    assert done.returncode != 0
-    assert "cut.png" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = run_script(onnx_python, out, tmp_path / "a" / "x.png", tmp_path / "b" / "x.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    PICTURES["L"].save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:500])
+    names = ["empty", "text", "cut", "good", "missing"]
+    paths = [tmp_path / f"{name}.png" for name in names]
+    done = run_script(onnx_python, out, f"--out={tmp_path / 'masks'}", *paths)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        str(path) for path in paths if path != paths[3]
+    ]
+    assert "is empty (0 bytes)" in said[0]
+    assert "is no picture" in said[1]
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good_mask.png"]
+    assert f"{paths[3]}; benign" in done.stdout
+
+
+def test_the_script_refuses_masks_that_overwrite_each_other(onnx_python, onnx_export, tmp_path):
+    two = tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"
+    done = run_script(onnx_python, onnx_export / "out", *two)
+    assert done.returncode == 2
     assert "overwrite each other" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["cut.png"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tmp_path):
@@ -320,6 +351,7 @@ def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tm
     facts["class_names"] = NAMES[::-1]
     (tmp_path / "preprocessing.json").write_text(json.dumps(facts))
     done = run_script(onnx_python, tmp_path, "picture.png")
+    assert done.returncode == 2
     assert "not of one export" in done.stderr
     assert "Traceback" not in done.stderr
     facts["class_names"], facts["image_size"] = NAMES, {"height": 32, "width": 16}

@@ -133,12 +133,13 @@ def _check_apart(inputs: list[str], out: Path) -> None:
 def _announce(predictor: Predictor, found: imagefile.Found) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
     device = jax.devices()[0]
+    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     print(
         f"{_count(len(found.sources), 'file')}; fold{'s' * (len(predictor.folds) > 1)} "
         f"{', '.join(map(str, predictor.folds))}, "
         f"{_count(predictor.members, 'prediction')} a picture at {predictor.image_size[0]}×"
-        f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on {device.platform} "
-        f"({device.device_kind})",
+        f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on "
+        f"{device.platform}{kind}",
         flush=True,
     )
     for fold in predictor.untested:
