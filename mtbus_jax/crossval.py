@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, reliability, reporting, runfolder, splits, summary, types
+from mtbus_jax import data, parallel, reliability, reporting, runfolder, splits, summary, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
@@ -145,7 +145,7 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
 
 def _announce(config, cases, setup, content, folds) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in setup.devices)
+    devices = ", ".join(map(parallel.in_words, setup.devices))
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
         f"{config.data.split} folds {folds} of {len(content['folds'])}; "

@@ -418,6 +418,18 @@ def test_the_card_tells_leaks_departures_and_unseen_classes(run):
         assert words in text, words
 
 
+def test_the_card_counts_devices(run):
+    text = card.model_card(
+        export.load(run, (0,)),
+        [],
+        result=json.loads((run / "summary.json").read_text()),
+        split_info=json.loads((run / "splits.json").read_text()),
+        environment={"devices": ["gpu: NVIDIA H200", "gpu: NVIDIA H200", "cpu: cpu"]},
+        checked_on="images",
+    )
+    assert "on 2 × NVIDIA H200, CPU; exported" in text
+
+
 def test_the_facts_say_what_the_library_does(run, tmp_path):
     exported(run, tmp_path / "out")
     facts = json.loads((tmp_path / "out" / "preprocessing.json").read_text())

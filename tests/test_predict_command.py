@@ -372,7 +372,7 @@ class TestDicomCommand:
         out = tmp_path / "out"
         assert call(world[0], out, folder) == 2
         assert list(table(out).index) == ["b"]
-        assert "mtbus_jax[dicom]" in (out / "failures.csv").read_text()
+        assert "pip install '.[dicom]'" in (out / "failures.csv").read_text()
 
 
 def test_captions():

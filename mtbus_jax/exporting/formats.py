@@ -71,7 +71,8 @@ def check_available(formats: tuple[str, ...], onnx_python: str) -> None:
             import flatbuffers  # noqa: F401
         except ModuleNotFoundError:
             raise UserError(
-                "StableHLO needs the package flatbuffers: pip install 'mtbus_jax[export]', or "
+                "StableHLO needs the package flatbuffers: pip install '.[export]' in a "
+                "checkout of mtbus_jax, or "
                 f"leave StableHLO out with --formats={ONNX}."
             ) from None
     if ONNX in formats:

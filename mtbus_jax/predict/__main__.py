@@ -2,7 +2,7 @@
 
     python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
 
-reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install 'mtbus_jax[dicom]'``) and
+reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install '.[dicom]'``) and
 writes ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv``. A file that cannot be
 read does not stop the others; it is listed, and the exit code is 2.
 """
@@ -132,14 +132,12 @@ def _check_apart(inputs: list[str], out: Path) -> None:
 
 def _announce(predictor: Predictor, found: imagefile.Found) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    device = jax.devices()[0]
-    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     print(
         f"{_count(len(found.sources), 'file')}; fold{'s' * (len(predictor.folds) > 1)} "
         f"{', '.join(map(str, predictor.folds))}, "
         f"{_count(predictor.members, 'prediction')} a picture at {predictor.image_size[0]}×"
         f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on "
-        f"{device.platform}{kind}",
+        f"{parallel.in_words(jax.devices()[0])}",
         flush=True,
     )
     for fold in predictor.untested:
