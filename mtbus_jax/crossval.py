@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, reliability, reporting, runfolder, splits, summary, types
+from mtbus_jax import data, parallel, reliability, reporting, runfolder, splits, summary, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
@@ -33,6 +33,7 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
+    summary.check_class_order(workdir)
     setup = Setup.from_config(config)
     cases = load_cases(config)
     parts = runfolder.find_folds(workdir, cases, config.data.split)
@@ -85,10 +86,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, or its data is missing or other than it was.
+      UserError: if the folder is no run, its data is missing or other than it was, or its classes
+        are in another order.
     """
     workdir = Path(workdir)
     config = runfolder.load_config(workdir)
+    summary.check_class_order(workdir)
     if overrides is not None:
         for field in ("data_dir", "manual_dir", "cache_dir", "arrays_file"):
             config.data[field] = overrides.data[field]
@@ -142,7 +145,7 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
 
 def _announce(config, cases, setup, content, folds) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in setup.devices)
+    devices = ", ".join(map(parallel.in_words, setup.devices))
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
         f"{config.data.split} folds {folds} of {len(content['folds'])}; "

@@ -5,7 +5,7 @@
 writes ``report.md`` with its plots, ``review.html`` to decide by eye, and the tables
 ``groups.csv``, ``pairs.csv``, ``ranking.csv``, ``marks.csv`` and ``problems.csv``. The pairs that a
 person ticked on the review sheet come back through ``--accepted``. It needs the packages of
-``pip install 'mtbus_jax[curate]'``.
+``pip install '.[curate]'``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def run() -> None:
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name!r} is missing. Curation needs more than training does: "
-            f"pip install 'mtbus_jax[curate]'."
+            "pip install '.[curate]' in a checkout of mtbus_jax."
         ) from error
     options = pipeline.Options(
         size=_SIZE.value,

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import config_dict
 
-from mtbus_jax import data, phantom, preprocess, runfolder, summary, types
+from mtbus_jax import data, phantom, preprocess, runfolder, summary, trained, types
 from mtbus_jax.errors import UserError, exit_on_user_error
 from mtbus_jax.evaluate import read_cases
-from mtbus_jax.exporting import card, formats, predict_onnx, trained
+from mtbus_jax.exporting import card, formats, predict_onnx
 
 PREPROCESSING, CARD, SCRIPT = "preprocessing.json", "model_card.md", "predict_onnx.py"
 _ALL_FILES = {PREPROCESSING, CARD, SCRIPT, *formats.FILES.values()}
@@ -59,7 +61,7 @@ def export_run(
     run, out = Path(run), Path(out).absolute()
     _check_out(out)
     formats.check_available(wanted, onnx_python)
-    original = trained.load(run, folds)
+    original = load(run, folds)
     rows = read_cases(run)
     split_info = runfolder.read_json(run / runfolder.SPLITS)
     images, checked_on = check_images(original.config)
@@ -85,6 +87,35 @@ def export_run(
         if formats.ONNX in wanted:
             shutil.copyfile(predict_onnx.__file__, folder / SCRIPT)
     return files
+
+
+def load(run: Path, folds: tuple[int, ...] | None = None) -> trained.Trained:
+    """The folds to export, with their variables as numpy arrays.
+
+    Args:
+      run: the run folder.
+      folds: which, in any order; None for all that have been started.
+
+    Raises:
+      UserError: see `trained.load`; and if a fold is not trained and tested to the end, so that
+        nothing is known of its network, or a file about the run is missing.
+    """
+    original = trained.load(run, folds)
+    unfinished = {fold for fold in original.folds if not trained.is_tested(run, fold)}
+    if folds is None:
+        unfinished.update(original.untested, original.without_weights)
+    if unfinished:
+        done = ",".join(str(fold) for fold in original.folds if fold not in unfinished)
+        others = f", or export the others with --folds={done}" if done else ""
+        raise UserError(
+            f"fold {min(unfinished)} of {run} is not trained and tested to the end, so nothing is "
+            "known of its network. Give main.py the command again that started the run"
+            f"{others}."
+        )
+    for name in (runfolder.SPLITS, runfolder.ENVIRONMENT, summary.SUMMARY_JSON):
+        runfolder.read_json(run / name)
+    variables = jax.device_get(original.variables)
+    return dataclasses.replace(original, variables=dict(sorted(variables.items())))
 
 
 def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:

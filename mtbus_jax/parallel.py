@@ -30,6 +30,12 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+def in_words(device: jax.Device) -> str:
+    """A device by platform and kind, such as ``gpu (NVIDIA H200)``; ``cpu`` where both are one."""
+    kind = device.device_kind
+    return device.platform if kind == device.platform else f"{device.platform} ({kind})"
+
+
 def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
     """The local devices to train on.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mtbus_jax import published, reliability, runfolder, trust, types
+from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification
 
@@ -176,6 +177,24 @@ def write_summary(workdir: Path) -> dict:
     runfolder.write_json(workdir / SUMMARY_JSON, result)
     runfolder.write_text(workdir / SUMMARY_MD, to_markdown(result))
     return result
+
+
+def check_class_order(workdir: Path) -> None:
+    """Refuses a run whose class codes are not the library's; one without a summary passes.
+
+    Raises:
+      UserError: if ``summary.json`` names the classes otherwise, or is broken.
+    """
+    path = workdir / SUMMARY_JSON
+    if not path.exists():
+        return
+    content = runfolder.read_json(path)
+    names = content.get("class_names") if isinstance(content, dict) else None
+    if names != list(types.CLASS_NAMES):
+        raise UserError(
+            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. A "
+            "class code means something else there; use the version that trained it."
+        )
 
 
 def to_markdown(result: dict) -> str:

@@ -34,7 +34,7 @@ LEVELS = [
     {"train", "evaluate", "pack"},
     {"reliability"},
     {"summary", "curation"},
-    {"reporting"},
+    {"reporting", "trained"},
     {"crossval", "curate", "predict"},
     {"study", "export", "report"},
     {"reproduce"},

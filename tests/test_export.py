@@ -26,10 +26,11 @@ from mtbus_jax import (
     models,
     runfolder,
     steps,
+    trained,
     types,
 )
 from mtbus_jax.errors import UserError
-from mtbus_jax.exporting import card, formats, trained
+from mtbus_jax.exporting import card, formats, interface
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STABLEHLO = (formats.STABLEHLO,)
@@ -150,10 +151,10 @@ def test_a_single_task_exports_what_it_has(run, tmp_path, tasks, output):
 
 @pytest.mark.parametrize("fault", [2e-4, np.nan])
 def test_a_file_that_differs_is_not_kept(run, tmp_path, monkeypatch, fault):
-    right = trained.Trained.function
+    right = interface.ensemble
 
-    def wrong(self):
-        function = right(self)
+    def wrong(*arguments):
+        function = right(*arguments)
 
         def shifted(image):
             outputs = function(image)
@@ -161,7 +162,7 @@ def test_a_file_that_differs_is_not_kept(run, tmp_path, monkeypatch, fault):
 
         return shifted
 
-    monkeypatch.setattr(trained.Trained, "function", wrong)
+    monkeypatch.setattr(interface, "ensemble", wrong)
     with pytest.raises(UserError, match="does not equal the network"):
         exported(run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -225,9 +226,11 @@ def remove(name):
         (remove("config.json"), {}, ["config.json is missing", "not a run folder"]),
         (remove("splits.json"), {}, ["splits.json is missing"]),
         (remove("summary.json"), {}, ["summary.json is missing"]),
-        (remove("fold_1/cases.csv"), {}, ["fold 1", "not tested", "--folds"]),
-        (remove("fold_1/checkpoints"), {}, ["--folds=0,1", "trained folds", "has 0"]),
-        (remove("fold_1/checkpoints/best"), {}, ["--folds=0,1", "has 0"]),
+        (remove("fold_1/cases.csv"), {}, ["fold 1", "tested to the end", "--folds=0."]),
+        (remove("fold_1/cases.csv"), {"folds": (1,)}, ["fold 1", "tested to the end"]),
+        (remove("fold_1/checkpoints"), {}, ["fold 1", "trained and tested", "--folds=0."]),
+        (remove("fold_1/checkpoints/best"), {}, ["fold 1", "trained and tested", "--folds=0."]),
+        (remove("fold_1/checkpoints/best"), {"folds": (0, 1)}, ["--folds=0,1", "has 0."]),
         (spoil_weights, {}, ["fold_1", "cannot be read"]),
         (change_width, {}, ["fold_0", "another configuration"]),
         (reverse_classes, {}, ["summary.json", "'normal', 'malignant', 'benign'"]),
@@ -388,7 +391,7 @@ def test_the_card_has_the_figures_of_the_summary_and_the_warnings(run, tmp_path)
 
 
 def test_the_card_tells_leaks_departures_and_unseen_classes(run):
-    original = trained.load(run, (0,))
+    original = export.load(run, (0,))
     original.config.data.name = "curated_busi"
     original.config.data.classes = ("benign", "malignant")
     result = json.loads((run / "summary.json").read_text())
@@ -413,6 +416,18 @@ def test_the_card_tells_leaks_departures_and_unseen_classes(run):
         "| `model.onnx` | 3.0e-06 | onnx 1.2 |",
     ):
         assert words in text, words
+
+
+def test_the_card_counts_devices(run):
+    text = card.model_card(
+        export.load(run, (0,)),
+        [],
+        result=json.loads((run / "summary.json").read_text()),
+        split_info=json.loads((run / "splits.json").read_text()),
+        environment={"devices": ["gpu: NVIDIA H200", "gpu: NVIDIA H200", "cpu: cpu"]},
+        checked_on="images",
+    )
+    assert "on 2 × NVIDIA H200, CPU; exported" in text
 
 
 def test_the_facts_say_what_the_library_does(run, tmp_path):

@@ -29,9 +29,10 @@ from mtbus_jax import (
     preprocess,
     refine,
     steps,
+    trained,
     types,
 )
-from mtbus_jax.exporting import formats, interface, predict_onnx, to_onnx, trained
+from mtbus_jax.exporting import formats, interface, predict_onnx, to_onnx
 from mtbus_jax.predict import resample
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,6 +70,21 @@ def test_the_script_refuses_more_than_8_bits(tmp_path):
     Image.fromarray(COLOUR[..., 0].astype(np.uint16) * 256).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match="more than 8 bits"):
         predict_onnx.read_grey(tmp_path / "deep.png")
+
+
+def test_the_script_has_the_limits_of_the_library(tmp_path, monkeypatch):
+    assert predict_onnx.MAX_PIXELS == imagefile.frame.MAX_PIXELS
+    assert predict_onnx.MIN_SIDE == imagefile.frame.MIN_SIDE
+    path = tmp_path / "picture.png"
+    Image.new("L", (15, 400)).save(path)
+    with pytest.raises(ValueError, match="less than 16 pixels"):
+        predict_onnx.read_grey(path)
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(ValueError, match="more than 64 million pixels"):
+        predict_onnx.read_grey(path)
+    Image.new("1", (8_000, 8_001)).save(path)
+    with pytest.raises(ValueError, match="more than 64 million pixels"):
+        predict_onnx.read_grey(path)
 
 
 class Session:
@@ -225,7 +241,7 @@ def test_the_file_is_self_contained_and_its_batch_is_free(onnx_python, tmp_path)
     images = np.random.default_rng(0).uniform(0, 255, (6, 32, 48, 1)).astype(np.float32)
     found, versions = formats.write_onnx(original, images, tmp_path / "model.onnx", onnx_python)
     assert versions["jax2onnx"] == "0.17.1"
-    expected = original.reference(images)
+    expected = formats.reference(original, images)
     assert np.ptp(expected["tumour_probability"]) > 0.1
     for outputs in found:
         assert formats.largest_difference(expected, outputs) < 1e-5
@@ -300,16 +316,32 @@ def test_the_script_predicts_what_the_library_predicts(onnx_python, onnx_export,
         np.testing.assert_array_equal(found, prediction.mask * np.uint8(255))
 
 
-def test_the_script_refuses_what_it_cannot_do(onnx_python, onnx_export, tmp_path):
+def test_the_script_goes_on_after_a_bad_picture(onnx_python, onnx_export, tmp_path):
     out = onnx_export / "out"
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    done = run_script(onnx_python, out, f"--out={tmp_path}", tmp_path / "cut.png")
-    assert done.returncode != 0
-    assert "cut.png" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = run_script(onnx_python, out, tmp_path / "a" / "x.png", tmp_path / "b" / "x.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    PICTURES["L"].save(tmp_path / "good.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:500])
+    names = ["empty", "text", "cut", "good", "missing"]
+    paths = [tmp_path / f"{name}.png" for name in names]
+    done = run_script(onnx_python, out, f"--out={tmp_path / 'masks'}", *paths)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        str(path) for path in paths if path != paths[3]
+    ]
+    assert "is empty (0 bytes)" in said[0]
+    assert "is no picture" in said[1]
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good_mask.png"]
+    assert f"{paths[3]}; benign" in done.stdout
+
+
+def test_the_script_refuses_masks_that_overwrite_each_other(onnx_python, onnx_export, tmp_path):
+    two = tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"
+    done = run_script(onnx_python, onnx_export / "out", *two)
+    assert done.returncode == 2
     assert "overwrite each other" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["cut.png"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tmp_path):
@@ -319,6 +351,7 @@ def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tm
     facts["class_names"] = NAMES[::-1]
     (tmp_path / "preprocessing.json").write_text(json.dumps(facts))
     done = run_script(onnx_python, tmp_path, "picture.png")
+    assert done.returncode == 2
     assert "not of one export" in done.stderr
     assert "Traceback" not in done.stderr
     facts["class_names"], facts["image_size"] = NAMES, {"height": 32, "width": 16}
@@ -338,19 +371,34 @@ NETWORKS = [
 ]
 
 
+def in_words(options: dict) -> str:
+    return ", ".join(f"{option}={value!r}" for option, value in options.items())
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "options"), NETWORKS, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("name", "options"), NETWORKS, ids=[f"{name}, {in_words(each)}" for name, each in NETWORKS]
+)
 def test_every_network_converts(onnx_python, tmp_path, name, options):
     """The table of docs/export.md; ``-s`` prints its rows."""
     original = onnx_trained(name, (64, 96), **options)
     images = np.random.default_rng(0).uniform(0, 255, (6, 64, 96, 1)).astype(np.float32)
-    expected = original.reference(images)
-    found, _ = formats.write_onnx(original, images, tmp_path / "model.onnx", onnx_python)
-    difference = max(formats.largest_difference(expected, outputs) for outputs in found)
-    hlo = formats.write_stablehlo(original, images, tmp_path / "model.stablehlo")
-    hlo_difference = max(formats.largest_difference(expected, outputs) for outputs in hlo)
-    print(f"\n| `{name}` {options} | {hlo_difference:.1e} | {difference:.1e} |")
+    expected = formats.reference(original, images)
+    paths = [tmp_path / formats.FILES[form] for form in (formats.STABLEHLO, formats.ONNX)]
+    hlo = formats.write_stablehlo(original, images, paths[0])
+    found, versions = formats.write_onnx(original, images, paths[1], onnx_python)
+    differences = [
+        max(formats.largest_difference(expected, outputs) for outputs in each)
+        for each in (hlo, found)
+    ]
+    count = models.parameter_count(original.variables[0]["params"])
+    cells = [f"`{name}`", in_words(options), f"{count:,}"]
+    for difference, path in zip(differences, paths, strict=True):
+        cells += [f"{difference:.1e}", f"{path.stat().st_size / 1e3:.0f}"]
+    for output in (interface.TUMOUR, interface.CLASSES):
+        each = expected.get(output)
+        cells.append("" if each is None else f"{each.min():.2f} to {each.max():.2f}")
+    print(f"\n{versions}\n| {' | '.join(cells)} |")
     for each in expected.values():
         assert np.mean((each > 0.01) & (each < 0.99)) > 0.9  # where a difference would show
-    assert difference <= formats.TOLERANCE
-    assert hlo_difference <= formats.TOLERANCE
+    assert max(differences) <= formats.TOLERANCE

@@ -194,6 +194,17 @@ class TestCommand:
             "b.png",
         }
 
+    def test_folds_that_are_left_out_are_named(self, archive, tmp_path, capsys):
+        write_run(tmp_path / "run", folds=(0, 1))
+        (tmp_path / "run" / "fold_0" / "cases.csv").write_text("uid\n")
+        (tmp_path / "run" / "fold_2").mkdir()
+        assert call(tmp_path / "run", tmp_path / "out", archive / "a.png") == 0
+        said = capsys.readouterr().out
+        assert "1 file; fold 0, 1 prediction a picture" in said
+        assert "left out: fold 1, not tested yet" in said
+        assert "left out: fold 2, which has no finished checkpoint" in said
+        assert "1 picture predicted" in said
+
     def test_only_bad_files(self, world, tmp_path):
         (tmp_path / "a.png").write_bytes(b"")
         out = tmp_path / "out"
@@ -361,7 +372,7 @@ class TestDicomCommand:
         out = tmp_path / "out"
         assert call(world[0], out, folder) == 2
         assert list(table(out).index) == ["b"]
-        assert "mtbus_jax[dicom]" in (out / "failures.csv").read_text()
+        assert "pip install '.[dicom]'" in (out / "failures.csv").read_text()
 
 
 def test_captions():
@@ -421,7 +432,7 @@ def test_the_program_itself(tmp_path, pictures):
     arguments += ["--input", tmp_path / "a.png", tmp_path / "b.png"]
     done = run_program(*arguments, **cache)
     assert done.returncode == 2, done.stderr
-    assert "1 pictures predicted" in done.stdout
+    assert "1 picture predicted" in done.stdout
     assert "b.png: is no PNG" in done.stderr
     assert list(table(tmp_path / "out").index) == ["a"]
     done = run_program(*arguments, **cache)

@@ -442,6 +442,11 @@ def test_a_folder_that_is_no_tested_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a run folder"):
         reporting.write_report(tmp_path, None)
     workdir, _ = fresh(tmp_path)
+    content = json.loads((workdir / "summary.json").read_text())
+    content["class_names"].reverse()
+    (workdir / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="'normal', 'malignant', 'benign'"):
+        reporting.write_report(workdir, None)
     (workdir / "summary.json").unlink()
     with pytest.raises(UserError, match=r"summary\.json is missing"):
         reporting.write_report(workdir, None)

@@ -33,7 +33,7 @@ def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        pytest.skip("NOT TESTED in a browser: pip install 'mtbus_jax[browser]'")
+        pytest.skip("NOT TESTED in a browser: pip install '.[browser]'")
     with sync_playwright() as driver:
         # As root, as in most containers, Chromium refuses to start its sandbox.
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])

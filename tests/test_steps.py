@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -249,6 +250,12 @@ def test_spread_and_gather_are_inverse_and_keep_the_order():
     assert shares.shape == (4, 3, 2)
     np.testing.assert_array_equal(shares[1], [[2, 3], [10, 11], [18, 19]])
     np.testing.assert_array_equal(parallel.gather_spread(shares), np.arange(24))
+
+
+def test_a_device_in_words():
+    device = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+    assert parallel.in_words(device) == "gpu (NVIDIA H200)"
+    assert parallel.in_words(jax.devices("cpu")[0]) == "cpu"
 
 
 def test_devices_that_are_not_there_or_do_not_divide_the_batch_are_refused():

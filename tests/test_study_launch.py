@@ -135,7 +135,7 @@ def test_devices_are_set_or_unset_in_the_new_process(monkeypatch):
 
 def test_without_submitit_the_error_names_the_mend(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match=r"mtbus_jax\[launch\]"):
+    with pytest.raises(UserError, match=r"\.\[launch\]"):
         through_submitit(tmp_path, slurm=Slurm())
 
 

@@ -211,6 +211,21 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         crossval.train_and_evaluate(config, tmp_path)
 
 
+def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    content = runfolder.read_json(tmp_path / "summary.json")
+    content["class_names"].reverse()
+    runfolder.write_json(tmp_path / "summary.json", content)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    words = r"summary\.json: .*'normal', 'malignant', 'benign'"
+    with pytest.raises(UserError, match=words):
+        crossval.evaluate(tmp_path)
+    with pytest.raises(UserError, match=words):
+        crossval.train_and_evaluate(config, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [

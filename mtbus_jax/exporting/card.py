@@ -8,7 +8,7 @@ import mtbus_jax
 from mtbus_jax import models, steps, types
 from mtbus_jax.exporting import interface
 from mtbus_jax.exporting.formats import BATCH_SIZES, TOLERANCE, Written
-from mtbus_jax.exporting.trained import Trained
+from mtbus_jax.trained import Trained
 
 MADE_BY = "mtbus_jax.export"
 
@@ -141,9 +141,8 @@ def _model(
         f"{_join(trained.folds)}. Input: {height} × {width} pixels, grey values 0..255; "
         "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",
         "",
-        f"Trained with JAX {packages.get('jax', '(unknown)')} on "
-        f"{_join(environment.get('devices', ['(unknown)']))}; exported with mtbus_jax "
-        f"{mtbus_jax.__version__}.",
+        f"Trained with JAX {packages.get('jax', '(unknown)')} on {_devices(environment)}; exported "
+        f"with mtbus_jax {mtbus_jax.__version__}.",
         "",
         f"Each file was read again and compared with the network on {checked_on}, at batch sizes "
         f"{_join(BATCH_SIZES)}, on a CPU; up to {TOLERANCE:g} is allowed.",
@@ -155,6 +154,16 @@ def _model(
         versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
         lines.append(f"| `{each.name}` | {each.difference:.1e} | {versions} |")
     return [*lines, ""]
+
+
+def _devices(environment: dict[str, Any]) -> str:
+    """What `runfolder.environment` calls "cpu: cpu" or "gpu: NVIDIA H200", each kind once."""
+    counts: dict[str, int] = {}
+    for device in environment.get("devices", ["unknown hardware"]):
+        platform, _, kind = device.partition(": ")
+        name = platform.upper() if kind == platform else kind or platform
+        counts[name] = counts.get(name, 0) + 1
+    return _join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
 
 def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:

@@ -19,8 +19,8 @@ import numpy as np
 import mtbus_jax
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.exporting import to_onnx
-from mtbus_jax.exporting.trained import Trained, on_cpu
+from mtbus_jax.exporting import interface, to_onnx
+from mtbus_jax.trained import Trained
 
 STABLEHLO, ONNX = "stablehlo", "onnx"
 FILES = {STABLEHLO: "model.stablehlo", ONNX: "model.onnx"}
@@ -71,7 +71,8 @@ def check_available(formats: tuple[str, ...], onnx_python: str) -> None:
             import flatbuffers  # noqa: F401
         except ModuleNotFoundError:
             raise UserError(
-                "StableHLO needs the package flatbuffers: pip install 'mtbus_jax[export]', or "
+                "StableHLO needs the package flatbuffers: pip install '.[export]' in a "
+                "checkout of mtbus_jax, or "
                 f"leave StableHLO out with --formats={ONNX}."
             ) from None
     if ONNX in formats:
@@ -111,7 +112,7 @@ def write(
         found, versions = write_stablehlo(trained, images, path), {"jax": jax.__version__}
     else:
         found, versions = write_onnx(trained, images, path, onnx_python)
-    expected = trained.reference(images)
+    expected = reference(trained, images)
     difference = max(largest_difference(expected, outputs) for outputs in found)
     if not difference <= TOLERANCE:
         raise UserError(
@@ -120,6 +121,11 @@ def write(
             f"{', '.join(map(str, trained.folds))}). No file was kept."
         )
     return Written(path.name, difference, versions)
+
+
+def reference(trained: Trained, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What a file must give: outputs by name, one row per image; see `interface.reference`."""
+    return interface.reference(trained.module, list(trained.variables.values()), images)
 
 
 def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> float:
@@ -149,8 +155,9 @@ def write_stablehlo(
     shape = jax.export.symbolic_shape(f"batch, {height}, {width}, 1")
     # Accelerators round products to fewer digits unless told otherwise, and then the file would not
     # give there what was compared here.
+    function = interface.ensemble(trained.module, list(trained.variables.values()))
     with jax.default_matmul_precision("highest"):
-        exported = jax.export.export(jax.jit(trained.function()), platforms=PLATFORMS)(
+        exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct(shape, jnp.float32)
         )
     path.write_bytes(exported.serialize())
@@ -169,7 +176,7 @@ def run_stablehlo(path: Path, images: np.ndarray, batch_size: int) -> dict[str, 
       Outputs by name, n rows each.
     """
     call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
-    with on_cpu():
+    with interface.on_cpu():
         parts = [
             jax.device_get(call(images[start : start + batch_size]))
             for start in range(0, len(images), batch_size)
@@ -223,7 +230,7 @@ def _write_job(trained: Trained, images: np.ndarray, job: Path) -> None:
     np.savez(job / "images.npz", images=images)
     task = {
         "network": trained.config.model.name,
-        "options": trained.network_options(),
+        "options": {k: v for k, v in trained.config.model.items() if k != "name" and v is not None},
         "tasks": list(trained.config.tasks),
         "image_size": list(trained.image_size),
         "members": members,

@@ -4,20 +4,25 @@
     python predict_onnx.py --out=masks picture_1.png picture_2.png
 
 For each picture it prints the class probabilities and writes masks/<name>_mask.png: 255 tumour,
-0 background, as large as the picture. Grey, RGB and RGBA pictures of 8 bits, PNG or JPEG.
+0 background, as large as the picture. Grey, RGB and RGBA pictures of 8 bits, PNG or JPEG. A picture
+that cannot be read does not stop the others; the exit code is then 2.
 
 Research software, not a medical device.
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 NOTICE = "Research software, not a medical device."
+# As in the library: what is larger may be a few bytes that unpack to gigabytes.
+MAX_PIXELS, MIN_SIDE = 64_000_000, 16
+TOO_LARGE = f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
 
 
 class Model:
@@ -71,7 +76,19 @@ class Model:
 
 def read_grey(path):
     """A picture's grey values, ``(height, width)`` uint8, by ITU-R 601 luma; alpha is ignored."""
-    with Image.open(path) as file:
+    if not path.stat().st_size:
+        raise ValueError("is empty (0 bytes)")
+    try:
+        file = Image.open(path)
+    except UnidentifiedImageError:
+        raise ValueError("is no picture that Pillow can read") from None
+    except Image.DecompressionBombError:
+        raise ValueError(TOO_LARGE) from None
+    with file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError(TOO_LARGE)
+        if min(file.size) < MIN_SIDE:
+            raise ValueError(f"has sides of less than {MIN_SIDE} pixels")
         picture = ImageOps.exif_transpose(file)
         if picture.mode.startswith(("I", "F")):
             raise ValueError("has more than 8 bits a pixel; save it with 8")
@@ -113,19 +130,22 @@ def main():
     args = parser.parse_args()
     targets = [args.out / f"{path.stem}_mask.png" for path in args.pictures]
     if len(set(targets)) < len(targets):
-        sys.exit("two pictures have one name: their masks would overwrite each other")
+        parser.error("two pictures have one name: their masks would overwrite each other")
     try:
         model = Model(Path(__file__).resolve().parent)
         args.out.mkdir(parents=True, exist_ok=True)
     except ModuleNotFoundError as error:
-        sys.exit(f"{error}: pip install onnxruntime numpy pillow")
+        parser.error(f"{error}: pip install onnxruntime numpy pillow")
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        parser.error(str(error))
+    failed = 0
     for path, target in zip(args.pictures, targets, strict=True):
         try:
             grey = read_grey(path)
         except Exception as error:  # Pillow raises nearly anything on a damaged file
-            sys.exit(f"{path}: {error}")
+            print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            failed += 1
+            continue
         mask, probability, class_id = model(grey)
         words = [str(path)]
         if probability is not None:
@@ -133,10 +153,13 @@ def main():
             words += [f"{name} {p:.3f}" for name, p in zip(names, probability, strict=True)]
             words.append(f"class {names[class_id]}")
         if mask is not None:
-            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(target)
+            partial = target.with_name(f".{target.name}.partial")
+            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(partial, format="PNG")
+            os.replace(partial, target)
             words.append(f"tumour {mask.mean():.2%} of the picture, {target}")
         print("; ".join(words))
     print(NOTICE)
+    sys.exit(2 if failed else 0)
 
 
 if __name__ == "__main__":

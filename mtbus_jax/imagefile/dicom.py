@@ -29,7 +29,7 @@ from mtbus_jax.imagefile.frame import (
 SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 132
 _MAGIC = b"DICM"  # at the end of these bytes
-_INSTALL = "pip install 'mtbus_jax[dicom]'"
+_INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
 
 _ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),

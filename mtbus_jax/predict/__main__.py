@@ -2,7 +2,7 @@
 
     python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
 
-reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install 'mtbus_jax[dicom]'``) and
+reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install '.[dicom]'``) and
 writes ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv``. A file that cannot be
 read does not stop the others; it is listed, and the exit code is 2.
 """
@@ -133,25 +133,31 @@ def _check_apart(inputs: list[str], out: Path) -> None:
 
 def _announce(predictor: Predictor, found: imagefile.Found) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    device = jax.devices()[0]
     print(
-        f"{len(found.sources)} files; folds {', '.join(map(str, predictor.folds))}, "
-        f"{predictor.members} predictions a picture at {predictor.image_size[0]}×"
-        f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on {device.platform} "
-        f"({device.device_kind})",
+        f"{_count(len(found.sources), 'file')}; fold{'s' * (len(predictor.folds) > 1)} "
+        f"{', '.join(map(str, predictor.folds))}, "
+        f"{_count(predictor.members, 'prediction')} a picture at {predictor.image_size[0]}×"
+        f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on "
+        f"{parallel.in_words(jax.devices()[0])}",
         flush=True,
     )
-    if predictor.unfinished:
+    for fold in predictor.untested:
         print(
-            f"left out: fold {', '.join(map(str, predictor.unfinished))}, not tested yet, so its "
-            "training may not be finished; --folds takes it in"
+            f"left out: fold {fold}, not tested yet, so its training may not be finished; --folds "
+            "takes it in"
         )
+    for fold in predictor.without_weights:
+        print(f"left out: fold {fold}, which has no finished checkpoint")
     if found.masks:
-        print(f"left out: {len(found.masks)} masks beside their pictures (*_mask.*)")
+        print(f"left out: {_count(len(found.masks), 'mask')} beside their pictures (*_mask.*)")
     if found.others:
-        print(f"left out: {len(found.others)} files that are no pictures by name or content")
+        print(f"left out: {_count(len(found.others), 'file')}, no picture by name or content")
     if not predictor.calibrated:
         print("not calibrated: no trust.json for these folds, so no uncertainties nor warnings")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _settings(run: str, predictor: Predictor) -> dict:
@@ -196,7 +202,7 @@ def _predict(
 
 
 def _report(output: Output, out: Path) -> int:
-    print(f"{output.count} pictures predicted; results in {out}")
+    print(f"{_count(output.count, 'picture')} predicted; results in {out}")
     failures = output.failures
     if not failures:
         return 0

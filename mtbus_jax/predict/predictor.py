@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from mtbus_jax import augment, imagefile, refine, steps, trust, types
+from mtbus_jax import augment, imagefile, refine, steps, trained, trust, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.predict.restore import restore
 from mtbus_jax.preprocess import resize_nearest
 
 REFINE = ("none", "hard", "probable")
@@ -73,7 +72,8 @@ class Predictor:
 
     Attributes:
       folds: numbers of the folds in the ensemble.
-      unfinished: folds with weights that were left out, since they have not been tested.
+      untested: folds with weights that were left out, since they have not been tested.
+      without_weights: folds that have been started but have no finished checkpoint.
       members: predictions behind each result: folds × flipped and turned versions.
       tasks: what the run computes, of `types.TASKS`.
       image_size: network resolution, height and width in pixels.
@@ -104,18 +104,19 @@ class Predictor:
           batch_size: pictures that go through the network together.
 
         Raises:
-          UserError: see `restore.restore`, and for a wrong ``refine`` or ``batch_size``.
+          UserError: see `trained.load`, and for a wrong ``refine`` or ``batch_size``.
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1.")
         if refine is not None and refine not in REFINE:
             raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
         run = Path(run)
-        restored = restore(run, folds)
-        config = restored.config
-        self.folds, self.unfinished = restored.folds, restored.unfinished
+        network = trained.load(run, folds)
+        config = network.config
+        self.folds = network.folds
+        self.untested, self.without_weights = network.untested, network.without_weights
         self.tasks = tuple(config.tasks)
-        self.image_size = tuple(config.data.image_size)
+        self.image_size = network.image_size
         self.tta = bool(config.eval.get("tta", False)) if tta is None else tta
         self.refine = refine or ("hard" if config.eval.refine else "none")
         self._trust = trust.read(run)
@@ -125,7 +126,7 @@ class Predictor:
                 f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
-        self._variables = restored.variables
+        self._variables = tuple(network.variables.values())
         versions = augment.symmetry_count(*self.image_size) if self.tta else 1
         self._symmetries = range(versions)
         self.members = len(self.folds) * versions
@@ -133,7 +134,7 @@ class Predictor:
         self._compiled: set[int] = set()
 
         def program(variables, image):
-            outputs = restored.module.apply(variables, image.astype(jnp.float32), train=False)
+            outputs = network.module.apply(variables, image.astype(jnp.float32), train=False)
             probability = None
             if outputs.segmentation:
                 probability = jax.nn.sigmoid(outputs.segmentation[0])

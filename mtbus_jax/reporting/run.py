@@ -78,7 +78,8 @@ def read(workdir: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-      UserError: if it is no run, has not been tested, or a file of it is broken.
+      UserError: if it is no run, has not been tested, has its classes in another order, or a file
+        of it is broken.
     """
     config = runfolder.read_json(workdir / runfolder.CONFIG)
     tested = read_cases(workdir)
@@ -87,6 +88,7 @@ def read(workdir: Path) -> Run:
             f"{workdir / summary.SUMMARY_JSON} is missing. Run main.py --mode=evaluate --workdir="
             f"{workdir} to write it."
         )
+    summary.check_class_order(workdir)
     folds = sorted(int(fold) for fold in tested.fold.unique())
     return Run(
         workdir=workdir,

@@ -131,7 +131,7 @@ def to_text(estimates: list[Estimate]) -> str:
     finished, missing = sum(e.finished for e in estimates), sum(e.missing for e in estimates)
     hours = sum(e.hours for e in estimates)
     lines.append(f"{'total':<{width}}  {finished:8}  {missing:7}  {'':8}  {hours:9.2f}")
-    devices = sorted({f"{d.platform} ({d.device_kind})" for d in jax.local_devices()})
+    devices = sorted(set(map(parallel.in_words, jax.local_devices())))
     lines += [
         "",
         f"Measured on this machine ({', '.join(devices)}), one job at a time, without compiling",

@@ -1,4 +1,4 @@
-"""What prediction needs of a run folder: configuration, network, weights. No dataset."""
+"""The trained folds of a run folder: configuration, network, best weights. No dataset."""
 
 from __future__ import annotations
 
@@ -11,35 +11,44 @@ import flax.linen as nn
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import runfolder, types
+from mtbus_jax import runfolder, summary
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import CASES
 from mtbus_jax.setup import Setup
-from mtbus_jax.summary import SUMMARY_JSON
 
 
 @dataclasses.dataclass(frozen=True)
-class Restored:
-    """A trained run.
+class Trained:
+    """Best weights of some folds of one run.
 
     Attributes:
       config: of the run.
       module: the network.
-      folds: numbers of the folds whose weights are here.
-      variables: best weights of each of them, on the device.
-      unfinished: folds that have weights but have not been tested, left out.
+      variables: of the network, by fold in the order asked for; on the device if `load` read them.
+      untested: folds that have weights but have not been tested, left out.
+      without_weights: folds that have been started but have no finished checkpoint.
     """
 
     config: config_dict.ConfigDict
     module: nn.Module
-    folds: tuple[int, ...]
-    variables: tuple[dict[str, Any], ...]
-    unfinished: tuple[int, ...]
+    variables: dict[int, dict[str, Any]]
+    untested: tuple[int, ...] = ()
+    without_weights: tuple[int, ...] = ()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input in pixels."""
+        return tuple(self.config.data.image_size)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds whose weights are here."""
+        return tuple(self.variables)
 
 
-def restore(run: Path, folds: Sequence[int] | None = None) -> Restored:
-    """Reads a run folder; ``config.json`` and the checkpoints are enough.
+def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
+    """Reads a run folder, changing nothing there; ``config.json`` and checkpoints are enough.
 
     Args:
       run: the folder.
@@ -48,45 +57,42 @@ def restore(run: Path, folds: Sequence[int] | None = None) -> Restored:
 
     Raises:
       UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or was
-        trained on classes in another order.
+        trained on classes in another order; or if weights are broken.
     """
     if not run.is_dir():
         raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
     config = runfolder.load_config(run)
-    _check_class_order(run)
-    trained = [fold for fold in _fold_numbers(run) if _has_weights(run, fold)]
-    if not trained:
+    summary.check_class_order(run)
+    started = _fold_numbers(run)
+    ready = [fold for fold in started if _has_weights(run, fold)]
+    if not ready:
         raise UserError(
             f"--run={run} holds no trained fold: there is no finished checkpoint in "
             "fold_*/checkpoints/best. Train first, with main.py, or wait for the first one."
         )
-    unfinished: tuple[int, ...] = ()
+    untested: tuple[int, ...] = ()
     if folds is None:
-        tested = [f for f in trained if (runfolder.fold_dir(run, f) / CASES).exists()]
-        folds = tested or trained
-        unfinished = tuple(fold for fold in trained if fold not in folds)
-    missing = [fold for fold in folds if fold not in trained]
+        folds = [fold for fold in ready if is_tested(run, fold)] or ready
+        untested = tuple(fold for fold in ready if fold not in folds)
+    missing = [fold for fold in folds if fold not in ready]
     if missing or not folds or len(set(folds)) != len(folds):
         raise UserError(
             f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
-            f"{', '.join(map(str, trained))}."
+            f"{', '.join(map(str, ready))}."
         )
     setup, like = _setup(run, config)
-    variables = tuple(_weights(run, fold, like) for fold in folds)
-    return Restored(config, setup.module, tuple(folds), variables, unfinished)
+    return Trained(
+        config,
+        setup.module,
+        {fold: _weights(run, fold, like) for fold in folds},
+        untested,
+        tuple(fold for fold in started if fold not in ready),
+    )
 
 
-def _check_class_order(run: Path) -> None:
-    path = run / SUMMARY_JSON
-    if not path.exists():
-        return
-    content = runfolder.read_json(path)
-    names = content.get("class_names") if isinstance(content, dict) else None
-    if names != list(types.CLASS_NAMES):
-        raise UserError(
-            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. Its "
-            "class codes mean something else; use the version that trained it."
-        )
+def is_tested(run: Path, fold: int) -> bool:
+    """Whether the test results of a fold are written, which happens when its training is over."""
+    return (runfolder.fold_dir(run, fold) / CASES).is_file()
 
 
 def _fold_numbers(run: Path) -> list[int]:
