@@ -12,7 +12,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
 from mtbus_jax.train import FoldRun
-from mtbus_jax.train_folds import check_mapping, train_folds
+from mtbus_jax.train_folds import PMAP, SEQUENCE, check_mapping, train_folds
 
 
 def train_and_evaluate(
@@ -144,10 +144,13 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
 
 def _announce(config, cases, setup, content, folds) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in setup.devices)
+    mapping = config.train.fold_mapping if len(folds) > 1 else SEQUENCE
+    used = jax.local_devices()[: len(folds)] if mapping == PMAP else setup.devices
+    devices = ", ".join(f"{d.platform} ({d.device_kind})" for d in used)
+    together = "" if mapping == SEQUENCE else f", together by {mapping}"
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
-        f"{config.data.split} folds {folds} of {len(content['folds'])}; "
-        f"{len(setup.devices)} device(s): {devices}; JAX {jax.__version__}",
+        f"{config.data.split} folds {folds} of {len(content['folds'])}{together}; "
+        f"{len(used)} device(s): {devices}; JAX {jax.__version__}",
         flush=True,
     )

@@ -69,7 +69,7 @@ class FoldRun:
       key: PRNG key of its training.
       validation: ``(b,)`` indices of its validation images.
       step_count: optimiser steps per epoch.
-      state: the whole state, while no loop is at work on it.
+      state: the whole state while the fold is open, not finished, and in no loop's hands.
       standing: epochs done and the schedule, up to date on the host at the end of each epoch.
     """
 
@@ -114,6 +114,7 @@ class FoldRun:
             self.state = self._checkpoints.restore_latest(fresh) or fresh
             self.standing = jax.device_get(self.state.standing)
             if self.finished:
+                self.state = None
                 yield
                 return
             done = self.epochs_done
@@ -133,6 +134,7 @@ class FoldRun:
                     progress.note(f"fold {self.fold}: going on after epoch {done}")
                 self._last_save = time.monotonic()
                 yield
+        self.state = None  # its memory is free for the folds that follow
 
     @property
     def epochs_done(self) -> int:

@@ -40,7 +40,7 @@ def make_cases():
 
 
 def make_splits():
-    """Folds of 5, 7 and 4 steps; the second is validated on images that contradict."""
+    """Folds of 6, 8 and 5 steps; the second is validated on images that contradict."""
     order = np.random.default_rng(3).permutation(52)
     return [
         Split(order[:23], order[40:46], order[46:]),
@@ -51,7 +51,14 @@ def make_splits():
 
 def make_config(mapping, model="tiny", **changes):
     config = tiny.make_config(
-        **{"epochs": EPOCHS, "stop_patience": 1, "oversample": False, "devices": 1} | changes
+        **{
+            "epochs": EPOCHS,
+            "batch_size": 4,
+            "stop_patience": 1,
+            "oversample": False,
+            "devices": 1,
+        }
+        | changes
     )
     config.model = {"name": model, "width": 4}
     config.log.tensorboard = False
@@ -85,9 +92,9 @@ def read_state(config, directory, fold):
         return checkpoints.restore_latest(like), checkpoints.restore_best(like)
 
 
-def assert_same_results(config, expected, found):
-    """Rows, whole latest state and best weights of all folds."""
-    for fold in FOLDS:
+def assert_same_results(config, expected, found, folds=FOLDS):
+    """Rows, whole latest state and best weights."""
+    for fold in folds:
         rows = [read_metrics(d / f"fold_{fold}") for d in (expected, found)]
         assert [r["epoch"] for r in rows[0]] == [r["epoch"] for r in rows[1]]
         for old, new in zip(*rows, strict=True):
@@ -142,7 +149,7 @@ def test_the_folds_are_unlike_enough_to_test_with(alone):
     epochs = [len(read_metrics(alone / f"fold_{fold}")) for fold in FOLDS]
     assert epochs == [EPOCHS, 2, EPOCHS]  # the second stops early
     steps_done = [int(read_state(make_config("sequence"), alone, f)[0].step) for f in FOLDS]
-    assert steps_done == [5 * EPOCHS, 7 * 2, 4 * EPOCHS]
+    assert steps_done == [6 * EPOCHS, 8 * 2, 5 * EPOCHS]
 
 
 def test_stacked_folds_give_each_fold_the_same_result_as_alone(alone, tmp_path, loop_sizes):
@@ -153,26 +160,29 @@ def test_stacked_folds_give_each_fold_the_same_result_as_alone(alone, tmp_path, 
 
 
 # In a process of its own, because the number of devices is fixed when JAX starts.
-_PMAP_PROGRAM = """
-import pathlib, sys
+_TWO_DEVICES_PROGRAM = """
+import json, pathlib, sys
 import jax, tiny, test_train_folds as t
 from mtbus_jax import models
 models.REGISTRY["tiny"] = tiny.TinyNet
 assert len(jax.local_devices()) == 2
 sizes = t.note_sizes(t.pytest.MonkeyPatch())
-print(t.train_all(t.make_config("pmap", sys.argv[2]), pathlib.Path(sys.argv[1])), sizes)
+mapping, model, devices, folds = json.loads(sys.argv[2])
+config = t.make_config(mapping, model, devices=devices)
+print(t.train_all(config, pathlib.Path(sys.argv[1]), folds), sizes)
 """
 
 
-def run_pmap(directory, *, model="tiny"):
-    """Trains on two devices; returns what the program above prints."""
+def train_on_two_devices(directory, mapping, *, model="tiny", devices=0, folds=FOLDS):
+    """Returns the folds in the order in which they ended, and the sizes of the programs."""
     env = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
     }
+    arguments = json.dumps([mapping, model, devices, folds])
     done = subprocess.run(
-        [sys.executable, "-c", _PMAP_PROGRAM, str(directory), model],
+        [sys.executable, "-c", _TWO_DEVICES_PROGRAM, str(directory), arguments],
         env=env,
         capture_output=True,
         text=True,
@@ -183,10 +193,17 @@ def run_pmap(directory, *, model="tiny"):
 
 def test_a_fold_per_device_gives_each_fold_the_same_result_as_alone(alone, tmp_path):
     """Three folds on two devices: the third takes the place of the one that stops early."""
-    line = run_pmap(tmp_path)
+    line = train_on_two_devices(tmp_path, "pmap")
     # Epochs 1 and 2 of folds 0 and 1, epoch 3 of fold 0 with fold 2's first, the rest of fold 2.
     assert line == "[1, 0, 2] [2, 1]"
     assert_same_results(make_config("pmap"), alone, tmp_path)
+
+
+def test_stacked_folds_whose_batches_are_spread_give_the_same_result(alone, tmp_path):
+    """Both at once: two folds on each of two devices, half of every batch on each."""
+    line = train_on_two_devices(tmp_path, "vmap", devices=2, folds=(0, 2))
+    assert line == "[0, 2] [2]"
+    assert_same_results(make_config("vmap"), alone, tmp_path, folds=(0, 2))
 
 
 @pytest.mark.long
@@ -197,7 +214,7 @@ def test_a_real_network_gives_each_fold_the_same_result_as_alone(tmp_path):
     config.train.fold_mapping = "vmap"
     train_all(config, tmp_path / "vmap")
     assert_same_results(config, tmp_path / "sequence", tmp_path / "vmap")
-    run_pmap(tmp_path / "pmap", model="unetpp")
+    train_on_two_devices(tmp_path / "pmap", "pmap", model="unetpp")
     assert_same_results(config, tmp_path / "sequence", tmp_path / "pmap")
 
 
