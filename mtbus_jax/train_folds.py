@@ -114,9 +114,10 @@ def _loop_for(
     """The programs for ``count`` folds at once.
 
     A program of its own for each count, rather than one in which ended folds are masked: under vmap
-    a masked fold is computed all the same, and a branch around it is not possible. Compiling takes
-    as long as a few epochs; a fold that goes on after another has stopped early usually has tens of
-    them before it.
+    both sides of a branch are computed, so a masked fold would cost as much as before. Under pmap a
+    branch could spare an idle device, but leaving it out does so without a second scheme. The price
+    is compiling anew, at most once per fold that ends; against it stand all epochs to come, which
+    are at least the rest of ``train.stop_patience`` since a fold's last improvement.
     """
     if count == 1:
         return FoldLoop(config, setup, cases)
