@@ -1,4 +1,4 @@
-"""The main job: train the chosen folds one after the other, test them, write the summary."""
+"""The main job: train the chosen folds, test them, write the summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from mtbus_jax import data, parallel, reliability, reporting, runfolder, splits,
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
-from mtbus_jax.train import train_fold
+from mtbus_jax.train import FoldRun
+from mtbus_jax.train_folds import PMAP, SEQUENCE, check_mapping, train_folds
 
 
 def train_and_evaluate(
@@ -40,15 +41,16 @@ def train_and_evaluate(
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
         runfolder.check_folds(numbers, len(parts))
+    check_mapping(config, wanted)
     runfolder.open_run(workdir, config)
     content = runfolder.write_splits(workdir, cases, config.data.split, parts)
     fingerprint = data.fingerprint(cases)
     if config.log.progress:
         _announce(config, cases, setup, content, wanted)
-    for fold in wanted:
-        arguments = _fold_arguments(workdir, cases, parts, fold, fingerprint)
-        train_fold(config, cases, parts[fold], **arguments)
-        evaluate_fold(config, cases, parts[fold], **arguments)
+    arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
+    runs = [FoldRun(config, setup, cases, parts[f], **arguments[f]) for f in wanted]
+    for run in train_folds(config, setup, cases, runs):
+        evaluate_fold(config, cases, parts[run.fold], **arguments[run.fold])
         # After every fold, so that a long run can be read while it goes on.
         result = _write_results(workdir, cases, parts)
     return result
@@ -145,10 +147,13 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
 
 def _announce(config, cases, setup, content, folds) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    devices = ", ".join(map(parallel.in_words, setup.devices))
+    mapping = config.train.fold_mapping if len(folds) > 1 else SEQUENCE
+    used = jax.local_devices()[: len(folds)] if mapping == PMAP else setup.devices
+    devices = ", ".join(map(parallel.in_words, used))
+    together = "" if mapping == SEQUENCE else f", together by {mapping}"
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
-        f"{config.data.split} folds {folds} of {len(content['folds'])}; "
-        f"{len(setup.devices)} device(s): {devices}; JAX {jax.__version__}",
+        f"{config.data.split} folds {folds} of {len(content['folds'])}{together}; "
+        f"{len(used)} device(s): {devices}; JAX {jax.__version__}",
         flush=True,
     )

@@ -36,6 +36,7 @@ _FREE_FIELDS = frozenset(
         "data.arrays_file",
         "train.epochs",
         "train.devices",
+        "train.fold_mapping",
         "train.steps_per_call",
         "train.checkpoint_seconds",
         "train.stop_patience",

@@ -46,6 +46,13 @@ class Plateau(NamedTuple):
     since_drop: jax.Array
 
 
+class Standing(NamedTuple):
+    """What the host reads of a state after an epoch: scalars of `TrainState` by the same names."""
+
+    epoch: jax.Array
+    plateau: Plateau
+
+
 class TrainState(flax.struct.PyTreeNode):
     """Everything that training changes; saved and restored as a whole.
 
@@ -73,6 +80,11 @@ class TrainState(flax.struct.PyTreeNode):
     def variables(self) -> dict[str, Any]:
         """What ``module.apply`` takes, at the current step."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def standing(self) -> Standing:
+        """Epochs done and the schedule."""
+        return Standing(self.epoch, self.plateau)
 
     @property
     def best_variables(self) -> dict[str, Any]:
@@ -160,6 +172,6 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     )
 
 
-def is_finished(state: TrainState, schedule: PlateauSchedule, epochs: int) -> bool:
+def is_finished(state: TrainState | Standing, schedule: PlateauSchedule, epochs: int) -> bool:
     """Whether training is over: all epochs done, or early stopping (reads the device)."""
     return int(state.epoch) >= epochs or int(state.plateau.since_best) >= schedule.stop_patience

@@ -116,6 +116,9 @@ def train_step(
 ) -> tuple[TrainState, Totals]:
     """One optimiser step on one batch (or on this device's share of it).
 
+    A batch without any valid image changes nothing: among folds that are trained together, those
+    with fewer images get such batches at the end of an epoch.
+
     Args:
       state: before the step.
       batch: this device's images.
@@ -132,7 +135,8 @@ def train_step(
     def over_devices(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-    count = jnp.maximum(over_devices(jnp.sum(batch.valid)), 1)
+    real = over_devices(jnp.sum(batch.valid))
+    count = jnp.maximum(real, 1)
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -152,10 +156,11 @@ def train_step(
     directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     rate = state.plateau.learning_rate
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
-    state = state.replace(
+    after = state.replace(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
     )
-    return state, sums
+    # Without an image the gradient is zero, but Adam's momentum alone would move the weights.
+    return jax.tree.map(lambda new, old: jnp.where(real > 0, new, old), after, state), sums
 
 
 def train_steps(

@@ -1,10 +1,12 @@
-"""Training of one fold: the loop over epochs."""
+"""Training of one fold: what belongs to a fold on the host, and the loop over its epochs."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -50,42 +52,26 @@ def train_fold(
         finite.
     """
     setup = Setup.from_config(config)
-    state = setup.init_state(config, fold)
-    directory.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(directory / "checkpoints", origin) as checkpoints:
-        state = checkpoints.restore_latest(state) or state
-        if state_lib.is_finished(state, setup.schedule, config.train.epochs):
-            return
-        state = parallel.replicate(state, setup.devices)
-        loop = _FoldLoop(config, setup, cases, split, fold)
-        first_epoch = int(state.epoch)
-        logbook = Logbook(directory, resume_epoch=first_epoch, tensorboard=config.log.tensorboard)
-        progress = TrainingProgress(
-            fold=fold,
-            epochs=config.train.epochs,
-            steps=loop.step_count,
-            first_epoch=first_epoch,
-            shown=config.log.progress,
-        )
-        last_save = time.monotonic()
-        with logbook, progress:
-            if first_epoch:
-                progress.note(f"fold {fold}: going on after epoch {first_epoch}")
-            for epoch in range(first_epoch + 1, config.train.epochs + 1):
-                state, row = loop.run_epoch(state, epoch, progress)
-                logbook.write(row)
-                progress.epoch_line(row)
-                finished = state_lib.is_finished(state, setup.schedule, config.train.epochs)
-                due = time.monotonic() - last_save >= config.train.checkpoint_seconds
-                if finished or due:
-                    checkpoints.save(state)
-                    last_save = time.monotonic()
-                if finished:
-                    break
+    run = FoldRun(config, setup, cases, split, fold=fold, directory=directory, origin=origin)
+    with run.open():
+        if not run.finished:
+            FoldLoop(config, setup, cases).train(run)
 
 
-class _FoldLoop:
-    """The compiled programs of one fold and the order of its images."""
+class FoldRun:
+    """One fold as the host sees it: order of its images, checkpoints, logbook, progress.
+
+    It runs no device program. Whoever does asks for `next_batches` and hands the outcome to
+    `close_epoch`, so that a fold leaves the same files however it is trained.
+
+    Attributes:
+      fold: its number.
+      key: PRNG key of its training.
+      validation: ``(b,)`` indices of its validation images.
+      step_count: optimiser steps per epoch.
+      state: the whole state while the fold is open, not finished, and in no loop's hands.
+      standing: epochs done and the schedule, up to date on the host at the end of each epoch.
+    """
 
     def __init__(
         self,
@@ -93,20 +79,138 @@ class _FoldLoop:
         setup: Setup,
         cases: types.Cases,
         split: splits.Split,
+        *,
         fold: int,
+        directory: Path,
+        origin: dict[str, str],
     ):
-        self._config, self._setup, self._fold = config, setup, fold
-        self._validation = split.validation
+        """Chooses the images; arguments as for `train_fold`. Reads and writes nothing."""
+        self._config, self._setup = config, setup
+        self._directory, self._origin = directory, origin
         self._train = split.train
         if config.train.oversample:
             rule = config.train.oversample_rule
             self._train = splits.oversample(split.train, cases.label, rule=rule)
-        self._data = resident_dataset(cases, setup.devices)
-        self._key = fold_keys(config.seed, fold)[1]
+        self.fold = fold
+        self.key = fold_keys(config.seed, fold)[1]
+        self.validation = split.validation
         self.step_count = math.ceil(len(self._train) / config.train.batch_size)
-        self._chunk = config.train.steps_per_call or parallel.default_steps_per_call(
-            self.step_count
+        self.state: state_lib.TrainState | None = None
+        self.standing: state_lib.Standing | None = None
+
+    @contextlib.contextmanager
+    def open(self, beside: FoldRun | None = None) -> Iterator[None]:
+        """Restores the state, or makes a fresh one, and opens the fold's files for the block.
+
+        Args:
+          beside: an open fold that is trained at the same time; both share one display.
+
+        Raises:
+          UserError: for a checkpoint of other data.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with Checkpoints(self._directory / "checkpoints", self._origin) as self._checkpoints:
+            fresh = self._setup.init_state(self._config, self.fold)
+            self.state = self._checkpoints.restore_latest(fresh) or fresh
+            self.standing = jax.device_get(self.state.standing)
+            if self.finished:
+                self.state = None
+                yield
+                return
+            done = self.epochs_done
+            logbook = Logbook(
+                self._directory, resume_epoch=done, tensorboard=self._config.log.tensorboard
+            )
+            progress = TrainingProgress(
+                fold=self.fold,
+                epochs=self._config.train.epochs,
+                steps=self.step_count,
+                first_epoch=done,
+                shown=self._config.log.progress,
+                beside=beside and beside._progress,
+            )
+            with logbook as self._logbook, progress as self._progress:
+                if done:
+                    progress.note(f"fold {self.fold}: going on after epoch {done}")
+                self._last_save = time.monotonic()
+                yield
+        self.state = None  # its memory is free for the folds that follow
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that lie behind, those of earlier starts included."""
+        return int(self.standing.epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or training has stopped early."""
+        return state_lib.is_finished(self.standing, self._setup.schedule, self._config.train.epochs)
+
+    def next_batches(self) -> tuple[np.ndarray, np.ndarray]:
+        """The batches of the coming epoch, see `make_batches`."""
+        order = epoch_order(
+            self._train, seed=self._config.seed, fold=self.fold, epoch=self.epochs_done + 1
         )
+        return make_batches(order, self._config.train.batch_size)
+
+    def advance(self, step_count: int, totals) -> None:
+        """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
+        self._progress.advance(step_count, self.epochs_done + 1, totals)
+
+    def close_epoch(
+        self,
+        standing: state_lib.Standing,
+        *,
+        train_means: dict[str, float],
+        validation_means: dict[str, float],
+        seconds: float,
+        state: Callable[[], state_lib.TrainState],
+    ) -> None:
+        """Records an epoch: its line, and a checkpoint where one is due.
+
+        Args:
+          standing: after `state.end_epoch`.
+          train_means: see `steps.Totals.means`.
+          validation_means: likewise.
+          seconds: that the epoch took.
+          state: gives the whole state after the epoch; called only to save it.
+
+        Raises:
+          UserError: if a loss is no longer finite; then nothing is written.
+        """
+        epoch = self.epochs_done + 1
+        losses = train_means["loss"], validation_means["loss"]
+        if not all(map(math.isfinite, losses)):
+            raise UserError(
+                f"fold {self.fold}, epoch {epoch}: the loss is no longer finite (training "
+                f"{losses[0]}, validation {losses[1]}). The last checkpoint is kept; start over in "
+                "another --workdir with a lower --config.train.learning_rate."
+            )
+        row = {
+            "epoch": epoch,
+            **{f"train_{k}": v for k, v in train_means.items()},
+            **{f"validation_{k}": v for k, v in validation_means.items()},
+            # The one that the epoch was trained with.
+            "learning_rate": float(self.standing.plateau.learning_rate),
+            "best_epoch": int(standing.plateau.best_epoch),
+            "seconds": seconds,
+        }
+        self.standing = standing
+        self._logbook.write(row)
+        self._progress.epoch_line(row)
+        due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
+        if self.finished or due:
+            self._checkpoints.save(state())
+            self._last_save = time.monotonic()
+
+
+class FoldLoop:
+    """The device programs of one fold at a time; compiled once for all folds given to it."""
+
+    def __init__(self, config: config_dict.ConfigDict, setup: Setup, cases: types.Cases):
+        """Places the dataset and prepares the programs."""
+        self._config, self._devices = config, setup.devices
+        self._data = resident_dataset(cases, setup.devices)
         program = functools.partial(
             steps.train_steps,
             module=setup.module,
@@ -126,38 +230,38 @@ class _FoldLoop:
             steps_per_call=config.train.steps_per_call,
         )
 
-    def run_epoch(
-        self, state: state_lib.TrainState, epoch: int, progress: TrainingProgress
-    ) -> tuple[state_lib.TrainState, dict[str, float]]:
-        """One epoch of training and its validation; returns the new state and the logbook's row."""
+    def train(self, run: FoldRun) -> None:
+        """Trains an open fold to its end.
+
+        Raises:
+          UserError: if a loss is no longer finite.
+        """
+        state = parallel.replicate(run.state, self._devices)
+        while not run.finished:
+            state = self._run_epoch(state, run)
+        run.state = state
+
+    def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
+        """One epoch of training and its validation."""
         started = time.monotonic()
-        devices = self._setup.devices
-        order = epoch_order(self._train, seed=self._config.seed, fold=self._fold, epoch=epoch)
-        batches, valid = make_batches(order, self._config.train.batch_size)
+        devices = self._devices
+        batches, valid = run.next_batches()
+        chunk = self._config.train.steps_per_call or parallel.default_steps_per_call(len(batches))
         totals = parallel.replicate(steps.Totals.zero(), devices)
-        for start in range(0, self.step_count, self._chunk):
-            part = slice(start, start + self._chunk)
+        for start in range(0, len(batches), chunk):
+            part = slice(start, start + chunk)
             index = parallel.spread(batches[part], len(devices))
             real = parallel.spread(valid[part], len(devices))
-            state, totals = self._train_program(state, totals, self._data, index, real, self._key)
-            progress.advance(len(batches[part]), epoch, totals)
+            state, totals = self._train_program(state, totals, self._data, index, real, run.key)
+            run.advance(len(batches[part]), totals)
         train_means = totals.means()
-        validation_means, _ = self._evaluator(state.variables, self._validation)
-        losses = train_means["loss"], validation_means["loss"]
-        if not all(map(math.isfinite, losses)):
-            raise UserError(
-                f"fold {self._fold}, epoch {epoch}: the loss is no longer finite (training "
-                f"{losses[0]}, validation {losses[1]}). The last checkpoint is kept; start over in "
-                "another --workdir with a lower --config.train.learning_rate."
-            )
-        learning_rate = float(state.plateau.learning_rate)
+        validation_means, _ = self._evaluator(state.variables, run.validation)
         state = self._end_epoch(state, jnp.float32(validation_means["loss"]))
-        row = {
-            "epoch": epoch,
-            **{f"train_{k}": v for k, v in train_means.items()},
-            **{f"validation_{k}": v for k, v in validation_means.items()},
-            "learning_rate": learning_rate,
-            "best_epoch": int(state.plateau.best_epoch),
-            "seconds": time.monotonic() - started,
-        }
-        return state, row
+        run.close_epoch(
+            jax.device_get(state.standing),
+            train_means=train_means,
+            validation_means=validation_means,
+            seconds=time.monotonic() - started,
+            state=lambda: state,
+        )
+        return state

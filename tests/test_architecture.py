@@ -45,6 +45,8 @@ ROOMS = {
     "phantom_scan": "phantom",
     "phantom_tissue": "phantom",
     "exporting": "export",
+    "parallel_folds": "parallel",
+    "train_folds": "train",
 }
 
 

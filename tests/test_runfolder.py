@@ -132,6 +132,7 @@ def test_an_added_and_a_removed_field_are_refused(tmp_path):
         ("data.cache_dir", "/elsewhere"),
         ("train.epochs", 300),
         ("train.devices", 1),
+        ("train.fold_mapping", "vmap"),
         ("train.steps_per_call", 5),
         ("train.checkpoint_seconds", 0.0),
         ("train.stop_patience", 80),

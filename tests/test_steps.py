@@ -115,6 +115,22 @@ def test_padding_changes_nothing():
     assert float(padded_totals.count) == 2
 
 
+def test_a_batch_of_nothing_but_padding_changes_nothing():
+    """After real steps, so that Adam's momentum would move the weights; its next step too."""
+    empty = np.zeros_like(VALID[:1])
+    index, valid = np.concatenate([INDEX, INDEX[:1]]), np.concatenate([VALID, empty])
+    with_empty, totals = run(index, valid, calls=7)
+    without, expected = run(INDEX, VALID, calls=6)
+    jax.tree.map(np.testing.assert_array_equal, with_empty, without)
+    assert_close(totals, expected, rtol=0)
+    assert int(with_empty.step) == 6
+    # In the middle, and inside one program: what follows is as if it had not been there.
+    index, valid = np.insert(INDEX, 3, 0, axis=0), np.insert(VALID, 3, 0, axis=0)
+    in_between, totals = run(index, valid, calls=1)
+    assert_close(in_between.params, without.params, atol=1e-6)
+    assert_close(totals, expected, rtol=1e-5)
+
+
 def test_augmentation_changes_with_the_step_and_the_position():
     """The same image four times in a batch, and again in the next step: eight different views."""
     seen = []
