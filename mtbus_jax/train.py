@@ -51,7 +51,8 @@ def train_fold(
     """
     setup = Setup.from_config(config)
     state = setup.init_state(config, fold)
-    directory.mkdir(parents=True, exist_ok=True)
+    if parallel.is_primary():
+        directory.mkdir(parents=True, exist_ok=True)
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
         state = checkpoints.restore_latest(state) or state
         if state_lib.is_finished(state, setup.schedule, config.train.epochs):
