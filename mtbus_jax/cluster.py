@@ -232,8 +232,13 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
         ) from None
     with server, contextlib.ExitStack() as stack:
         arrived: dict[int, socket.socket] = {}
+        told: list[socket.socket] = []
         verdict = ""
-        while not verdict and len(arrived) < cluster.processes - 1:
+        while not verdict:
+            # One that was stopped meanwhile may come again.
+            arrived = {who: link for who, link in arrived.items() if not _is_closed(link)}
+            if len(arrived) == cluster.processes - 1:
+                break
             left = deadline - time.monotonic()
             server.settimeout(max(left, 0.01))
             try:
@@ -241,9 +246,9 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
             except TimeoutError:
                 gone = sorted(set(range(1, cluster.processes)) - arrived.keys())
                 verdict = (
-                    f"process {', '.join(map(str, gone))} of {cluster.processes} did not come to "
-                    f"{cluster.coordinator} within {timeout:.0f} seconds. Start every process with "
-                    "the same coordinator and number of processes."
+                    f"of {cluster.processes} processes, number {', '.join(map(str, gone))} did not "
+                    f"come to {cluster.coordinator} within {timeout:.0f} seconds. Start every "
+                    "process with the same coordinator and number of processes."
                 )
                 break
             greeting = _read(connection, time.monotonic() + _ANSWER_SECONDS, _GREETING)
@@ -258,7 +263,8 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
             elif process in arrived and not _is_closed(arrived[process]):
                 verdict = f"two processes were started as process {process}; number them apart."
             arrived[process] = connection
-        for connection in arrived.values():
+            told.append(connection)
+        for connection in told:
             _send(connection, {"verdict": verdict})
             # Whoever closes first keeps the port busy for a while; let that be the other side.
             _read(connection, time.monotonic() + _ANSWER_SECONDS, _GREETING)

@@ -26,7 +26,7 @@ from mtbus_jax.errors import UserError
 
 AXIS = "devices"
 # A process that stops alone waits this long for the others before all of them end.
-_SHUTDOWN_SECONDS = 60
+_SHUTDOWN_SECONDS = 30
 _MESSAGE_BYTES = 1024
 
 T = TypeVar("T")
