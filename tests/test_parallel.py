@@ -169,6 +169,7 @@ def files(workdir):
     return sorted(found)
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does(world, tmp_path, monkeypatch):
     """Two devices in each of two SLURM tasks; the same numbers, each file once."""
     one, two = tmp_path / "one", tmp_path / "two"
