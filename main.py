@@ -37,8 +37,12 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many there are.")
 _PROCESS = flags.DEFINE_integer("process", None, "With --coordinator: number of this one, from 0.")
-_START_TIMEOUT = flags.DEFINE_integer(
-    "start_timeout", 300, "Seconds to wait until all processes have come.", lower_bound=1
+_PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout",
+    300,
+    "Seconds to wait for the other processes: at the start until all have come, later until one "
+    "that gives no sign of life counts as lost.",
+    lower_bound=1,
 )
 
 
@@ -84,7 +88,7 @@ def main(argv: list[str]) -> None:
 
     parallel.enable_compilation_cache()
     if found is not None:
-        parallel.start(found, timeout=_START_TIMEOUT.value)
+        parallel.start(found, timeout=_PEER_TIMEOUT.value)
     if _MODE.value == "evaluate":
         result = crossval.evaluate(_WORKDIR.value, overrides=_CONFIG.value)
     elif _CONFIG.value is None:

@@ -37,7 +37,7 @@ def start(cluster: Cluster, *, timeout: int) -> None:
 
     Args:
       cluster: who they are, see `cluster.find_cluster`.
-      timeout: seconds to wait for them.
+      timeout: seconds to wait for them now, and later for a sign of life of each.
 
     Raises:
       UserError: if one does not come, or their numbers of devices differ.
@@ -51,6 +51,7 @@ def start(cluster: Cluster, *, timeout: int) -> None:
         # JAX would look at SLURM's variables again and take one GPU a task, come what may.
         cluster_detection_method="deactivate",
         initialization_timeout=timeout,
+        heartbeat_timeout_seconds=timeout,
         shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
     )
     counts = [len(devices) for devices in _devices_of_processes()]

@@ -309,9 +309,9 @@ def test_a_process_started_again_takes_its_own_place():
         (["--coordinator=localhost:1234"], ["--processes and --process missing"]),
         (["--coordinator=localhost:1234", "--processes=two", "--process=0"], ["two"]),
         (["--distributed", "--process=0"], ["one or the other"]),
-        (["--start_timeout=0"], ["start_timeout"]),
+        (["--peer_timeout=0"], ["peer_timeout"]),
         (
-            ["--coordinator=localhost:1", "--processes=2", "--process=1", "--start_timeout=1"],
+            ["--coordinator=localhost:1", "--processes=2", "--process=1", "--peer_timeout=1"],
             ["cannot reach process 0 at localhost:1", "after 1 seconds"],
         ),
     ],

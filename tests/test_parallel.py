@@ -25,7 +25,7 @@ from mtbus_jax.splits import published_folds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-5
-PATIENCE = 900  # seconds until a process counts as hanging; machines may be busy
+PATIENCE = 1800  # seconds until a process counts as hanging; machines may be busy
 
 
 def free_port(first=1024, last=65535):
@@ -67,6 +67,7 @@ class World:
             "--config.train.epochs=2",
             "--config.train.learning_rate=1e-2",
             "--config.train.checkpoint_seconds=0.0",
+            f"--peer_timeout={PATIENCE}",
             *flags,
         ]
         environment |= {
