@@ -4,7 +4,8 @@
 
 Any field of the configuration can be changed on the command line, as in
 --config.data.folds='(0,)' --config.train.epochs=50. A run that was stopped goes on where it was
-when the same command is given again.
+when the same command is given again. Several processes, on one machine or many, train one run
+together when each is told of the others; see docs/cluster.md.
 """
 
 import sys
@@ -12,6 +13,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from mtbus_jax import cluster
 from mtbus_jax.errors import UserError, exit_on_user_error
 
 _MODES = ("train_and_evaluate", "evaluate")
@@ -26,6 +28,21 @@ _MODE = flags.DEFINE_enum(
     _MODES,
     "train_and_evaluate: train the folds, continue where they were, test them; "
     "evaluate: test the trained folds of --workdir again (--config is not needed).",
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes that SLURM (srun) or Kubernetes has started."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Several processes started by hand: HOST:PORT of the one with --process=0."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "With --coordinator: number of this one, from 0.")
+_PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout",
+    300,
+    "Seconds to wait for the other processes: at the start until all have come, later until one "
+    "that gives no sign of life counts as lost.",
+    lower_bound=1,
 )
 
 
@@ -60,20 +77,28 @@ def main(argv: list[str]) -> None:
     del argv
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: the folder for results, such as --workdir=runs/.")
+    found = cluster.find_cluster(
+        coordinator=_COORDINATOR.value,
+        processes=_PROCESSES.value,
+        process=_PROCESS.value,
+        from_environment=_DISTRIBUTED.value,
+    )
     # Imported late, so that --help answers at once.
     from mtbus_jax import crossval, hostmemory, parallel, summary
 
     hostmemory.keep_freed_memory()
     parallel.enable_compilation_cache()
-
+    if found is not None:
+        parallel.start(found, timeout=_PEER_TIMEOUT.value)
     if _MODE.value == "evaluate":
         result = crossval.evaluate(_WORKDIR.value, overrides=_CONFIG.value)
     elif _CONFIG.value is None:
         raise UserError("--config is missing, such as --config=configs/mt_unetpp.py.")
     else:
         result = crossval.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    print(summary.to_markdown(result))
-    print(f"Run folder: {_WORKDIR.value}")
+    if parallel.is_primary():
+        print(summary.to_markdown(result))
+        print(f"Run folder: {_WORKDIR.value}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Orbax checkpoints of one fold: the latest whole state, and the best weights.
 
-A checkpoint names the data and the split it was trained on, and is refused on others.
+A checkpoint names the data and the split it was trained on, and is refused on others. Of several
+processes, process 0 alone writes and reads; the others get what it has read.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from mtbus_jax import parallel
 from mtbus_jax.errors import UserError
 from mtbus_jax.state import TrainState
 
@@ -34,13 +37,19 @@ class Checkpoints:
         """
         self._directory = directory.absolute()
         self._origin = origin
-        self._managers = {
-            name: ocp.CheckpointManager(
-                self._directory / name,
-                options=ocp.CheckpointManagerOptions(max_to_keep=1),
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+        parallel.on_primary(self._open)
+
+    def _open(self) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False)
+        if jax.process_count() > 1:
+            # Orbax expects all processes to take part unless told otherwise.
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}
             )
-            for name in ("latest", "best")
-        }
+        for name in ("latest", "best"):
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+            self._managers[name] = ocp.CheckpointManager(self._directory / name, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -55,7 +64,9 @@ class Checkpoints:
             manager.close()
 
     def save(self, state: TrainState) -> None:
-        """Writes both checkpoints; returns once the state's buffers may be reused."""
+        """Writes both checkpoints (process 0); returns once the state's buffers may be reused."""
+        if not parallel.is_primary():
+            return
         best_epoch = int(state.plateau.best_epoch)
         if best_epoch and self._managers["best"].latest_step() != best_epoch:
             self._write("best", best_epoch, state.best_variables)
@@ -66,6 +77,9 @@ class Checkpoints:
         manager = self._managers[name]
         if manager.latest_step() == epoch:
             return
+        if jax.process_count() > 1:
+            # Orbax takes an array on one process's devices for a part of a larger one.
+            tree = jax.tree.map(np.array, tree)
         args = ocp.args.Composite(
             **{_STATE: ocp.args.StandardSave(tree), _ORIGIN: ocp.args.JsonSave(self._origin)}
         )
@@ -80,7 +94,7 @@ class Checkpoints:
         Raises:
           UserError: if it was trained on other data or another split.
         """
-        return self._read("latest", like)
+        return parallel.on_primary(lambda: self._read("latest", like))
 
     def restore_best(self, like: TrainState) -> dict[str, Any]:
         """Variables of the best epoch.
@@ -91,7 +105,7 @@ class Checkpoints:
         Raises:
           UserError: if there are none yet, or they were trained on other data or another split.
         """
-        variables = self._read("best", like.best_variables)
+        variables = parallel.on_primary(lambda: self._read("best", like.best_variables))
         if variables is None:
             raise UserError(
                 f"{self._directory} holds no finished checkpoint; train this fold first "
@@ -115,6 +129,8 @@ class Checkpoints:
                 "--workdir."
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        if jax.process_count() > 1:
+            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
         restored = manager.restore(
             epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
         )

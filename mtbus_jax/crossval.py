@@ -14,6 +14,9 @@ from mtbus_jax.setup import Setup
 from mtbus_jax.train import FoldRun
 from mtbus_jax.train_folds import PMAP, SEQUENCE, check_mapping, train_folds
 
+# Fields of config.data that say where things lie; they may differ between machines.
+_PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
+
 
 def train_and_evaluate(
     config: config_dict.ConfigDict, workdir: Path | str, *, folds: tuple[int, ...] | None = None
@@ -34,25 +37,28 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
-    summary.check_class_order(workdir)
-    setup = Setup.from_config(config)
-    cases = load_cases(config)
-    parts = runfolder.find_folds(workdir, cases, config.data.split)
+    parallel.on_primary(lambda: summary.check_class_order(workdir))
+    with parallel.together():
+        setup = Setup.from_config(config)
+        cases = load_cases(config)
+    fingerprint = _same_everywhere(config, cases)
+    parts = parallel.on_primary(lambda: runfolder.find_folds(workdir, cases, config.data.split))
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
         runfolder.check_folds(numbers, len(parts))
     check_mapping(config, wanted)
-    runfolder.open_run(workdir, config)
-    content = runfolder.write_splits(workdir, cases, config.data.split, parts)
-    fingerprint = data.fingerprint(cases)
-    if config.log.progress:
+    parallel.on_primary(lambda: runfolder.open_run(workdir, config))
+    content = parallel.on_primary(
+        lambda: runfolder.write_splits(workdir, cases, config.data.split, parts)
+    )
+    if config.log.progress and parallel.is_primary():
         _announce(config, cases, setup, content, wanted)
     arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
     runs = [FoldRun(config, setup, cases, parts[f], **arguments[f]) for f in wanted]
     for run in train_folds(config, setup, cases, runs):
         evaluate_fold(config, cases, parts[run.fold], **arguments[run.fold])
         # After every fold, so that a long run can be read while it goes on.
-        result = _write_results(workdir, cases, parts)
+        result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result
 
 
@@ -92,22 +98,25 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         are in another order.
     """
     workdir = Path(workdir)
-    config = runfolder.load_config(workdir)
-    summary.check_class_order(workdir)
+    config = parallel.on_primary(lambda: runfolder.load_config(workdir))
+    parallel.on_primary(lambda: summary.check_class_order(workdir))
     if overrides is not None:
-        for field in ("data_dir", "manual_dir", "cache_dir", "arrays_file"):
+        for field in _PLACES:
             config.data[field] = overrides.data[field]
         config.eval = overrides.eval
-    cases = load_cases(config)
-    folds, _ = runfolder.open_splits(workdir, cases, config.data.split)
-    fingerprint = data.fingerprint(cases)
-    trained = [f for f in range(len(folds)) if runfolder.fold_dir(workdir, f).is_dir()]
+    with parallel.together():
+        cases = load_cases(config)
+    fingerprint = _same_everywhere(config, cases)
+    folds, _ = parallel.on_primary(lambda: runfolder.open_splits(workdir, cases, config.data.split))
+    trained = parallel.on_primary(
+        lambda: [f for f in range(len(folds)) if runfolder.fold_dir(workdir, f).is_dir()]
+    )
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
         evaluate_fold(config, cases, folds[fold], **arguments)
-    return _write_results(workdir, cases, folds)
+    return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
 
 
 def load_cases(config: config_dict.ConfigDict) -> types.Cases:
@@ -132,6 +141,15 @@ def load_cases(config: config_dict.ConfigDict) -> types.Cases:
     return data.only_classes(cases, tuple(config.data.classes))
 
 
+def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
+    """The dataset's fingerprint, after a check that all processes run the same."""
+    fingerprint = data.fingerprint(cases)
+    own = {f"data.{place}" for place in _PLACES} | {"log.progress"}
+    fields = {k: v for k, v in runfolder.flatten(config).items() if k not in own}
+    parallel.check_same({"dataset": fingerprint, **fields})
+    return fingerprint
+
+
 def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict:
     """What is made of all tested folds: trust, summary, report; returns the summary."""
     reliability.write_trust(workdir, cases, folds)
@@ -150,10 +168,12 @@ def _announce(config, cases, setup, content, folds) -> None:
     mapping = config.train.fold_mapping if len(folds) > 1 else SEQUENCE
     used = jax.local_devices()[: len(folds)] if mapping == PMAP else setup.devices
     devices = ", ".join(map(parallel.in_words, used))
+    several = jax.process_count() > 1
+    processes = f" in {jax.process_count()} processes" if several else ""
     together = "" if mapping == SEQUENCE else f", together by {mapping}"
     print(
         f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
         f"{config.data.split} folds {folds} of {len(content['folds'])}{together}; "
-        f"{len(used)} device(s): {devices}; JAX {jax.__version__}",
+        f"{len(used)} device(s){processes}: {devices}; JAX {jax.__version__}",
         flush=True,
     )

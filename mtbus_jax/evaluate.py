@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.special
 from ml_collections import config_dict
 
-from mtbus_jax import predictions_file, refine, splits, steps, types
+from mtbus_jax import parallel, predictions_file, refine, splits, steps, types
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.inference import Evaluator, resident_dataset
@@ -30,7 +30,7 @@ def evaluate_fold(
     directory: Path,
     origin: dict[str, str],
 ) -> pd.DataFrame:
-    """Tests the best weights of a fold; writes ``cases.csv`` and the predictions.
+    """Tests the best weights of a fold; process 0 writes ``cases.csv`` and the predictions.
 
     The predictions on the validation images are kept too: whatever is fitted after training
     (calibration, thresholds) must be fitted on them.
@@ -52,6 +52,7 @@ def evaluate_fold(
     setup = Setup.from_config(config)
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
         variables = checkpoints.restore_best(setup.abstract_state(config))
+    variables = parallel.replicate(variables, setup.devices)
     evaluator = Evaluator(
         setup,
         resident_dataset(cases, setup.devices),
@@ -64,12 +65,14 @@ def evaluate_fold(
             members = list(evaluator.symmetric_predictions(variables, index, cases))
         else:
             members = [evaluator(variables, index, predictions=True)[1]]
-        predictions_file.write(directory, part, cases.uid[index], members)
+        if parallel.is_primary():
+            predictions_file.write(directory, part, cases.uid[index], members)
         if part == "test":
             tested = members[0]
     rows = case_rows(cases.take(split.test), tested)
     rows.insert(1, "fold", fold)
-    write_text(directory / CASES, rows.to_csv(index=False))
+    if parallel.is_primary():
+        write_text(directory / CASES, rows.to_csv(index=False))
     return rows
 
 

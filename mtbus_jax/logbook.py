@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mtbus_jax import parallel
 from mtbus_jax.runfolder import write_text
 
 METRICS = "metrics.jsonl"
@@ -25,7 +26,7 @@ class Logbook:
     """Writes one JSON line and one set of TensorBoard scalars per epoch.
 
     On opening, lines after the epoch that training resumes from are dropped: those epochs are
-    computed again.
+    computed again. Of several processes only process 0 writes.
     """
 
     def __init__(self, directory: Path, *, resume_epoch: int, tensorboard: bool):
@@ -37,9 +38,11 @@ class Logbook:
           tensorboard: whether to write event files.
         """
         self._path = directory / METRICS
+        self._writer = None
+        if not parallel.is_primary():
+            return
         kept = [row for row in read_metrics(directory) if row["epoch"] <= resume_epoch]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._writer = None
         if tensorboard:
             # tensorboardX writes event files without importing TensorFlow.
             from tensorboardX import SummaryWriter
@@ -50,6 +53,8 @@ class Logbook:
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends one epoch; ``row`` holds ``epoch`` (from 1) and numbers by name."""
+        if not parallel.is_primary():
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self._writer is not None:
@@ -111,9 +116,10 @@ class TrainingProgress:
           epochs: of the whole training.
           steps: optimiser steps per epoch.
           first_epoch: epochs already done.
-          shown: whether to show anything.
+          shown: whether to show anything; of several processes only process 0 does.
           beside: of another fold that is trained at the same time; the bars stand below each other.
         """
+        shown = shown and parallel.is_primary()
         if beside is not None:
             self._console, self._bar = beside._console, beside._bar
         else:

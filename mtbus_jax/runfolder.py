@@ -156,6 +156,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "devices": [f"{d.platform}: {d.device_kind}" for d in devices],
+        "processes": jax.process_count(),
         "packages": versions,
         "command": sys.argv,
     }

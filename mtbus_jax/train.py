@@ -108,7 +108,8 @@ class FoldRun:
         Raises:
           UserError: for a checkpoint of other data.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        if parallel.is_primary():
+            self._directory.mkdir(parents=True, exist_ok=True)
         with Checkpoints(self._directory / "checkpoints", self._origin) as self._checkpoints:
             fresh = self._setup.init_state(self._config, self.fold)
             self.state = self._checkpoints.restore_latest(fresh) or fresh

@@ -38,13 +38,18 @@ def check_mapping(config: config_dict.ConfigDict, folds: Sequence[int]) -> None:
       folds: that are to be trained now.
 
     Raises:
-      UserError: for an unknown name; or pmap without a second device, or with batches that are to
-        be spread over devices.
+      UserError: for an unknown name; one of several processes; or pmap without a second device,
+        or with batches that are to be spread over devices.
     """
     train = config.train
     if train.fold_mapping not in MAPPINGS:
         raise UserError(
             f"train.fold_mapping: {train.fold_mapping!r} is unknown. Known: {', '.join(MAPPINGS)}."
+        )
+    if train.fold_mapping != SEQUENCE and jax.process_count() > 1:
+        raise UserError(
+            f"train.fold_mapping={train.fold_mapping} trains folds together in one process, but "
+            f"{jax.process_count()} were started. Use sequence, or a process for each fold."
         )
     if train.fold_mapping != PMAP or len(folds) == 1:
         return

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "mtbus_jax"
 LEVELS = [
     {"errors", "types", "published", "ops", "hostmemory"},
     {
+        "cluster",
         "grouping",
         "preprocess",
         "phantom",
@@ -26,8 +27,8 @@ LEVELS = [
         "metrics",
         "models",
     },
-    {"data", "state", "runfolder", "imagefile", "overlay"},
-    {"checkpoint", "logbook", "steps", "parallel", "trust"},
+    {"data", "state", "runfolder", "imagefile", "overlay", "parallel"},
+    {"checkpoint", "logbook", "steps", "trust"},
     {"setup"},
     {"inference"},
     {"predictions_file"},
