@@ -54,6 +54,7 @@ def get_config() -> config_dict.ConfigDict:
     train.plateau_patience = 20  # … epochs without a better validation loss
     train.min_learning_rate = 1e-6
     train.stop_patience = 50  # epochs without a better validation loss until training stops
+    train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision
     train.devices = 0  # of this process; 0 takes as many as divide the batch
     train.fold_mapping = "sequence"  # folds one by one; together: vmap, or pmap (one per device)
     train.steps_per_call = 0  # optimiser steps per device program; 0: 1 on a CPU, else an epoch

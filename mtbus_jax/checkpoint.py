@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -128,10 +129,9 @@ class Checkpoints:
                 f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
                 "--workdir."
             )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        if jax.process_count() > 1:
-            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
+        # Into host arrays: Orbax would look for the devices that the state was saved from.
+        on_host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(
-            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-        )
-        return restored[_STATE]
+            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(on_host)})
+        )[_STATE]
+        return restored if jax.process_count() > 1 else jax.tree.map(jnp.asarray, restored)

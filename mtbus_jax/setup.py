@@ -14,6 +14,9 @@ from mtbus_jax import losses, models, parallel, splits, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
+# None leaves everything in the parameters' type, which is float32.
+COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -25,6 +28,7 @@ class Setup:
       schedule: plateau schedule.
       loss: λ and the other numbers of the loss.
       devices: local devices to use.
+      compute_dtype: of the network while training, see `steps.train_step`.
     """
 
     module: nn.Module
@@ -32,6 +36,7 @@ class Setup:
     schedule: state_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]
+    compute_dtype: jnp.dtype | None
 
     @classmethod
     def from_config(cls, config: config_dict.ConfigDict) -> Setup:
@@ -59,6 +64,7 @@ class Setup:
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
+            compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
         )
 
     def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:
@@ -84,6 +90,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
       UserError: for the first such field.
     """
     splits.replication_factors([1], rule=config.train.oversample_rule)
+    if config.train.compute_dtype not in COMPUTE_DTYPES:
+        raise UserError(
+            f"train.compute_dtype: {config.train.compute_dtype!r} is unknown. "
+            f"Known: {', '.join(COMPUTE_DTYPES)}."
+        )
     if config.data.split not in splits.SPLITS:
         raise UserError(
             f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."

@@ -104,6 +104,15 @@ def totals_of(outputs: types.Outputs, batch: types.Batch, parts: losses.LossPart
     return Totals(*parts, dice, correct, jnp.sum(batch.valid))
 
 
+def cast(tree: Any, dtype: jnp.dtype | None) -> Any:
+    """Floating-point leaves as ``dtype``; None leaves all as they are."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
 def train_step(
     state: TrainState,
     batch: types.Batch,
@@ -113,6 +122,7 @@ def train_step(
     loss: losses.LossOptions,
     key: jax.Array,
     axis_name: str | None = None,
+    compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
     """One optimiser step on one batch (or on this device's share of it).
 
@@ -127,6 +137,9 @@ def train_step(
       loss: λ and the other numbers of `losses.multitask_loss`.
       key: PRNG key for dropout.
       axis_name: the mapped axis over which the batch is spread, if any.
+      compute_dtype: type of the network's activations and of the weights it multiplies them with,
+        such as bfloat16 (mixed precision); None is that of the parameters. Parameters, optimiser
+        and losses keep theirs.
 
     Returns:
       The state after the step and the batch's sums, both the same on every device.
@@ -139,10 +152,16 @@ def train_step(
     count = jnp.maximum(real, 1)
 
     def loss_fn(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
+        variables = {"params": cast(params, compute_dtype), "batch_stats": state.batch_stats}
         outputs, updates = module.apply(
-            variables, batch.image, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+            variables,
+            cast(batch.image, compute_dtype),
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
         )
+        if compute_dtype is not None:
+            outputs = cast(outputs, jnp.float32)
         parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=count)
         return parts.total, (outputs, parts, updates)
 
@@ -176,6 +195,7 @@ def train_steps(
     loss: losses.LossOptions,
     augmented: bool,
     axis_name: str | None = None,
+    compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
     """Several optimiser steps as one device program.
 
@@ -191,6 +211,7 @@ def train_steps(
       optimizer: …
       loss: …
       axis_name: …
+      compute_dtype: …
 
     Returns:
       The state after the last step and the updated sums.
@@ -216,6 +237,7 @@ def train_steps(
             loss=loss,
             key=jax.random.fold_in(dropout_key, first),
             axis_name=axis_name,
+            compute_dtype=compute_dtype,
         )
         return (state, jax.tree.map(jnp.add, totals, sums)), None
 

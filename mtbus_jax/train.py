@@ -219,6 +219,7 @@ class FoldLoop:
             augmented=config.train.augment,
             axis_name=parallel.AXIS,
             loss=setup.loss,
+            compute_dtype=setup.compute_dtype,
         )
         self._train_program = parallel.pmap_train(program, setup.devices)
         self._end_epoch = jax.jit(

@@ -156,6 +156,7 @@ class FoldsLoop:
                 steps.train_steps,
                 optimizer=setup.optimizer,
                 augmented=config.train.augment,
+                compute_dtype=setup.compute_dtype,
                 **common,
             )
         )

@@ -98,6 +98,45 @@ def test_first_step_is_adams_closed_form():
     assert int(after.step) == 1
 
 
+def test_mixed_precision_computes_in_bfloat16_and_keeps_the_rest_in_single_precision():
+    seen = {}
+
+    class Watched(TinyNet):
+        @nn.compact
+        def __call__(self, image, *, train=False):
+            outputs = super().__call__(image, train=train)
+            seen["types"] = {x.dtype for x in jax.tree.leaves((image, outputs))}
+            return outputs
+
+    def step(compute_dtype):
+        batch = steps.gather(make_data(), INDEX[0], VALID[0])
+        return jax.jit(
+            functools.partial(
+                steps.train_step,
+                module=Watched(),
+                optimizer=OPTIMIZER,
+                loss=LOSS,
+                key=jax.random.key(0),
+                compute_dtype=compute_dtype,
+            )
+        )(make_state(), batch)
+
+    single, single_sums = step(None)
+    assert seen["types"] == {jnp.dtype(jnp.float32)}
+    mixed, mixed_sums = step(jnp.bfloat16)
+    assert seen["types"] == {jnp.dtype(jnp.bfloat16)}
+    assert jax.tree.map(lambda x: x.dtype, mixed) == jax.tree.map(lambda x: x.dtype, single)
+    # bfloat16 has 8 binary digits.
+    np.testing.assert_allclose(mixed_sums.loss, single_sums.loss, rtol=2**-7)
+    assert float(mixed_sums.loss) != float(single_sums.loss)
+    found, expected = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(s.opt_state.mu)])
+        for s in (mixed, single)
+    )
+    # Sums over pixels cancel, so a gradient keeps fewer of the 8 digits than its terms have.
+    assert 0 < np.linalg.norm(found - expected) < 2**-3 * np.linalg.norm(expected)
+
+
 def test_one_program_of_many_steps_equals_many_programs():
     one = run(INDEX, VALID, calls=1)
     many = run(INDEX, VALID, calls=6)

@@ -236,6 +236,7 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
         ("tasks", ("seg", "clas"), "cls"),
         ("loss.weight", 1.5, "λ"),
         ("train.oversample_rule", "floor", "round, ceil"),
+        ("train.compute_dtype", "float16", "float32, bfloat16"),
         ("train.epochs", 0, "train.epochs"),
         ("data.image_size", (100, 128), "multiples of 16"),
         ("train.devices", 99, "train.devices"),

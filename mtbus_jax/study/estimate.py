@@ -105,6 +105,7 @@ def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> floa
             augmented=config.train.augment,
             axis_name=parallel.AXIS,
             loss=setup.loss,
+            compute_dtype=setup.compute_dtype,
         ),
         setup.devices,
     )
