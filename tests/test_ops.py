@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -149,6 +150,11 @@ def test_which_convolution_is_used(monkeypatch):
         drop_in(image, kernel, (2, 2), "SAME"),
         lax.conv_general_dilated(image, kernel, (2, 2), "SAME", dimension_numbers=LAYOUT),
     )
+    (free,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(jax.jit(lambda *inputs: drop_in(*inputs)))(
+        jax.ShapeDtypeStruct((free, 8, 8, 6), jnp.float32), narrow[1]
+    )
+    assert exported.mlir_module().count("stablehlo.convolution") == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert uses(drop_in, *narrow) == "lax"
 

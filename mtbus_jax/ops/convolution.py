@@ -33,8 +33,8 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated`; on a CPU with the gradient rule of this module if it applies.
 
     It applies to channels-last 3×3 convolutions with stride 1, padding 1, neither dilation nor
-    groups, and more than a few channels. Elsewhere this is lax's own function. The platform is
-    JAX's default backend at tracing time.
+    groups, a known batch size and more than a few channels. Elsewhere this is lax's own function.
+    The platform is JAX's default backend at tracing time.
     """
     plain = functools.partial(
         lax.conv_general_dilated, dimension_numbers=dimension_numbers, **options
@@ -65,6 +65,8 @@ def _applies(
     """Whether `convolution_3x3` computes this convolution, and its gradient faster."""
     if lhs.ndim != 4 or tuple(rhs.shape[:2]) != (3, 3):
         return False
+    if not isinstance(lhs.shape[0], int):
+        return False  # a free batch size: a network that is exported, which needs no gradient
     one = (1, 1)
     if tuple(window_strides) != one or padding not in ("SAME", [one, one], (one, one)):
         return False
