@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -128,10 +129,9 @@ class Checkpoints:
                 f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
                 "--workdir."
             )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        if jax.process_count() > 1:
-            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), abstract)
+        # Host arrays: as device arrays they could go to the devices alone that they came from.
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(
             epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
         )
-        return restored[_STATE]
+        return jax.tree.map(jnp.array, restored[_STATE])
