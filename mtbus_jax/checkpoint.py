@@ -129,9 +129,9 @@ class Checkpoints:
                 f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
                 "--workdir."
             )
-        # Into host arrays: Orbax would look for the devices that the state was saved from.
-        on_host = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        # Host arrays: as device arrays they could go to the devices alone that they came from.
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(
-            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(on_host)})
-        )[_STATE]
-        return restored if jax.process_count() > 1 else jax.tree.map(jnp.asarray, restored)
+            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
+        )
+        return jax.tree.map(jnp.array, restored[_STATE])
