@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mtbus_jax import crossval, data, models, parallel, residence, train_folds
+from mtbus_jax import crossval, data, evaluate, models, parallel, residence, train, train_folds
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.logbook import read_metrics
@@ -42,11 +42,28 @@ def make_config(resident, *, steps_per_call=0, devices=1, epochs=2):
     return config
 
 
-def read_states(config, directory):
-    """The whole latest state, and the best weights."""
+def without_extras(config):
+    config.eval.tta = config.eval.refine = False
+    return config
+
+
+def fold_arguments():
     cases = tiny.make_cases()
     split = published_folds(cases.label, cases.test_fold)[0]
     origin = {"dataset": data.fingerprint(cases), "split": split.fingerprint(cases.uid)}
+    return cases, split, origin
+
+
+def train_and_test(config, directory):
+    """One fold, without the tables and reports of a run."""
+    cases, split, origin = fold_arguments()
+    for work in (train.train_fold, evaluate.evaluate_fold):
+        work(config, cases, split, fold=0, directory=directory / "fold_0", origin=origin)
+
+
+def read_states(config, directory):
+    """The whole latest state, and the best weights."""
+    origin = fold_arguments()[2]
     like = Setup.from_config(config).abstract_state(config)
     with Checkpoints(directory / "fold_0" / "checkpoints", origin) as checkpoints:
         return checkpoints.restore_latest(like), checkpoints.restore_best(like)
@@ -72,25 +89,27 @@ def assert_same_run(one, other, config):
     assert cases[0] == cases[1]
 
 
-@pytest.mark.parametrize("steps_per_call", [0, 4])
-def test_streamed_training_and_testing_equal_resident_to_the_bit(tmp_path, steps_per_call):
-    """On a CPU 0 is one step per program; parts of 4 leave the last one of an epoch incomplete."""
+def test_streamed_training_and_testing_equal_resident_to_the_bit(tmp_path):
+    """Programs of 4 steps; the last one of an epoch is not full."""
     for resident in (True, False):
-        config = make_config(resident, steps_per_call=steps_per_call)
-        crossval.train_and_evaluate(config, tmp_path / str(resident))
+        config = make_config(resident, steps_per_call=4)
+        train_and_test(config, tmp_path / str(resident))
     assert_same_run(tmp_path / "True", tmp_path / "False", config)
 
 
 # In a process of its own, because the number of devices is fixed when JAX starts.
 _TWO_DEVICES_PROGRAM = """
-import json, pathlib, sys
+import pathlib, sys
 import jax, pytest, test_residence as t
-from mtbus_jax import crossval
+directory = pathlib.Path(sys.argv[1])
 t.use_tiny_world(pytest.MonkeyPatch())
 assert len(jax.local_devices()) == 2
 for resident in (True, False):
     config = t.make_config(resident, devices=2, steps_per_call=4)
-    crossval.train_and_evaluate(config, pathlib.Path(sys.argv[1]) / str(resident))
+    config.eval.tta = False
+    t.train_and_test(config, directory / str(resident))
+t.assert_same_run(directory / "True", directory / "False", config)
+print("the same")
 """
 
 
@@ -103,29 +122,29 @@ def test_streamed_equals_resident_on_two_devices(tmp_path):
     command = [sys.executable, "-c", _TWO_DEVICES_PROGRAM, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "True", tmp_path / "False", make_config(True))
+    assert done.stdout.splitlines()[-1] == "the same"
 
 
 def test_a_run_goes_on_in_the_other_way(tmp_path):
-    crossval.train_and_evaluate(make_config(True, epochs=2), tmp_path / "whole")
-    crossval.train_and_evaluate(make_config(True, epochs=1), tmp_path / "changed")
-    crossval.train_and_evaluate(make_config(False, epochs=2), tmp_path / "changed")
-    assert_same_run(tmp_path / "whole", tmp_path / "changed", make_config(None, epochs=2))
-    assert json.loads((tmp_path / "changed" / "config.json").read_text())["data"]["resident"] is (
-        False
-    )
-    crossval.evaluate(tmp_path / "changed", overrides=make_config(None))
-    assert_same_run(tmp_path / "whole", tmp_path / "changed", make_config(None, epochs=2))
+    """With one step per program, as is the default on a CPU."""
+    config = without_extras(make_config(True))
+    train_and_test(config, tmp_path / "whole")
+    train_and_test(without_extras(make_config(True, epochs=1)), tmp_path / "changed")
+    train_and_test(without_extras(make_config(False)), tmp_path / "changed")
+    assert_same_run(tmp_path / "whole", tmp_path / "changed", config)
 
 
-def test_a_run_from_before_the_field_existed_can_be_tested_again(tmp_path):
-    crossval.train_and_evaluate(make_config(None, epochs=1), tmp_path)
+def test_a_run_from_before_the_field_existed_can_be_tested_again(tmp_path, capsys):
+    config = without_extras(make_config(None, epochs=1))
+    config.log.progress = True
+    crossval.train_and_evaluate(config, tmp_path)
+    assert "48 images, published folds" in capsys.readouterr().out
     path = tmp_path / "config.json"
     content = json.loads(path.read_text())
     del content["data"]["resident"]
     path.write_text(json.dumps(content))
     before = (tmp_path / "fold_0" / "cases.csv").read_text()
-    crossval.evaluate(tmp_path)
+    crossval.evaluate(tmp_path, overrides=make_config(False))
     assert (tmp_path / "fold_0" / "cases.csv").read_text() == before
 
 
@@ -194,18 +213,11 @@ def test_too_large_a_dataset_is_streamed_and_the_first_line_says_so(tmp_path, ca
         "_gather",
         lambda self, index, valid, **rest: gathered.append(1) or gather(self, index, valid, **rest),
     )
-    config = make_config(None, epochs=1)
+    config = without_extras(make_config(None, epochs=1))
     config.log.progress = True
     crossval.train_and_evaluate(config, tmp_path)
     assert "48 images (dataset streamed), published folds" in capsys.readouterr().out
     assert gathered
-
-
-def test_a_resident_dataset_is_not_mentioned(tmp_path, capsys):
-    config = make_config(None, epochs=1)
-    config.log.progress = True
-    crossval.train_and_evaluate(config, tmp_path)
-    assert "48 images, published folds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
