@@ -25,6 +25,8 @@ def get_config() -> config_dict.ConfigDict:
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
+    # All images on each device; False: copied part by part; None: as they fit.
+    data.resident = config_dict.placeholder(bool)
 
     model = config.model = config_dict.ConfigDict()
     model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY

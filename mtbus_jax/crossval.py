@@ -7,7 +7,17 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, parallel, reliability, reporting, runfolder, splits, summary, types
+from mtbus_jax import (
+    data,
+    parallel,
+    reliability,
+    reporting,
+    residence,
+    runfolder,
+    splits,
+    summary,
+    types,
+)
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
 from mtbus_jax.setup import Setup
@@ -46,13 +56,14 @@ def train_and_evaluate(
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
         runfolder.check_folds(numbers, len(parts))
-    check_mapping(config, wanted)
+    resident = residence.is_resident(config, cases, setup.devices)
+    check_mapping(config, wanted, resident=resident)
     parallel.on_primary(lambda: runfolder.open_run(workdir, config))
     content = parallel.on_primary(
         lambda: runfolder.write_splits(workdir, cases, config.data.split, parts)
     )
     if config.log.progress and parallel.is_primary():
-        _announce(config, cases, setup, content, wanted)
+        _announce(config, cases, setup, content, wanted, resident)
     arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
     runs = [FoldRun(config, setup, cases, parts[f], **arguments[f]) for f in wanted]
     for run in train_folds(config, setup, cases, runs):
@@ -87,8 +98,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
 
     Args:
       workdir: a run folder.
-      overrides: a configuration whose data folders and ``eval`` section are used instead of the
-        run's own.
+      overrides: a configuration whose data folders, ``data.resident`` and ``eval`` section are used
+        instead of the run's own.
 
     Returns:
       The content of ``summary.json``.
@@ -103,6 +114,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if overrides is not None:
         for field in _PLACES:
             config.data[field] = overrides.data[field]
+        config.data.resident = overrides.data.resident
         config.eval = overrides.eval
     with parallel.together():
         cases = load_cases(config)
@@ -163,16 +175,17 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
     return {"fold": fold, "directory": runfolder.fold_dir(workdir, fold), "origin": origin}
 
 
-def _announce(config, cases, setup, content, folds) -> None:
+def _announce(config, cases, setup, content, folds, resident) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
     mapping = config.train.fold_mapping if len(folds) > 1 else SEQUENCE
     used = jax.local_devices()[: len(folds)] if mapping == PMAP else setup.devices
     devices = ", ".join(map(parallel.in_words, used))
     several = jax.process_count() > 1
     processes = f" in {jax.process_count()} processes" if several else ""
+    streamed = "" if resident else " (dataset streamed)"
     together = "" if mapping == SEQUENCE else f", together by {mapping}"
     print(
-        f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
+        f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images{streamed}, "
         f"{config.data.split} folds {folds} of {len(content['folds'])}{together}; "
         f"{len(used)} device(s){processes}: {devices}; JAX {jax.__version__}",
         flush=True,

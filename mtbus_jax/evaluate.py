@@ -9,10 +9,10 @@ import pandas as pd
 import scipy.special
 from ml_collections import config_dict
 
-from mtbus_jax import parallel, predictions_file, refine, splits, steps, types
+from mtbus_jax import parallel, predictions_file, refine, residence, splits, steps, types
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
-from mtbus_jax.inference import Evaluator, resident_dataset
+from mtbus_jax.inference import Evaluator
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.runfolder import write_text
 from mtbus_jax.setup import Setup
@@ -55,7 +55,7 @@ def evaluate_fold(
     variables = parallel.replicate(variables, setup.devices)
     evaluator = Evaluator(
         setup,
-        resident_dataset(cases, setup.devices),
+        residence.place(config, cases, setup.devices),
         batch_size=config.eval.batch_size,
         steps_per_call=config.train.steps_per_call,
     )

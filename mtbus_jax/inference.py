@@ -1,4 +1,4 @@
-"""Running a network without training over chosen images of a resident dataset."""
+"""Running a network without training over chosen images of a dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtbus_jax import augment, parallel, steps, types
+from mtbus_jax import augment, parallel, residence, steps, types
 from mtbus_jax.setup import Setup
 
 
@@ -33,20 +33,22 @@ def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.nda
     return padded.reshape(count, batch_size), valid.reshape(count, batch_size)
 
 
-def resident_dataset(cases: types.Cases, devices: list[jax.Device]) -> steps.Dataset:
-    """The dataset as device arrays, copied once."""
-    return parallel.replicate(steps.Dataset(cases.image, cases.mask, cases.label), devices)
-
-
 class Evaluator:
     """Runs the network without training over chosen images; compiled once."""
 
-    def __init__(self, setup: Setup, data: steps.Dataset, *, batch_size: int, steps_per_call: int):
+    def __init__(
+        self,
+        setup: Setup,
+        data: residence.Resident | residence.Streamed,
+        *,
+        batch_size: int,
+        steps_per_call: int,
+    ):
         """Prepares the device program.
 
         Args:
           setup: of the run.
-          data: the resident dataset.
+          data: the dataset, from `residence.place`.
           batch_size: images per device and step.
           steps_per_call: batches per device program, 0 for the default.
         """
@@ -56,7 +58,7 @@ class Evaluator:
         program = functools.partial(
             steps.eval_steps, module=setup.module, axis_name=parallel.AXIS, loss=setup.loss
         )
-        self._program = parallel.pmap_eval(program, setup.devices)
+        self._program = parallel.pmap_eval(program, setup.devices, data_per_device=data.per_device)
 
     def __call__(
         self,
@@ -64,7 +66,7 @@ class Evaluator:
         index: np.ndarray,
         *,
         predictions: bool = False,
-        data: steps.Dataset | None = None,
+        data: residence.Resident | residence.Streamed | None = None,
     ) -> tuple[dict[str, float], steps.Predictions | None]:
         """Means over the images at ``index`` and, if asked for, the predictions on the host.
 
@@ -72,23 +74,18 @@ class Evaluator:
           variables: of the network.
           index: ``(n,)`` integers into the dataset.
           predictions: whether to return them.
-          data: another resident dataset of the same shape to read instead.
+          data: another dataset of the same shape to read instead, kept in the same way.
 
         Returns:
           Means by name (see `steps.Totals`), and `steps.Predictions` of numpy arrays in the order
           of ``index``, or None.
         """
         batches, valid = make_batches(index, min(self._batch_size, _round_up(len(index), self)))
-        chunk = self._steps_per_call or parallel.default_steps_per_call(len(batches))
+        data = self._data if data is None else data
         totals, collected = None, []
-        for start in range(0, len(batches), chunk):
-            part = slice(start, start + chunk)
-            sums, outputs = self._program(
-                variables,
-                self._data if data is None else data,
-                parallel.spread(batches[part], len(self._devices)),
-                parallel.spread(valid[part], len(self._devices)),
-            )
+        for part in data.parts(batches, valid, self._steps_per_call):
+            data.wait(totals)
+            sums, outputs = self._program(variables, part.data, part.index, part.valid)
             totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
             if predictions:
                 collected.append(jax.tree.map(parallel.gather_spread, jax.device_get(outputs)))
@@ -114,10 +111,10 @@ class Evaluator:
         for number in range(augment.symmetry_count(*cases.image.shape[1:3])):
             turned = dataclasses.replace(
                 cases,
-                image=np.ascontiguousarray(augment.symmetry(cases.image, number)),
-                mask=np.ascontiguousarray(augment.symmetry(cases.mask, number)),
+                image=augment.symmetry(cases.image, number),
+                mask=augment.symmetry(cases.mask, number),
             )
-            data = resident_dataset(turned, self._devices)
+            data = self._data.other(turned)
             _, found = self(variables, index, predictions=True, data=data)
             if found.probability is not None:
                 back = augment.undo_symmetry(found.probability, number)

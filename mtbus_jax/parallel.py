@@ -1,7 +1,8 @@
 """The one place that knows devices and processes: data parallelism by pmap over all of them.
 
 State and dataset are replicated (no leading device axis); only the index arrays that say which
-images a step reads are spread, so a step costs the host a few hundred bytes.
+images a step reads are spread, so a step costs the host a few hundred bytes. A dataset that does
+not fit a device is spread as well, see `residence`.
 
 Where several processes train one run, each executes the same program on the whole dataset. What
 pmap takes and returns is then local to a process: its copy of the state, its devices' share of the
@@ -210,27 +211,44 @@ def default_steps_per_call(steps: int) -> int:
     return 1 if jax.default_backend() == "cpu" else steps
 
 
-def pmap_train(train_steps: Callable, devices: list[jax.Device]) -> Callable:
+def memory_bytes(device: jax.Device) -> int | None:
+    """Bytes of a device of this process that JAX may use; None if the platform does not tell."""
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def pmap_train(
+    train_steps: Callable, devices: list[jax.Device], *, data_per_device: bool = False
+) -> Callable:
     """`steps.train_steps` over ``devices``; state and totals are donated.
 
     The result takes index arrays spread by `spread`.
+
+    Args:
+      train_steps: with all but its positional arguments bound.
+      devices: of all processes.
+      data_per_device: whether the dataset comes from `scatter` rather than from `replicate`.
     """
     return jax.pmap(
         train_steps,
         axis_name=AXIS,
-        in_axes=(None, None, None, 0, 0, None),
+        in_axes=(None, None, 0 if data_per_device else None, 0, 0, None),
         out_axes=(None, None),
         devices=devices,
         donate_argnums=(0, 1),
     )
 
 
-def pmap_eval(eval_steps: Callable, devices: list[jax.Device]) -> Callable:
-    """`steps.eval_steps` over ``devices``; predictions come back with a leading device axis."""
+def pmap_eval(
+    eval_steps: Callable, devices: list[jax.Device], *, data_per_device: bool = False
+) -> Callable:
+    """`steps.eval_steps` over ``devices``; predictions come back with a leading device axis.
+
+    Arguments as for `pmap_train`.
+    """
     return jax.pmap(
         eval_steps,
         axis_name=AXIS,
-        in_axes=(None, None, 0, 0),
+        in_axes=(None, 0 if data_per_device else None, 0, 0),
         out_axes=(None, 0),
         devices=devices,
     )
@@ -238,9 +256,17 @@ def pmap_eval(eval_steps: Callable, devices: list[jax.Device]) -> Callable:
 
 def replicate(tree, devices: list[jax.Device]):
     """Copies host arrays to every device of this process, so that no step transfers them again."""
+    return _put(tree, devices, jax.sharding.PartitionSpec())
+
+
+def scatter(tree, devices: list[jax.Device]):
+    """Copies to each device of this process its entry of host arrays, ``(own devices, ...)``."""
+    return _put(tree, devices, jax.sharding.PartitionSpec(AXIS))
+
+
+def _put(tree, devices: list[jax.Device], spec: jax.sharding.PartitionSpec):
     mesh = jax.sharding.Mesh(np.array(_own(devices)), (AXIS,))
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(tree, everywhere)
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
 
 
 def _own(devices: list[jax.Device]) -> list[jax.Device]:

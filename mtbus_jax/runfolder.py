@@ -34,6 +34,7 @@ _FREE_FIELDS = frozenset(
         "data.manual_dir",
         "data.cache_dir",
         "data.arrays_file",
+        "data.resident",
         "train.epochs",
         "train.devices",
         "train.fold_mapping",

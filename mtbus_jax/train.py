@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import parallel, splits, steps, types
+from mtbus_jax import parallel, residence, splits, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
-from mtbus_jax.inference import Evaluator, make_batches, resident_dataset
+from mtbus_jax.inference import Evaluator, make_batches
 from mtbus_jax.logbook import Logbook, TrainingProgress
 from mtbus_jax.setup import Setup, fold_keys
 
@@ -211,7 +211,7 @@ class FoldLoop:
     def __init__(self, config: config_dict.ConfigDict, setup: Setup, cases: types.Cases):
         """Places the dataset and prepares the programs."""
         self._config, self._devices = config, setup.devices
-        self._data = resident_dataset(cases, setup.devices)
+        self._data = residence.place(config, cases, setup.devices)
         program = functools.partial(
             steps.train_steps,
             module=setup.module,
@@ -221,7 +221,9 @@ class FoldLoop:
             loss=setup.loss,
             compute_dtype=setup.compute_dtype,
         )
-        self._train_program = parallel.pmap_train(program, setup.devices)
+        self._train_program = parallel.pmap_train(
+            program, setup.devices, data_per_device=self._data.per_device
+        )
         self._end_epoch = jax.jit(
             functools.partial(state_lib.end_epoch, schedule=setup.schedule), donate_argnums=0
         )
@@ -246,16 +248,14 @@ class FoldLoop:
     def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
         """One epoch of training and its validation."""
         started = time.monotonic()
-        devices = self._devices
-        batches, valid = run.next_batches()
-        chunk = self._config.train.steps_per_call or parallel.default_steps_per_call(len(batches))
-        totals = parallel.replicate(steps.Totals.zero(), devices)
-        for start in range(0, len(batches), chunk):
-            part = slice(start, start + chunk)
-            index = parallel.spread(batches[part], len(devices))
-            real = parallel.spread(valid[part], len(devices))
-            state, totals = self._train_program(state, totals, self._data, index, real, run.key)
-            run.advance(len(batches[part]), totals)
+        totals = parallel.replicate(steps.Totals.zero(), self._devices)
+        batches = run.next_batches()
+        for part in self._data.parts(*batches, self._config.train.steps_per_call):
+            self._data.wait(totals)
+            state, totals = self._train_program(
+                state, totals, part.data, part.index, part.valid, run.key
+            )
+            run.advance(part.step_count, totals)
         train_means = totals.means()
         validation_means, _ = self._evaluator(state.variables, run.validation)
         state = self._end_epoch(state, jnp.float32(validation_means["loss"]))

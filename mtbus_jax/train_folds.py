@@ -30,16 +30,19 @@ from mtbus_jax.train import FoldLoop, FoldRun
 SEQUENCE, VMAP, PMAP = MAPPINGS = ("sequence", "vmap", "pmap")
 
 
-def check_mapping(config: config_dict.ConfigDict, folds: Sequence[int]) -> None:
+def check_mapping(
+    config: config_dict.ConfigDict, folds: Sequence[int], *, resident: bool = True
+) -> None:
     """Refuses a ``train.fold_mapping`` that does not exist or cannot be had here.
 
     Args:
       config: of the run.
       folds: that are to be trained now.
+      resident: whether the dataset is, see `residence`.
 
     Raises:
-      UserError: for an unknown name; one of several processes; or pmap without a second device,
-        or with batches that are to be spread over devices.
+      UserError: for an unknown name; one of several processes; a dataset that is not resident; or
+        pmap without a second device, or with batches that are to be spread over devices.
     """
     train = config.train
     if train.fold_mapping not in MAPPINGS:
@@ -50,6 +53,12 @@ def check_mapping(config: config_dict.ConfigDict, folds: Sequence[int]) -> None:
         raise UserError(
             f"train.fold_mapping={train.fold_mapping} trains folds together in one process, but "
             f"{jax.process_count()} were started. Use sequence, or a process for each fold."
+        )
+    if train.fold_mapping != SEQUENCE and len(folds) > 1 and not resident:
+        why = "data.resident=False" if config.data.resident is False else "the dataset's size"
+        raise UserError(
+            f"train.fold_mapping={train.fold_mapping} needs the whole dataset on the device, but "
+            f"{why} has it copied part by part. Use --config.train.fold_mapping=sequence."
         )
     if train.fold_mapping != PMAP or len(folds) == 1:
         return

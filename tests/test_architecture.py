@@ -29,7 +29,7 @@ LEVELS = [
     },
     {"data", "state", "runfolder", "imagefile", "overlay", "parallel"},
     {"checkpoint", "logbook", "steps", "trust"},
-    {"setup"},
+    {"setup", "residence"},
     {"inference"},
     {"predictions_file"},
     {"train", "evaluate", "pack"},

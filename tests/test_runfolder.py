@@ -130,6 +130,7 @@ def test_an_added_and_a_removed_field_are_refused(tmp_path):
         ("data.data_dir", "/elsewhere"),
         ("data.manual_dir", "/elsewhere"),
         ("data.cache_dir", "/elsewhere"),
+        ("data.resident", False),
         ("train.epochs", 300),
         ("train.devices", 1),
         ("train.fold_mapping", "vmap"),

@@ -13,7 +13,8 @@ import numpy as np
 from ml_collections import config_dict
 
 from mtbus_jax import crossval, parallel, runfolder, splits, steps, types
-from mtbus_jax.inference import make_batches, resident_dataset
+from mtbus_jax.inference import make_batches
+from mtbus_jax.residence import resident_dataset
 from mtbus_jax.setup import Setup, fold_keys
 from mtbus_jax.study import jobs as jobs_lib
 from mtbus_jax.study.plan import Job
