@@ -1,7 +1,7 @@
 """What the training loop costs beyond its steps.
 
     python benchmarks/loop.py
-    python benchmarks/loop.py --networks=16:64:2 --rounds=9
+    python benchmarks/loop.py --networks=unetpp:24:128:2 --rounds=9
 
 Each round trains one epoch by the library's own loop (`train.FoldLoop`), makes as many calls of the
 compiled train program alone, and evaluates the validation images alone; all in one process, the
@@ -11,8 +11,7 @@ epoch over steps, and epoch over steps and validation. The second is the loop it
 dispatch, sums, schedule, log file. TensorBoard, the display and checkpoints are off; with
 --checkpoints every epoch writes one.
 
-A network is width:pixels:batch of UNet++; the images are phantoms, seven in eight of them to train
-on.
+A network is name:width:pixels:batch; the images are phantoms, seven in eight of them to train on.
 """
 
 from __future__ import annotations
@@ -88,8 +87,10 @@ def make_cases(count: int, size: int) -> types.Cases:
 
 def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds per round of an epoch, of its steps alone and of its validation alone."""
-    width, size, batch = map(int, network.split(":"))
+    name, *numbers = network.split(":")
+    width, size, batch = map(int, numbers)
     config = base.get_config()
+    config.model.name = name
     config.model.width = width
     config.data.image_size = (size, size)
     config.log.progress = config.log.tensorboard = False
@@ -159,7 +160,7 @@ def report(network: str, seconds: dict[str, list[float]], *, step_count: int) ->
     over_steps = _ratio([e / s for e, s, _ in rounds])
     over_both = _ratio([e / (s + v) for e, s, v in rounds])
     print(
-        f"{network:<12}{step_count:>6}{epoch:>10.2f}{alone:>10.2f}{validation:>12.2f}"
+        f"{network:<16}{step_count:>6}{epoch:>10.2f}{alone:>10.2f}{validation:>12.2f}"
         f"   {over_steps:<22}{over_both}",
         flush=True,
     )
@@ -173,7 +174,9 @@ def _ratio(values: list[float]) -> str:
 def main() -> None:
     """Measures each network."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", default="4:32:4,12:64:2", help="width:pixels:batch, …")
+    parser.add_argument(
+        "--networks", default="unet:4:32:4,unet:16:64:2", help="name:width:pixels:batch, …"
+    )
     parser.add_argument("--images", type=int, default=64, help="of the dataset")
     parser.add_argument("--rounds", type=int, default=7, help="at least 2")
     parser.add_argument("--checkpoints", action="store_true", help="write one every epoch")
@@ -181,8 +184,8 @@ def main() -> None:
     options = parser.parse_args()
     hostmemory.keep_freed_memory()
     parallel.enable_compilation_cache()
-    print(f"{'':<12}{'steps':>6}{'ms per step of':>32}   epoch over (quartiles)")
-    print(f"{'network':<12}{'':>6}{'epoch':>10}{'steps':>10}{'validation':>12}", end="")
+    print(f"{'':<16}{'steps':>6}{'ms per step of':>32}   epoch over (quartiles)")
+    print(f"{'network':<16}{'':>6}{'epoch':>10}{'steps':>10}{'validation':>12}", end="")
     print(f"   {'steps':<22}steps and validation", flush=True)
     seconds = {network: measure(network, options) for network in options.networks.split(",")}
     if options.json:
