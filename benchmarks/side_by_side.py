@@ -38,6 +38,16 @@ def serve(step: Callable[[], None], facts: dict) -> None:
         print(json.dumps(seconds), flush=True)
 
 
+def median_seconds(work: Callable[[], object], *, repeats: int = 5) -> float:
+    """Median seconds of a few calls, for the parts of a step."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
 class Side:
     """One process that answers `serve`'s protocol."""
 

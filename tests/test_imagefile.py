@@ -72,6 +72,21 @@ class TestPictures:
         np.testing.assert_array_equal(found.grey, np.asarray(Image.fromarray(colour).convert("L")))
         assert found.notes == ("colour turned to grey",)
 
+    @pytest.mark.parametrize("channel", range(3))
+    def test_one_coloured_pixel_makes_a_colour_picture(self, tmp_path, grey, channel):
+        pixels = np.repeat(grey[..., None], 3, -1)
+        pixels[5, 9, channel] ^= 128
+        found = only(saved(tmp_path, pixels, "a.png"))
+        np.testing.assert_array_equal(found.grey, np.asarray(Image.fromarray(pixels).convert("L")))
+        assert found.notes == ("colour turned to grey",)
+
+    def test_a_frame_keeps_its_pixels(self, grey):
+        pixels = np.repeat(grey[..., None], 3, -1)
+        for given in (grey.copy(), pixels):
+            found = imagefile.from_array(given)
+            given[:] = 7
+            np.testing.assert_array_equal(found.grey, grey)
+
     def test_grey_saved_as_colour_needs_no_note(self, tmp_path, grey):
         found = only(saved(tmp_path, np.repeat(grey[..., None], 3, -1), "a.png"))
         np.testing.assert_array_equal(found.grey, grey)

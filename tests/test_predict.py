@@ -61,6 +61,23 @@ class TestResample:
         found = resample.to_original(coarse, 2, 3)
         np.testing.assert_allclose(found, [coarse[:2].mean(0), coarse[2:].mean(0)], rtol=1e-6)
 
+    def test_sides_of_their_own(self):
+        """A side that shrinks beside one that grows, in no whole ratio, pixel by pixel."""
+        coarse = np.random.default_rng(0).random((16, 6)).astype(np.float32)
+        height, width = 11, 20
+        found = resample.to_original(coarse, height, width)
+        assert found.shape == (height, width)
+        sampled_rows = [i * height // 16 for i in range(16)]
+        sampled_cols = [i * width // 6 for i in range(6)]
+        for row in range(height):
+            line = coarse[[i for i in range(16) if sampled_rows[i] == row]].mean(0)
+            expected = np.interp(range(width), sampled_cols, line)
+            np.testing.assert_allclose(found[row], expected, atol=1e-6)
+
+    def test_one_network_pixel(self):
+        found = resample.to_original(np.float32([[0.25], [0.75]]), 4, 3)
+        np.testing.assert_allclose(found, np.tile([[0.25], [0.5], [0.75], [0.75]], 3), atol=1e-7)
+
     def test_a_truth_survives_better_than_by_repeating_pixels(self):
         rows, cols = np.mgrid[:230, :310]
         truth = ((rows - 100) / 50) ** 2 + ((cols - 170) / 80) ** 2 < 1

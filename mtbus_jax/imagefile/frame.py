@@ -136,11 +136,14 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         pixels = pixels[..., :3]
     pixels, note = to_8_bit(pixels)
     notes += [note] if note else []
-    # A part at a time: the luma is computed in 32 bits.
-    parts = range(0, len(pixels), _ROWS_AT_ONCE)
-    grey = np.concatenate([to_greyscale(pixels[row : row + _ROWS_AT_ONCE]) for row in parts])
-    if pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+    grey = pixels[..., 0] if pixels.ndim == 3 else pixels
+    if pixels.ndim == 3 and any((grey != pixels[..., c]).any() for c in range(1, pixels.shape[-1])):
         notes.append("colour turned to grey")
+        # A part at a time: the luma is computed in 32 bits.
+        parts = range(0, len(pixels), _ROWS_AT_ONCE)
+        grey = np.concatenate([to_greyscale(pixels[row : row + _ROWS_AT_ONCE]) for row in parts])
+    else:
+        grey = grey.copy()  # luma leaves channels that are equal as they are
     if grey.min() == grey.max():
         notes.append("all pixels have one value")
     return grey, tuple(notes)

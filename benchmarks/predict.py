@@ -1,0 +1,179 @@
+"""Prediction of PNG files with MT UNet++ against the PyTorch original, with the same weights.
+
+    python benchmarks/predict.py --peer_python=VENV/bin/python --batch=1,32
+
+A step takes a batch of phantoms from PNG files to PNG masks: decoding, resizing, network, class,
+mask at the picture's own size, writing. Sides: this library with one fold and neither test-time
+augmentation nor overlays; PyTorch with the settings of peer_predict.py. Class probabilities and
+areas of the masks must agree, or the comparison stops. The weights come from a few training steps,
+so that the masks are blobs and not noise, which would compress badly.
+
+The second table tells where the time of a step goes, each part timed apart; "command's output" is
+what `python -m mtbus_jax.predict` writes instead of the mask alone: mask, overlay, table row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import side_by_side
+from PIL import Image
+
+from configs import base
+from mtbus_jax import hostmemory, parallel, runfolder, steps, types
+from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax.phantom import Phantom, make_phantoms
+from mtbus_jax.preprocess import resize_nearest
+from mtbus_jax.setup import Setup
+
+HERE = Path(__file__).parent
+STAGES = ("decode", "resize", "network", "enlarge", "write")
+
+
+def write_pictures(folder: Path, phantoms: list[Phantom]) -> None:
+    """Phantoms as RGB files, as the public datasets have them."""
+    folder.mkdir()
+    for number, phantom in enumerate(phantoms):
+        Image.fromarray(phantom.image).convert("RGB").save(folder / f"{number:03d}.png")
+
+
+def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespace) -> dict:
+    """A run folder with one fold after ``--training_steps`` steps; returns its parameters."""
+    config = base.get_config()
+    config.data.image_size = (options.size, options.size)
+    config.model.width = options.width
+    config.train.devices = 1
+    workdir.mkdir()
+    runfolder.write_json(workdir / runfolder.CONFIG, config.to_dict())
+    setup = Setup.from_config(config)
+    state = setup.init_state(config, 0)
+    program = jax.jit(
+        functools.partial(
+            steps.train_step,
+            module=setup.module,
+            optimizer=setup.optimizer,
+            loss=setup.loss,
+            key=jax.random.key(0),
+        ),
+        donate_argnums=0,
+    )
+    # Far larger steps than the recipe's: there are only a few.
+    plateau = state.plateau._replace(learning_rate=jnp.float32(2e-3))
+    state = state.replace(plateau=plateau)
+    rng = np.random.default_rng(0)
+    for _ in range(options.training_steps):
+        chosen = [phantoms[i] for i in rng.choice(len(phantoms), 2, replace=False)]
+        state, _ = program(state, _batch(chosen, options.size))
+    plateau = state.plateau._replace(best_epoch=np.int32(1))
+    state = state.replace(best_params=state.params, plateau=plateau, epoch=np.int32(1))
+    with Checkpoints(runfolder.fold_dir(workdir, 0) / "checkpoints", {}) as checkpoints:
+        checkpoints.save(state)
+    return flax.traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
+
+
+def _batch(phantoms: list[Phantom], size: int) -> types.Batch:
+    masks = [np.any([*p.masks, np.zeros(p.image.shape, bool)], axis=0) for p in phantoms]
+    return types.Batch(
+        np.stack([resize_nearest(p.image, size, size) for p in phantoms])[..., None]
+        + np.float32(0),
+        np.stack([resize_nearest(m, size, size) for m in masks])[..., None].astype(np.float32),
+        np.array([p.label for p in phantoms], np.int32),
+        np.ones(len(phantoms), np.float32),
+    )
+
+
+def compare(folder: Path, batch: int, options: argparse.Namespace) -> dict:
+    """Runs and prints the comparison for one batch size."""
+    sides = []
+    for name in ("mtbus_jax", *options.settings.split(",")):
+        out = folder / f"{name}_{batch}"
+        out.mkdir()
+        if name == "mtbus_jax":
+            command = [sys.executable, HERE / "our_predict.py", folder / "run"]
+            command += [folder / "pictures", out, f"--batch={batch}"]
+            sides.append(side_by_side.Side(name, command))
+            continue
+        command = [options.peer_python, HERE / "peer_predict.py", folder / "weights.npz"]
+        command += [
+            folder / "pictures",
+            out,
+            name,
+            f"--batch={batch}",
+            f"--device={options.device}",
+        ]
+        sides.append(side_by_side.Side(f"PyTorch {name}", command))
+    for side in sides[1:]:
+        ours, theirs = sides[0].facts, side.facts
+        np.testing.assert_allclose(
+            theirs["class_probability"], ours["class_probability"], atol=1e-3
+        )
+        # Of the few pixels whose probability is one half but for rounding.
+        pixels = 2 + options.size**2 // 2000
+        np.testing.assert_allclose(theirs["area"], ours["area"], atol=pixels)
+    area = 100 * np.mean(sides[0].facts["area"]) / options.size**2
+    print(
+        f"\nbatch {batch}, network {options.size}×{options.size}, width {options.width}; masks "
+        f"cover {area:.0f} % on average"
+    )
+    medians = side_by_side.compare(sides, rounds=options.rounds, steps=options.steps)
+    rows = side_by_side.table(medians, ours="mtbus_jax", images=batch)
+    print_stages(sides, batch)
+    for side in sides:
+        side.close()
+    facts = {side.name: side.facts for side in sides}
+    return {"table": rows, "facts": facts, "seconds": medians}
+
+
+def print_stages(sides: list[side_by_side.Side], batch: int) -> None:
+    """The parts of a step in ms per image and as shares of their sum."""
+    print(f"\n{'ms per image (share)':<22}" + "".join(f"{stage:>16}" for stage in STAGES))
+    for side in sides:
+        seconds = side.facts["stages"]
+        total = sum(seconds.values())
+        cells = [f"{1e3 * seconds[s] / batch:.2f} ({seconds[s] / total:.0%})" for s in STAGES]
+        print(f"{side.name:<22}" + "".join(f"{cell:>16}" for cell in cells))
+    print(f"command's output: {1e3 * sides[0].facts['command_output'] / batch:.2f} ms per image")
+
+
+def main() -> None:
+    """Makes pictures and weights, then compares for each batch size."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    side_by_side.peer_arguments(parser)
+    parser.add_argument("--batch", default="1,32", help="pictures per step")
+    parser.add_argument("--size", type=int, default=128, help="height and width, pixels")
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--training_steps", type=int, default=40)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the peer")
+    parser.add_argument("--settings", default="published,channels_last", help="of the peer")
+    options = parser.parse_args()
+    batches = [int(each) for each in options.batch.split(",")]
+    hostmemory.keep_freed_memory()
+    parallel.enable_compilation_cache()
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        phantoms = list(make_phantoms(max(*batches, 16), seed=0))
+        write_pictures(folder / "pictures", phantoms)
+        params = write_run(folder / "run", phantoms, options)
+        np.savez(
+            folder / "weights.npz",
+            width=options.width,
+            image_size=(options.size, options.size),
+            **{f"param:{k}": np.asarray(v) for k, v in params.items()},
+        )
+        for batch in batches:
+            results[f"batch {batch}"] = compare(folder, batch, options)
+    if options.json:
+        side_by_side.write(options.json, results)
+
+
+if __name__ == "__main__":
+    main()
