@@ -36,7 +36,7 @@ from mtbus_jax.preprocess import resize_nearest
 from mtbus_jax.setup import Setup
 from mtbus_jax.train import FoldLoop, FoldRun
 
-WARM_UP = 2  # rounds, which compile
+WARM_UP = 2  # rounds, which compile; the last round is left out too, as it ends with a checkpoint
 
 
 class TimedRun(FoldRun):
@@ -95,7 +95,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
     config.data.image_size = (size, size)
     config.log.progress = config.log.tensorboard = False
     config.train.update(
-        {"batch_size": batch, "epochs": options.rounds + WARM_UP, "oversample": False}
+        {"batch_size": batch, "epochs": options.rounds + WARM_UP + 1, "oversample": False}
     )
     config.train.checkpoint_seconds = 0.0 if options.checkpoints else float("inf")
     setup = Setup.from_config(config)
@@ -152,7 +152,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
 def report(network: str, seconds: dict[str, list[float]], *, step_count: int) -> None:
     """Prints one line."""
     rounds = list(
-        zip(*(seconds[n][WARM_UP:] for n in ("epoch", "steps", "validation")), strict=True)
+        zip(*(seconds[n][WARM_UP:-1] for n in ("epoch", "steps", "validation")), strict=True)
     )
     epoch, alone, validation = (
         1e3 * statistics.median(each) / step_count for each in zip(*rounds, strict=True)
