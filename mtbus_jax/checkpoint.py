@@ -133,5 +133,14 @@ class Checkpoints:
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(
             epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-        )
-        return jax.tree.map(jnp.array, restored[_STATE])
+        )[_STATE]
+        # Into host arrays Orbax restores any shape.
+        for (path, found), wanted in zip(
+            jax.tree.leaves_with_path(restored), jax.tree.leaves(abstract), strict=True
+        ):
+            if found.shape != wanted.shape:
+                raise ValueError(
+                    f"{jax.tree_util.keystr(path)} has shape {found.shape} in the checkpoint, but "
+                    f"{wanted.shape} in the network"
+                )
+        return jax.tree.map(jnp.array, restored)
