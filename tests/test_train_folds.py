@@ -167,20 +167,20 @@ from mtbus_jax import models
 models.REGISTRY["tiny"] = tiny.TinyNet
 assert len(jax.local_devices()) == 2
 sizes = t.note_sizes(t.pytest.MonkeyPatch())
-mapping, model, devices, folds = json.loads(sys.argv[2])
-config = t.make_config(mapping, model, devices=devices)
+mapping, model, folds, changes = json.loads(sys.argv[2])
+config = t.make_config(mapping, model, **changes)
 print(t.train_all(config, pathlib.Path(sys.argv[1]), folds), sizes)
 """
 
 
-def train_on_two_devices(directory, mapping, *, model="tiny", devices=0, folds=FOLDS):
+def train_on_two_devices(directory, mapping, model="tiny", *, folds=FOLDS, **changes):
     """Returns the folds in the order in which they ended, and the sizes of the programs."""
     env = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
     }
-    arguments = json.dumps([mapping, model, devices, folds])
+    arguments = json.dumps([mapping, model, folds, changes])
     done = subprocess.run(
         [sys.executable, "-c", _TWO_DEVICES_PROGRAM, str(directory), arguments],
         env=env,
@@ -208,13 +208,22 @@ def test_stacked_folds_whose_batches_are_spread_give_the_same_result(alone, tmp_
 
 @pytest.mark.long
 def test_a_real_network_gives_each_fold_the_same_result_as_alone(tmp_path):
-    """One whose convolutions become grouped ones under vmap; UNet++ would compile for minutes."""
-    config = make_config("sequence", "unet")
+    """One whose convolutions become grouped ones under vmap; UNet++ would compile for minutes.
+
+    At the published learning rate. At 100 times that, changing the initial weights by one unit in
+    the last place moves the final ones by up to 1e-2, so there is nothing to compare.
+    """
+    rate = {"learning_rate": 1e-4}
+    config = make_config("sequence", "unet", **rate)
     train_all(config, tmp_path / "sequence")
-    config.train.fold_mapping = "vmap"
-    train_all(config, tmp_path / "vmap")
+    final, fresh = read_state(config, tmp_path / "sequence", 0)[0], Setup.from_config(config)
+    moved = jax.tree.map(
+        lambda new, old: np.abs(new - old).max(), final.params, fresh.init_state(config, 0).params
+    )
+    assert np.median(jax.tree.leaves(moved)) > 20 * WEIGHTS["atol"]
+    train_all(make_config("vmap", "unet", **rate), tmp_path / "vmap")
     assert_same_results(config, tmp_path / "sequence", tmp_path / "vmap")
-    train_on_two_devices(tmp_path / "pmap", "pmap", model="unet")
+    train_on_two_devices(tmp_path / "pmap", "pmap", "unet", **rate)
     assert_same_results(config, tmp_path / "sequence", tmp_path / "pmap")
 
 
