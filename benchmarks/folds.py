@@ -14,7 +14,6 @@ devices out of a CPU and has no effect on a GPU; pmap is left out where there ar
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import platform
@@ -72,17 +71,10 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
     keys = [fold_keys(config.seed, fold)[1] for fold in range(count)]
     chunk = parallel.default_steps_per_call(arguments.steps)
     parts = [slice(s, s + chunk) for s in range(0, arguments.steps, chunk)]
-    program = functools.partial(
-        steps.train_steps,
-        module=setup.module,
-        optimizer=setup.optimizer,
-        augmented=True,
-        loss=setup.loss,
-    )
 
     def sequence() -> Callable[[], None]:
         devices = setup.devices
-        train = parallel.pmap_train(functools.partial(program, axis_name=parallel.AXIS), devices)
+        train = parallel.pmap_train(setup.train_steps(parallel.AXIS), devices)
         resident = parallel.replicate(data, devices)
         carried = [parallel.replicate(pair, devices) for pair in zip(states, totals, strict=True)]
 
@@ -96,7 +88,7 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
         return run
 
     def together(placement, folds: range) -> Callable[[], None]:
-        train = placement.map_train(functools.partial(program, axis_name=placement.axis_name))
+        train = placement.map_train(setup.train_steps(placement.axis_name))
         resident = placement.put_shared(data)
         carried = [
             placement.put(parallel_folds.stack([trees[f] for f in folds]))

@@ -53,8 +53,6 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
     if options.limit_gib:
         limit = int(options.limit_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    import functools
-
     import jax
     import numpy as np
 
@@ -85,14 +83,7 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
     setup = Setup.from_config(config)
     placed = residence.place(config, cases, setup.devices)
     program = parallel.pmap_train(
-        functools.partial(
-            steps.train_steps,
-            module=setup.module,
-            optimizer=setup.optimizer,
-            augmented=True,
-            axis_name=parallel.AXIS,
-            loss=setup.loss,
-        ),
+        setup.train_steps(parallel.AXIS),
         setup.devices,
         data_per_device=placed.per_device,
     )

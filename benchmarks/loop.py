@@ -17,7 +17,6 @@ A network is name:width:pixels:batch; the images are phantoms, seven in eight of
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 import tempfile
 import time
@@ -29,8 +28,8 @@ import numpy as np
 import side_by_side
 
 from configs import base
-from mtbus_jax import hostmemory, parallel, splits, steps, types
-from mtbus_jax.inference import Evaluator, make_batches, resident_dataset
+from mtbus_jax import hostmemory, parallel, residence, splits, steps, types
+from mtbus_jax.inference import Evaluator, make_batches
 from mtbus_jax.phantom import make_phantoms
 from mtbus_jax.preprocess import resize_nearest
 from mtbus_jax.setup import Setup
@@ -105,17 +104,14 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
     split = splits.Split(train=shuffled[held:], validation=shuffled[:held], test=shuffled[:0])
 
     devices = setup.devices
-    data = resident_dataset(cases, devices)
-    program = functools.partial(
-        steps.train_steps,
-        module=setup.module,
-        optimizer=setup.optimizer,
-        augmented=True,
-        axis_name=parallel.AXIS,
-        loss=setup.loss,
+    data = residence.resident_dataset(cases, devices)
+    train = parallel.pmap_train(setup.train_steps(parallel.AXIS), devices)
+    evaluator = Evaluator(
+        setup,
+        residence.Resident(cases, devices),
+        batch_size=config.eval.batch_size,
+        steps_per_call=0,
     )
-    train = parallel.pmap_train(program, devices)
-    evaluator = Evaluator(setup, data, batch_size=config.eval.batch_size, steps_per_call=0)
     batches, valid = make_batches(split.train, batch)
     chunk = parallel.default_steps_per_call(len(batches))
     calls = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 
@@ -55,10 +54,9 @@ class Evaluator:
         self._data, self._devices = data, setup.devices
         self._batch_size = batch_size * len(setup.devices)
         self._steps_per_call = steps_per_call
-        program = functools.partial(
-            steps.eval_steps, module=setup.module, axis_name=parallel.AXIS, loss=setup.loss
+        self._program = parallel.pmap_eval(
+            setup.eval_steps(parallel.AXIS), setup.devices, data_per_device=data.per_device
         )
-        self._program = parallel.pmap_eval(program, setup.devices, data_per_device=data.per_device)
 
     def __call__(
         self,

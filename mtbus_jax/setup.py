@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
-from mtbus_jax import losses, models, parallel, splits, types
+from mtbus_jax import losses, models, parallel, splits, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
@@ -28,6 +30,7 @@ class Setup:
       schedule: plateau schedule.
       loss: λ and the other numbers of the loss.
       devices: local devices to use.
+      augmented: whether training images are flipped and turned.
       compute_dtype: of the network while training, see `steps.train_step`.
     """
 
@@ -36,6 +39,7 @@ class Setup:
     schedule: state_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]
+    augmented: bool
     compute_dtype: jnp.dtype | None
 
     @classmethod
@@ -64,7 +68,26 @@ class Setup:
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
+            augmented=train.augment,
             compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
+        )
+
+    def train_steps(self, axis_name: str | None) -> Callable:
+        """`steps.train_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
+        return functools.partial(
+            steps.train_steps,
+            module=self.module,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            augmented=self.augmented,
+            compute_dtype=self.compute_dtype,
+            axis_name=axis_name,
+        )
+
+    def eval_steps(self, axis_name: str | None) -> Callable:
+        """`steps.eval_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
+        return functools.partial(
+            steps.eval_steps, module=self.module, loss=self.loss, axis_name=axis_name
         )
 
     def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:

@@ -256,11 +256,11 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
     for name in result["results"][kinds[0]]["figures"]:
         cells = [_TITLES[name]]
         figures = {kind: result["results"][kind]["figures"].get(name) for kind in kinds}
-        cells += [_plus_minus(figures[kind]) for kind in kinds]
+        cells += [plus_minus(figures[kind]) for kind in kinds]
         cells.append(_image_counts([f["n"] for f in figures.values() if f]))
         for kind in shown:
             figure = figures[kind]
-            cells.append(_plus_minus(figure["published"]) if figure else "")
+            cells.append(plus_minus(figure["published"]) if figure else "")
         lines.append(_row(cells))
     return lines
 
@@ -271,14 +271,14 @@ def _image_counts(counts: list[list[int]]) -> str:
     return totals[0] if len(set(totals)) == 1 else " / ".join(totals)
 
 
-def _plus_minus(figure: dict | None) -> str:
+def plus_minus(figure: dict[str, Any] | None) -> str:
+    """Mean ± standard deviation as text; empty without a figure."""
     if figure is None:
         return ""
     if figure["mean"] is None:
         return "undefined"
-    if figure["sd"] is None:
-        return f"{figure['mean']:.3f}"
-    return f"{figure['mean']:.3f} ± {figure['sd']:.3f}"
+    spread = "" if figure["sd"] is None else f" ± {figure['sd']:.3f}"
+    return f"{figure['mean']:.3f}{spread}"
 
 
 def _confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> list[str]:

@@ -212,17 +212,10 @@ class FoldLoop:
         """Places the dataset and prepares the programs."""
         self._config, self._devices = config, setup.devices
         self._data = residence.place(config, cases, setup.devices)
-        program = functools.partial(
-            steps.train_steps,
-            module=setup.module,
-            optimizer=setup.optimizer,
-            augmented=config.train.augment,
-            axis_name=parallel.AXIS,
-            loss=setup.loss,
-            compute_dtype=setup.compute_dtype,
-        )
         self._train_program = parallel.pmap_train(
-            program, setup.devices, data_per_device=self._data.per_device
+            setup.train_steps(parallel.AXIS),
+            setup.devices,
+            data_per_device=self._data.per_device,
         )
         self._end_epoch = jax.jit(
             functools.partial(state_lib.end_epoch, schedule=setup.schedule), donate_argnums=0

@@ -155,21 +155,8 @@ class FoldsLoop:
         """Places the dataset and prepares the programs."""
         self._config, self._placement = config, placement
         self._data = placement.put_shared(steps.Dataset(cases.image, cases.mask, cases.label))
-        common = {
-            "module": setup.module,
-            "loss": setup.loss,
-            "axis_name": placement.axis_name,
-        }
-        self._train_program = placement.map_train(
-            functools.partial(
-                steps.train_steps,
-                optimizer=setup.optimizer,
-                augmented=config.train.augment,
-                compute_dtype=setup.compute_dtype,
-                **common,
-            )
-        )
-        self._eval_program = placement.map_eval(functools.partial(steps.eval_steps, **common))
+        self._train_program = placement.map_train(setup.train_steps(placement.axis_name))
+        self._eval_program = placement.map_eval(setup.eval_steps(placement.axis_name))
         self._end_epoch = placement.map_states(
             functools.partial(state_lib.end_epoch, schedule=setup.schedule)
         )

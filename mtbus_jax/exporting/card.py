@@ -8,6 +8,7 @@ import mtbus_jax
 from mtbus_jax import models, steps, types
 from mtbus_jax.exporting import interface
 from mtbus_jax.exporting.formats import BATCH_SIZES, TOLERANCE, Written
+from mtbus_jax.summary import plus_minus
 from mtbus_jax.trained import Trained
 
 MADE_BY = "mtbus_jax.export"
@@ -211,7 +212,8 @@ def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
     tables = [result["results"][kind]["figures"] for kind in kinds]
     for name, title in _FIGURES.items():
         if name in tables[0]:
-            lines.append(f"| {title} | {' | '.join(_value(table.get(name)) for table in tables)} |")
+            values = [plus_minus(table.get(name)) for table in tables]
+            lines.append(f"| {title} | {' | '.join(values)} |")
     if len(trained.folds) > 1:
         lines += [
             "",
@@ -258,15 +260,6 @@ def _citation(trained: Trained) -> list[str]:
             "their terms before you pass on weights trained on them.",
         ]
     return [*lines, "", "The software mtbus_jax is under the Apache License 2.0.", ""]
-
-
-def _value(figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return ""
-    if figure["mean"] is None:
-        return "undefined"
-    spread = "" if figure["sd"] is None else f" ± {figure['sd']:.3f}"
-    return f"{figure['mean']:.3f}{spread}"
 
 
 def _join(values) -> str:

@@ -12,8 +12,9 @@ from mtbus_jax.reporting.compare import CORRECT, DICE, Comparison, Test
 from mtbus_jax.reporting.figures import KINDS, MEANINGS
 from mtbus_jax.reporting.markup import Markup, element, number, p_value
 from mtbus_jax.reporting.page import NOTICE, header, page
-from mtbus_jax.reporting.results import meanings, plus_minus, scale, scale_legend
+from mtbus_jax.reporting.results import meanings, scale, scale_legend
 from mtbus_jax.reporting.sections import section
+from mtbus_jax.summary import plus_minus
 
 # Where data lies; differs without a meaning.
 _PLACES = {"data.arrays_file", "data.data_dir", "data.manual_dir", "data.cache_dir"}

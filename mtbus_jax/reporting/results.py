@@ -8,19 +8,10 @@ from typing import Any
 from mtbus_jax.reporting import markup
 from mtbus_jax.reporting.figures import KINDS, MEANINGS
 from mtbus_jax.reporting.markup import Markup, element, number, percent
+from mtbus_jax.summary import plus_minus
 
 # Width of a drawing inside a table, in its own units.
 _SCALE = 132
-
-
-def plus_minus(figure: dict[str, Any] | None) -> str:
-    """Mean ± standard deviation as text; empty without a figure."""
-    if figure is None:
-        return ""
-    if figure["mean"] is None:
-        return "undefined"
-    spread = "" if figure["sd"] is None else f" ± {figure['sd']:.3f}"
-    return f"{figure['mean']:.3f}{spread}"
 
 
 def figure_table(summary: dict[str, Any]) -> Markup:

@@ -11,8 +11,8 @@ from mtbus_jax import runfolder, trust
 from mtbus_jax.reporting import charts, markup
 from mtbus_jax.reporting.figures import KINDS, MEANINGS
 from mtbus_jax.reporting.markup import Child, Markup, element, number, percent
-from mtbus_jax.reporting.results import plus_minus
 from mtbus_jax.reporting.run import EMPTIED, RENAMED, Run
+from mtbus_jax.summary import plus_minus
 
 
 def section(name: str, title: str, *children: Child) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import statistics
 import time
@@ -98,18 +97,7 @@ def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> floa
     data = resident_dataset(cases.take(np.arange(len(cases))[:batch]), setup.devices)
     per_call = parallel.default_steps_per_call(_STEPS_PER_CALL)
     index, valid = make_batches(np.arange(per_call * batch) % len(data.label), batch)
-    program = parallel.pmap_train(
-        functools.partial(
-            steps.train_steps,
-            module=setup.module,
-            optimizer=setup.optimizer,
-            augmented=config.train.augment,
-            axis_name=parallel.AXIS,
-            loss=setup.loss,
-            compute_dtype=setup.compute_dtype,
-        ),
-        setup.devices,
-    )
+    program = parallel.pmap_train(setup.train_steps(parallel.AXIS), setup.devices)
     state = parallel.replicate(setup.init_state(config, 0), setup.devices)
     totals = parallel.replicate(steps.Totals.zero(), setup.devices)
     count = len(setup.devices)
