@@ -31,6 +31,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.models import blocks, heads
+from mtbus_jax.ops import upsampled
 
 RECONSTRUCTION = "reconstruction"
 
@@ -51,9 +52,12 @@ class PlainBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
-        image = nn.relu(blocks.convolution(image, self.hidden, name="conv_1"))
+    def __call__(self, *maps: jax.Array, up: upsampled.Upsampled | None = None) -> jax.Array:
+        """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``.
+
+        Several maps, and one that is upsampled first, are read as if they were concatenated.
+        """
+        image = nn.relu(blocks.convolution_of_all(maps, up, self.hidden, name="conv_1"))
         return nn.relu(blocks.convolution(image, self.features, name="conv_2"))
 
 
@@ -89,15 +93,16 @@ class Adityan(nn.Module):
           ``(batch, height, width, channels)`` float32 in 0..1.
         """
         del train
-        features = self._backbone(image)
+        level_1, up = self._backbone(image)
         segmentation, class_logits, aux = (), None, {}
         if types.SEGMENTATION in self.tasks:
-            segment = PlainBlock(self.width, self.width, name="segment_block")(features)
+            segment = PlainBlock(self.width, self.width, name="segment_block")(level_1, up=up)
             segmentation = (blocks.convolution(segment, 1, kernel=1, name="segment"),)
-            rebuilt = PlainBlock(self.width, self.width, name="rebuild_block")(features)
+            rebuilt = PlainBlock(self.width, self.width, name="rebuild_block")(level_1, up=up)
             rebuilt = blocks.convolution(rebuilt, image.shape[-1], name="rebuild")
             aux[RECONSTRUCTION] = nn.sigmoid(rebuilt)
         if types.CLASSIFICATION in self.tasks:
+            features = jnp.concatenate([level_1, up.computed()], axis=-1)
             for _ in range(3):
                 features = blocks.max_pool(features)
             features = nn.relu(blocks.convolution(features, CLASS_FEATURES, name="class_conv"))
@@ -105,8 +110,8 @@ class Adityan(nn.Module):
             class_logits = head(features)
         return types.Outputs(segmentation, class_logits, aux)
 
-    def _backbone(self, image: jax.Array) -> jax.Array:
-        """The last concatenation, ``(batch, height, width, 2·self.width)``."""
+    def _backbone(self, image: jax.Array) -> tuple[jax.Array, upsampled.Upsampled]:
+        """Level 1 of the encoder and level 2 of the decoder upsampled, both of ``self.width``."""
         encoder = []
         features = image
         for level in range(1, self.depth + 1):
@@ -117,8 +122,8 @@ class Adityan(nn.Module):
         features = PlainBlock(2 * wide, wide, name="bottleneck")(features)
         for level in range(self.depth, 0, -1):
             wide = features.shape[-1]
-            features = blocks.Upsample(wide, name=f"up_{level}")(features)
-            features = jnp.concatenate([encoder[level - 1], features], axis=-1)
+            up = blocks.Upsample(wide, name=f"up_{level}").deferred(features)
             if level > 1:
-                features = PlainBlock(wide, wide // 2, name=f"decoder_{level}")(features)
-        return features
+                block = PlainBlock(wide, wide // 2, name=f"decoder_{level}")
+                features = block(encoder[level - 1], up=up)
+        return encoder[0], up

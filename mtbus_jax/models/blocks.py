@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mtbus_jax.ops import convolution as conv_op
-from mtbus_jax.ops import transposed
+from mtbus_jax.ops import upsampled
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it. Variance 1/(3·fan_in).
@@ -48,6 +50,46 @@ def convolution(
         conv_general_dilated=conv_op.conv_general_dilated,
         name=name,
     )(image)
+
+
+def convolution_of_all(
+    maps: Sequence[jax.Array],
+    up: upsampled.Upsampled | None,
+    features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: nn.initializers.Initializer = torch_default_init,
+    name: str,
+) -> jax.Array:
+    """A 3×3 `convolution` of the concatenation of ``maps`` and, if there is one, of ``up``."""
+    if up is None:
+        image = jnp.concatenate(maps, axis=-1)
+        return convolution(image, features, use_bias=use_bias, kernel_init=kernel_init, name=name)
+    return ConvolutionOfBoth(features, use_bias, kernel_init, name=name)(maps, up)
+
+
+class ConvolutionOfBoth(nn.Module):
+    """3×3 convolution of maps and an upsampled map; parameters are those of `nn.Conv` by name.
+
+    Attributes:
+      features: channels of the output.
+      use_bias: whether there is a bias.
+      kernel_init: initialiser of the kernel, ``(3, 3, in, features)``, ``in`` of all maps together.
+    """
+
+    features: int
+    use_bias: bool
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], up: upsampled.Upsampled) -> jax.Array:
+        """Maps of ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
+        channels = sum(each.shape[-1] for each in maps) + up.kernel.shape[2]
+        kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
+        image = upsampled.convolution_of_both(maps, up, kernel)
+        if self.use_bias:
+            image += self.param("bias", torch_default_bias_init(9 * channels), (self.features,))
+        return image
 
 
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
@@ -93,11 +135,15 @@ class ConvBlock(nn.Module):
     kernel_init: nn.initializers.Initializer = torch_default_init
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
+    def __call__(self, *maps: jax.Array, up: upsampled.Upsampled | None = None) -> jax.Array:
+        """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``.
+
+        Several maps, and one that is upsampled first, are read as if they were concatenated.
+        """
         for i, features in enumerate((self.hidden or self.features, self.features), 1):
-            image = convolution(
-                image,
+            image = convolution_of_all(
+                maps,
+                up,
                 features,
                 use_bias=self.use_bias,
                 kernel_init=self.kernel_init,
@@ -105,6 +151,7 @@ class ConvBlock(nn.Module):
             )
             image = instance_norm(image, affine=self.affine, name=f"norm_{i}")
             image = nn.leaky_relu(image, self.negative_slope)
+            maps, up = (image,), None
         return image
 
 
@@ -134,9 +181,13 @@ class Upsample(nn.Module):
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer | None = None
 
-    @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps ``(batch, height, width, any)`` to ``(batch, f·height, f·width, features)``."""
+        return self.deferred(image).computed()
+
+    @nn.compact
+    def deferred(self, image: jax.Array) -> upsampled.Upsampled:
+        """What ``__call__`` computes, for a convolution that need not have it computed."""
         # PyTorch takes the fan-in from dimension 1 of the weight, which a transposed convolution
         # stores as (in, out, f, f): its bound depends on the output channels.
         uniform = torch_default_bias_init(self.factor**2 * self.features)
@@ -151,7 +202,7 @@ class Upsample(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """`transposed.conv_transpose` with parameters; those of `nn.ConvTranspose` by name and shape.
+    """`upsampled.Upsampled` with parameters; those of `nn.ConvTranspose` by name and shape.
 
     Attributes:
       features: channels of the output.
@@ -168,10 +219,9 @@ class TransposedConvolution(nn.Module):
     bias_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, in)`` to ``(batch, f·height, f·width, features)``."""
+    def __call__(self, image: jax.Array) -> upsampled.Upsampled:
+        """The layer on ``(batch, height, width, in)``, not yet computed."""
         shape = (self.factor, self.factor, self.features, image.shape[-1])
-        image = transposed.conv_transpose(image, self.param("kernel", self.kernel_init, shape))
-        if self.use_bias:
-            image += self.param("bias", self.bias_init, (self.features,))
-        return image
+        kernel = self.param("kernel", self.kernel_init, shape)
+        bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
+        return upsampled.Upsampled(image, kernel, bias)

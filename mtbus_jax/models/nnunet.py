@@ -94,13 +94,13 @@ class NNUNet(nn.Module):
         encoder, bottleneck = self._encode(image)
         segmentation, class_logits = (), None
         if types.SEGMENTATION in self.tasks:
-            decoder, upsampled = self._decode(encoder, bottleneck)
+            decoder, bottleneck_up = self._decode(encoder, bottleneck)
             segmentation = self._segment(decoder)
         if types.CLASSIFICATION in self.tasks:
             deep = 10 * self.width
             maps = [self._single(encoder[self.depth], deep, name="head_encoder")]
             if types.SEGMENTATION in self.tasks:
-                maps.append(upsampled)
+                maps.append(bottleneck_up)
                 maps.append(self._single(decoder[self.depth], deep, name="head_decoder"))
             else:
                 maps = [blocks.max_pool(maps[0]), bottleneck]
@@ -113,26 +113,26 @@ class NNUNet(nn.Module):
         """The encoder's maps by level, and the bottleneck."""
         maps = {}
         for level, factor in enumerate((1, 2, 4, 8, 10), 1):
-            image = maps[level] = self._double(image, factor * self.width, f"encoder_{level}")
+            image = maps[level] = self._double(factor * self.width, f"encoder_{level}")(image)
             image = blocks.max_pool(image)
-        return maps, self._double(image, 10 * self.width, "bottleneck")
+        return maps, self._double(10 * self.width, "bottleneck")(image)
 
     def _decode(
         self, encoder: dict[int, jax.Array], bottleneck: jax.Array
     ) -> tuple[dict[int, jax.Array], jax.Array]:
         """The decoder's maps by level, and the bottleneck at level 5's resolution."""
-        maps, upsampled = {}, {}
+        maps = {}
         below = bottleneck
         for level in range(self.depth, 0, -1):
-            upsampled[level] = blocks.Upsample(below.shape[-1], name=f"up_{level}")(below)
-            both = jnp.concatenate([encoder[level], upsampled[level]], axis=-1)
+            up = blocks.Upsample(below.shape[-1], name=f"up_{level}").deferred(below)
+            if level == self.depth:
+                bottleneck_up = up.computed()
             if level > 1:
-                features = encoder[level - 1].shape[-1]
-                below = self._double(both, features, f"decoder_{level}")
+                block = self._double(encoder[level - 1].shape[-1], f"decoder_{level}")
             else:
-                below = self._double(both, self.width // 2, "decoder_1", hidden=self.width)
-            maps[level] = below
-        return maps, upsampled[self.depth]
+                block = self._double(self.width // 2, "decoder_1", hidden=self.width)
+            below = maps[level] = block(encoder[level], up=up)
+        return maps, bottleneck_up
 
     def _segment(self, decoder: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
         """Segmentation logits at full resolution, finest first."""
@@ -147,7 +147,7 @@ class NNUNet(nn.Module):
             logits.append(segment(features))
         return tuple(logits)
 
-    def _double(self, image: jax.Array, features: int, name: str, *, hidden: int = 0) -> jax.Array:
+    def _double(self, features: int, name: str, *, hidden: int = 0) -> blocks.ConvBlock:
         """Two × (3×3 convolution, instance norm, LeakyReLU)."""
         return blocks.ConvBlock(
             features,
@@ -157,7 +157,7 @@ class NNUNet(nn.Module):
             negative_slope=NEGATIVE_SLOPE,
             kernel_init=kaiming_normal,
             name=name,
-        )(image)
+        )
 
     def _single(self, image: jax.Array, features: int, *, name: str) -> jax.Array:
         """3×3 convolution, instance norm, LeakyReLU, with the head's initialisation."""

@@ -126,13 +126,13 @@ class UNetPlusPlus(nn.Module):
                     continue
                 below = node[i + 1, j - 1]
                 up_features = below.shape[-1] // (2 if i > 0 else 1)
-                up = blocks.Upsample(up_features, name=f"up_{i}_{j}")(below)
+                up = blocks.Upsample(up_features, name=f"up_{i}_{j}").deferred(below)
                 skips = [node[i, k] for k in range(j)]
                 features = last_features if (i, j) == (0, self.depth) else row_features[i]
                 block = blocks.ConvBlock(features, name=f"node_{i}_{j}")
-                node[i, j] = block(jnp.concatenate([*skips, up], axis=-1))
+                node[i, j] = block(*skips, up=up)
                 if (i, j) == (self.depth - 1, 1):
-                    bottleneck_up = up
+                    bottleneck_up = up.computed()
         return bottleneck_up
 
     def _classify(
