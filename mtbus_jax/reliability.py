@@ -172,9 +172,10 @@ def measure(rows: pd.DataFrame) -> dict[str, Any]:
       rows: of ``trust.csv``.
 
     Returns:
-      By name: ``images``; ``risk``, mean error of all images and of the `KEPT` least uncertain,
-      for each kind of error; with classes ``calibration`` and ``conformal``; with both tasks
-      ``refining``, DSC and accuracy raw, by the hard rules and by the most probable pair.
+      By name: ``images``; ``risk``, for each kind of error its mean over all images, over the
+      `KEPT` least uncertain, and over the `KEPT` with the least error, which no order can beat;
+      with classes ``calibration`` and ``conformal``; with both tasks ``refining``, DSC and accuracy
+      raw, by the hard rules and by the most probable pair.
     """
     errors: dict[str, np.ndarray] = {"wrong": rows.wrong.to_numpy(float)}
     if "predicted" in rows:
@@ -184,7 +185,8 @@ def measure(rows: pd.DataFrame) -> dict[str, Any]:
     result: dict[str, Any] = {"images": len(rows), "kept": KEPT, "risk": {}}
     for name, error in errors.items():
         curve = calibration.risk_coverage(error, rows.uncertainty.to_numpy())
-        result["risk"][name] = {"all": curve.at(1.0), "kept": curve.at(KEPT)}
+        best = calibration.risk_coverage(error, error).at(KEPT)
+        result["risk"][name] = {"all": curve.at(1.0), "kept": curve.at(KEPT), "best": best}
     result["warned"] = float(rows.warning.mean())
     if "predicted" in rows:
         label = rows.label.map(types.CLASS_NAMES.index).to_numpy()
@@ -227,13 +229,15 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         "## Trust",
         "",
         "Fitted on each fold's validation images, measured on its test images: mean error of all "
-        f"of them, and without the {share} % most uncertain.",
+        f"of them, without the {share} % most uncertain, and without the {share} % that turned out "
+        "worst, which no uncertainty can beat.",
         "",
-        f"| error | all | without {share} % |",
-        "| --- | ---: | ---: |",
+        f"| error | all | without {share} % | at best |",
+        "| --- | ---: | ---: | ---: |",
     ]
     for name, risk in test["risk"].items():
-        lines.append(f"| {titles[name]} | {_FRACTION(risk['all'])} | {_FRACTION(risk['kept'])} |")
+        cells = [_FRACTION(risk[each]) for each in ("all", "kept", "best")]
+        lines.append(f"| {titles[name]} | {' | '.join(cells)} |")
     if "calibration" in test:
         error, sets = test["calibration"], test["conformal"]
         lines += [

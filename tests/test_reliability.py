@@ -105,6 +105,8 @@ def test_measures_follow_from_the_rows(run):
     kept = by_doubt.head(int(np.ceil(0.8 * len(rows))))
     assert found["risk"]["wrong"]["all"] == pytest.approx(rows.wrong.mean())
     assert found["risk"]["wrong"]["kept"] == pytest.approx(kept.wrong.mean(), abs=1e-9)
+    right = np.sort(rows.wrong)[: len(kept)]
+    assert found["risk"]["wrong"]["best"] == pytest.approx(right.mean(), abs=1e-9)
     assert found["risk"]["dice_loss"]["kept"] == pytest.approx(1 - kept.dice.mean())
     wrong_class = kept.predicted != kept.label
     assert found["risk"]["wrong_class"]["kept"] == pytest.approx(wrong_class.mean())
