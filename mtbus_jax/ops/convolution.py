@@ -4,9 +4,9 @@ XLA's CPU backend writes that gradient as a convolution with a window as large a
 runs at a fraction of the speed of the forward pass (`benchmarks/convolution.py` shows both). Here
 it is what it says: for each of the nine offsets a product over all pixels, XᵀG. A product of 24 by
 24 channels leaves a processor idle, so neighbouring pixels of a row are taken as one with more
-channels, for which no value moves in memory: the product of two such groups holds the centre
-offset in its diagonal blocks and left and right beside them; only the pixels on the edges of a
-group are added by products of their own.
+channels, for which no value of one side moves in memory. The other side is copied into windows,
+each group with one pixel more on either side: their product holds the three offsets within a row in
+its diagonal blocks and beside them.
 """
 
 from __future__ import annotations
@@ -150,50 +150,54 @@ def weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
       ``(3, 3, in, out)`` of the image's type, summed in float32 or better.
     """
     _, height, width, channels = image.shape
-    narrow = min(channels, gradient.shape[3])
-    group = group_size(narrow, width)
-    # Rows are shifted by copying, so the side with fewer channels is shifted.
-    shift_image = channels < gradient.shape[3]
-    padded = jnp.pad(image if shift_image else gradient, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    out = gradient.shape[3]
+    group = group_size(min(channels, out), width)
     rows = []
-    for i in range(3):
-        if shift_image:
-            rows.append(_row(padded[:, i : i + height], gradient, group))
-        else:
-            rows.append(_row(image, padded[:, 2 - i : 2 - i + height], group))
-    return jnp.stack(rows).astype(image.dtype)
+    # The side with fewer channels is copied into windows.
+    if channels < out:
+        windows = _windows(image, group)
+        for i in range(3):
+            blocks = product_over_pixels(windows[:, i : i + height], _grouped(gradient, group))
+            blocks = blocks.reshape(group + 2, channels, group, out)
+            rows += [[sum(blocks[p + j, :, p] for p in range(group)) for j in range(3)]]
+    else:
+        windows = _windows(gradient, group)
+        for i in range(3):
+            blocks = product_over_pixels(_grouped(image, group), windows[:, 2 - i : 2 - i + height])
+            blocks = blocks.reshape(group, channels, group + 2, out)
+            rows += [[sum(blocks[p, :, p + 2 - j] for p in range(group)) for j in range(3)]]
+    return jnp.stack([jnp.stack(row) for row in rows]).astype(image.dtype)
 
 
 def group_size(channels: int, width: int) -> int:
     """How many pixels of a row are taken as one: 4, 2 or 1; divides ``width``.
 
-    Measured: products of about 100 to 200 channels are fastest; beyond 4 pixels the work on blocks
-    that are thrown away outweighs what is won.
+    Measured: more pixels make larger and faster products, of which a smaller part is wanted.
     """
-    return next(n for n in (4, 2, 1) if n == 1 or (n * channels <= 192 and width % n == 0))
+    return next(n for n in (4, 2, 1) if n == 1 or (n * channels <= 64 and width % n == 0))
 
 
-def _row(image: jax.Array, gradient: jax.Array, group: int) -> jax.Array:
-    """The three offsets within a row, ``(3, in, out)``: the pixel left of, at, right of G's."""
-    channels, out = image.shape[3], gradient.shape[3]
-    blocks = _product(
-        image.reshape(-1, group * channels), gradient.reshape(-1, group * out)
-    ).reshape(group, channels, group, out)
-    last, first = slice(group - 1, -1, group), slice(group, None, group)
-    left = _pixels(image[:, :, last], gradient[:, :, first])
-    right = _pixels(image[:, :, first], gradient[:, :, last])
-    for p in range(group - 1):
-        left += blocks[p, :, p + 1]
-        right += blocks[p + 1, :, p]
-    centre = sum(blocks[p, :, p] for p in range(group))
-    return jnp.stack([left, centre, right])
+def _grouped(image: jax.Array, group: int) -> jax.Array:
+    """``(batch, height, width, c)`` → ``(batch, height, width / group, group·c)``, in place."""
+    batch, height, width, channels = image.shape
+    return image.reshape(batch, height, width // group, group * channels)
 
 
-def _pixels(image: jax.Array, gradient: jax.Array) -> jax.Array:
-    """XᵀG over pixels, ``(in, out)``."""
-    return _product(image.reshape(-1, image.shape[3]), gradient.reshape(-1, gradient.shape[3]))
+def _windows(image: jax.Array, group: int) -> jax.Array:
+    """Each group with a pixel more on either side, and a row of zeros above and below.
+
+    ``(batch, height, width, c)`` → ``(batch, height + 2, width / group, (group + 2)·c)``.
+    """
+    width, channels = image.shape[2:]
+    padded = jnp.pad(image, ((0, 0), (1, 1), (1, max(group - 1, 1)), (0, 0)))
+    if group == 1:
+        return jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
+    groups = _grouped(padded, group)
+    return jnp.concatenate([groups[:, :, :-1], groups[:, :, 1:, : 2 * channels]], axis=-1)
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
+    """AᵀB of ``(…, channels)`` arrays, summed in float32 or better: (a's channels, b's)."""
     precise = jnp.promote_types(a.dtype, jnp.float32)
+    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=precise)

@@ -149,10 +149,10 @@ def _backward(saved, gradient):
     by_image = sum(parts[:, 1 - s :, 1 - t :, s, t][:, :height, :width] for s, t in _OFFSETS)
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, s : s + height + 1, t : t + width + 1] for s, t in _OFFSETS]
-    by_kernel = jnp.stack([_product(each.reshape(-1, channels), phases) for each in shifted])
+    by_kernel = jnp.stack([convolution.product_over_pixels(each, phases) for each in shifted])
     # As a product: a sum over pixels by itself is slow in XLA's CPU backend.
     inside = jnp.asarray(np.tile(_inside(height, width), (batch, 1)), phases.dtype)
-    by_bias = _product(inside, phases)
+    by_bias = convolution.product_over_pixels(inside, phases)
     return (
         by_image.astype(image.dtype),
         by_kernel.reshape(kernel.shape).astype(kernel.dtype),
@@ -190,8 +190,3 @@ def _separate(image: jax.Array) -> jax.Array:
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     phases = padded.reshape(batch, height // 2 + 1, 2, width // 2 + 1, 2, channels).swapaxes(2, 3)
     return phases.reshape(batch, height // 2 + 1, width // 2 + 1, 4 * channels)
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    precise = jnp.promote_types(a.dtype, jnp.float32)
-    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=precise)
