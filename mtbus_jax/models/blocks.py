@@ -92,6 +92,32 @@ class ConvolutionOfBoth(nn.Module):
         return image
 
 
+class PointwiseOfUpsampled(nn.Module):
+    """1×1 convolution of an upsampled map; parameters are those of `nn.Conv` by name and shape.
+
+    Both are linear, so they are one transposed convolution: the map is upsampled with ``features``
+    channels instead of all its own.
+
+    Attributes:
+      features: channels of the output.
+      kernel_init: initialiser of the kernel, ``(1, 1, in, features)``.
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, up: upsampled.Upsampled) -> jax.Array:
+        """To ``(batch, height, width, features)``, height and width those of ``up`` computed."""
+        channels = up.kernel.shape[2]
+        kernel = self.param("kernel", self.kernel_init, (1, 1, channels, self.features))[0, 0]
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if up.bias is not None:
+            bias = bias + up.bias @ kernel
+        joint = jnp.einsum("ijmn,mo->ijon", up.kernel, kernel)
+        return upsampled.Upsampled(up.image, joint, bias).computed()
+
+
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
     """Instance normalisation with ε 1e-5, created inside a compact module."""
     # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.

@@ -139,12 +139,15 @@ class NNUNet(nn.Module):
         logits = []
         for level in (1, 2, 3, 4) if self.deep_supervision else (1,):
             features = decoder[level]
-            if level > 1:
-                features = blocks.Upsample(
+            if level == 1:
+                segment = nn.Conv(1, (1, 1), kernel_init=kaiming_normal, name="segment_1")
+                logits.append(segment(features))
+            else:
+                supervise = blocks.Upsample(
                     features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
-                )(features)
-            segment = nn.Conv(1, (1, 1), kernel_init=kaiming_normal, name=f"segment_{level}")
-            logits.append(segment(features))
+                )
+                segment = blocks.PointwiseOfUpsampled(1, kaiming_normal, name=f"segment_{level}")
+                logits.append(segment(supervise.deferred(features)))
         return tuple(logits)
 
     def _double(self, features: int, name: str, *, hidden: int = 0) -> blocks.ConvBlock:
