@@ -1,9 +1,11 @@
-"""The convolutions of MT UNet++ on a CPU: lax against `mtbus_jax.ops`, shape by shape.
+"""The convolutions of MT UNet++ on a CPU: lax against `mtbus_jax.ops`, layer by layer.
 
     python benchmarks/convolution.py --batch=2 --size=128 --width=24
 
-For each convolution of the network: GFLOP/s of lax's forward pass, and of value and both gradients
-together for lax and for the operation that the rule chooses. All in one process, in turn.
+A layer is a 3×3 convolution, or what a decoder node does: a map upsampled by a transposed
+convolution, concatenated with others and convolved. Milliseconds of the forward pass, and of value
+and all gradients together, for lax and for the operation that the rules choose. All in one process,
+in turn.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,65 +24,103 @@ import side_by_side
 from jax import lax
 
 from mtbus_jax import hostmemory
-from mtbus_jax.ops import convolution, transposed
+from mtbus_jax.ops import convolution, upsampled
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
+_OPTIONS = {
+    "window_strides": (1, 1),
+    "padding": ((1, 1), (1, 1)),
+    "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+}
 
 
-def shapes(size: int, width: int) -> list[tuple[str, int, int, int]]:
-    """(kind, height = width, channels in, channels out) of every convolution, each once."""
+class Layer(NamedTuple):
+    """A convolution of the network.
+
+    Attributes:
+      side: height and width of the result.
+      channels: of the maps that it reads as they are.
+      below: channels of the map that is upsampled for it; 0 if there is none.
+      features: channels of that map once upsampled.
+      out: channels of the result.
+    """
+
+    side: int
+    channels: int
+    below: int
+    features: int
+    out: int
+
+
+def layers(size: int, width: int) -> list[Layer]:
+    """Every convolution, each once."""
     found = []
     rows = [width * 2**i for i in range(5)]
-    for i, features in enumerate(rows):
+    for i, out in enumerate(rows):
         side = size >> i
-        found.append(("3×3", side, rows[i - 1] if i else 1, features))
-        found.append(("3×3", side, features, features))
+        found.append(Layer(side, rows[i - 1] if i else 1, 0, 0, out))
+        found.append(Layer(side, out, 0, 0, out))
         if i < 4:
-            up = rows[i + 1] // (2 if i else 1)
-            found.append(("2×2 up", side // 2, rows[i + 1], up))
-            found += [("3×3", side, j * features + up, features) for j in range(1, 5 - i)]
-    found += [("3×3", size >> 4, 3 * rows[4], 512), ("3×3", size >> 4, 512, 512)]
+            below = rows[i + 1]
+            features = below // (2 if i else 1)
+            found += [Layer(side, j * out, below, features, out) for j in range(1, 5 - i)]
+    found += [Layer(size >> 4, 3 * rows[4], 0, 0, 512), Layer(size >> 4, 512, 0, 0, 512)]
     return list(dict.fromkeys(found))
 
 
-def functions(kind: str) -> tuple[Callable, Callable]:
-    """lax's function and ours."""
-    if kind == "2×2 up":
-        plain = functools.partial(
-            lax.conv_transpose, strides=(2, 2), padding="VALID", transpose_kernel=True
-        )
-        return plain, transposed.conv_transpose
-    arguments = {
-        "window_strides": (1, 1),
-        "padding": ((1, 1), (1, 1)),
-        "dimension_numbers": LAYOUT,
-    }
-    return (
-        functools.partial(lax.conv_general_dilated, **arguments),
-        functools.partial(convolution.conv_general_dilated, **arguments),
+def inputs(layer: Layer, batch: int) -> tuple[tuple, jax.Array]:
+    """Arguments of the functions, and the gradient of their result."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape, np.float32))
+
+    maps = normal(batch, layer.side, layer.side, layer.channels)
+    kernel = normal(3, 3, layer.channels + layer.features, layer.out)
+    gradient = normal(batch, layer.side, layer.side, layer.out)
+    if not layer.below:
+        return (maps, kernel), gradient
+    half = layer.side // 2
+    up = upsampled.Upsampled(
+        normal(batch, half, half, layer.below),
+        normal(2, 2, layer.features, layer.below),
+        normal(layer.features),
     )
+    return ([maps], up, kernel), gradient
+
+
+def functions(layer: Layer) -> tuple[Callable, Callable]:
+    """lax's function and ours."""
+    plain = functools.partial(lax.conv_general_dilated, **_OPTIONS)
+    if not layer.below:
+        return plain, functools.partial(convolution.conv_general_dilated, **_OPTIONS)
+
+    def both(maps, up, kernel):
+        image = lax.conv_transpose(up.image, up.kernel, (2, 2), "VALID", transpose_kernel=True)
+        return plain(jnp.concatenate([*maps, image + up.bias], axis=-1), kernel)
+
+    return both, upsampled.convolution_of_both
 
 
 def with_gradients(function: Callable) -> Callable:
-    """Value and gradients of both arguments."""
+    """Value and gradients of all arguments."""
 
-    def both(image, kernel, gradient):
-        value, pull = jax.vjp(function, image, kernel)
-        return value, *pull(gradient)
+    def both(arguments, gradient):
+        value, pull = jax.vjp(function, *arguments)
+        return value, pull(gradient)
 
     return both
 
 
-def seconds(sides: dict[str, Callable], inputs: tuple, rounds: int) -> dict[str, float]:
+def seconds(sides: dict[str, Callable], arguments: Any, rounds: int) -> dict[str, float]:
     """Median seconds of each side, called in turn."""
     compiled = {name: jax.jit(side) for name, side in sides.items()}
     for side in compiled.values():
-        jax.block_until_ready(side(*inputs))
+        jax.block_until_ready(side(*arguments))
     times = {name: [] for name in compiled}
     for _ in range(rounds):
         for name, side in compiled.items():
             start = time.perf_counter()
-            jax.block_until_ready(side(*inputs))
+            jax.block_until_ready(side(*arguments))
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t) for name, t in times.items()}
 
@@ -94,43 +135,24 @@ def main() -> None:
     parser.add_argument("--json", default="")
     options = parser.parse_args()
     hostmemory.keep_freed_memory()
-    rng = np.random.default_rng(0)
     rows = []
-    print("| layer | pixels | in | out | GFLOP | lax forward | lax all | ours all | ratio |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for kind, side, channels, out in shapes(options.size, options.width):
-        up = 2 if kind == "2×2 up" else 1
-        image = rng.standard_normal((options.batch, side, side, channels), np.float32)
-        gradient = rng.standard_normal((options.batch, up * side, up * side, out), np.float32)
-        taps = (2, 2, out, channels) if up == 2 else (3, 3, channels, out)
-        kernel = rng.standard_normal(taps, np.float32)
-        plain, own = functions(kind)
-        inputs = tuple(map(jnp.asarray, (image, kernel, gradient)))
-        found = seconds(
-            {
-                "forward": lambda x, k, g, f=plain: f(x, k),
-                "lax": with_gradients(plain),
-                "ours": with_gradients(own),
-            },
-            inputs,
-            options.rounds,
-        )
-        work = 2 * kernel.size * image.shape[0] * side * side / 1e9
-        row = {
-            "layer": kind,
-            "side": side,
-            "in": channels,
-            "out": out,
-            "gflop": work,
-            "lax forward": work / found["forward"],
-            "lax all": 3 * work / found["lax"],
-            "ours all": 3 * work / found["ours"],
-            "ratio": found["lax"] / found["ours"],
+    print("| pixels | in | upsampled | out | lax forward | ours | lax all | ours | ratio of all |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for layer in layers(options.size, options.width):
+        plain, own = functions(layer)
+        sides = {
+            "lax forward": lambda arguments, _, f=plain: f(*arguments),
+            "our forward": lambda arguments, _, f=own: f(*arguments),
+            "lax all": with_gradients(plain),
+            "our all": with_gradients(own),
         }
-        rows.append(row)
+        found = seconds(sides, inputs(layer, options.batch), options.rounds)
+        ratio = found["lax all"] / found["our all"]
+        rows.append(layer._asdict() | found | {"ratio": ratio})
+        up = f"{layer.below} → {layer.features}" if layer.below else ""
+        times = " | ".join(f"{1e3 * each:.1f}" for each in found.values())
         print(
-            f"| {kind} | {side}² | {channels} | {out} | {work:.2f} | {row['lax forward']:.0f} "
-            f"| {row['lax all']:.0f} | {row['ours all']:.0f} | {row['ratio']:.1f} |",
+            f"| {layer.side}² | {layer.channels} | {up} | {layer.out} | {times} | {ratio:.1f} |",
             flush=True,
         )
     if options.json:
