@@ -1,8 +1,8 @@
 # Two targets do everything from a bare machine with Python 3.11 or 3.12:
 #   make demo   lean environment, a small network trained on simulated images, its results
-#   make test   full environment, lint and all tests
+#   make test   full environment, lint and all tests but the long ones, which make test-long runs
 # PYTHON=... picks the interpreter, VENV=... the folder of the environment,
-# PYTEST_ARGS=... goes to pytest, as in PYTEST_ARGS='-m "not long"'.
+# PYTEST_ARGS=... goes to pytest, as in PYTEST_ARGS='-k losses'.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
@@ -12,14 +12,19 @@ PYTEST_ARGS ?=
 DEMO_DIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-long lint clean
 
 demo: $(VENV)/.lean
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=$(DEMO_DIR)
 
-test: $(VENV)/.full lint
 # Small networks leave most of a second core idle: a process per core gets through sooner.
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test: $(VENV)/.full lint
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: $(VENV)/.full
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.full
 	$(BIN)/ruff check .
