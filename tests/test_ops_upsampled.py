@@ -1,6 +1,7 @@
 """The convolution of an upsampled map that is never computed, against lax doing both."""
 
 import functools
+import operator
 
 import jax
 import jax.export
@@ -25,7 +26,10 @@ SHAPES = [
 def draw(shape, dtype=np.float32):
     batch, height, width, channels, features, others, out = shape
     rng = np.random.default_rng(batch + height)
-    normal = lambda *size: rng.standard_normal(size).astype(dtype)  # noqa: E731
+
+    def normal(*size):
+        return rng.standard_normal(size).astype(dtype)
+
     maps = [normal(batch, 2 * height, 2 * width, each) for each in others]
     up = upsampled.Upsampled(
         normal(batch, height, width, channels),
@@ -104,12 +108,15 @@ def test_bfloat16_gradients_are_summed_in_single_precision(always):
 def test_vmap_over_everything_equals_one_after_the_other(always):
     drawn = [draw(SHAPES[0])[0] for _ in range(2)]
     drawn[1] = jax.tree.map(lambda each: each[..., ::-1], drawn[1])
-    loss = lambda *arguments: jnp.sum(jnp.sin(upsampled.convolution_of_both(*arguments)))  # noqa: E731
+
+    def loss(maps, up, kernel):
+        return jnp.sum(jnp.sin(upsampled.convolution_of_both(maps, up, kernel)))
+
     gradients = jax.grad(loss, argnums=(0, 1, 2))
     together = jax.jit(jax.vmap(gradients))(*jax.tree.map(lambda *each: np.stack(each), *drawn))
     for i, arguments in enumerate(drawn):
         alone = jax.jit(gradients)(*arguments)
-        assert_close(jax.tree.map(lambda each: each[i], together), alone, 1e-5)  # noqa: B023
+        assert_close(jax.tree.map(operator.itemgetter(i), together), alone, 1e-5)
 
 
 def test_when_it_is_used(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -251,3 +251,32 @@ class TransposedConvolution(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         return upsampled.Upsampled(image, kernel, bias)
+
+
+def segment_levels(
+    maps: Mapping[int, jax.Array],
+    levels: Iterable[int],
+    kernel_init: nn.initializers.Initializer,
+) -> tuple[jax.Array, ...]:
+    """Deep supervision: segmentation logits of decoder levels, created inside a compact module.
+
+    Args:
+      maps: of the decoder by level; level l has 1 / 2^(l − 1) of the resolution.
+      levels: to segment, 1 among them.
+      kernel_init: initialiser of the 1×1 convolutions.
+
+    Returns:
+      ``(batch, height, width, 1)`` for each level, all at the resolution of level 1.
+    """
+    logits = []
+    for level in levels:
+        features, name = maps[level], f"segment_{level}"
+        if level == 1:
+            logits.append(nn.Conv(1, (1, 1), kernel_init=kernel_init, name=name)(features))
+        else:
+            upsample = Upsample(
+                features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
+            )
+            segment = PointwiseOfUpsampled(1, kernel_init, name=name)
+            logits.append(segment(upsample.deferred(features)))
+    return tuple(logits)

@@ -87,7 +87,8 @@ class BTSUNet(nn.Module):
         head_maps = [encoder[-1], bottleneck]
         if types.SEGMENTATION in self.tasks:
             decoder = self._decode(encoder, bottleneck)
-            segmentation = self._segment(decoder)
+            levels = range(1, self.depth + 1) if self.deep_supervision else (1,)
+            segmentation = blocks.segment_levels(decoder, levels, kaiming_normal)
             head_maps.append(decoder[self.depth])
         if types.CLASSIFICATION in self.tasks:
             class_logits = heads.FusionHead(self.classes, name="head")(head_maps)
@@ -113,22 +114,6 @@ class BTSUNet(nn.Module):
             wide = both.shape[-1] // 2
             below = maps[level] = self._block(both, wide, wide // 2, f"decoder_{level}")
         return maps
-
-    def _segment(self, decoder: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
-        """Segmentation logits at full resolution, finest first."""
-        logits = []
-        for level in range(1, self.depth + 1) if self.deep_supervision else (1,):
-            features = decoder[level]
-            if level == 1:
-                segment = nn.Conv(1, (1, 1), kernel_init=kaiming_normal, name="segment_1")
-                logits.append(segment(features))
-            else:
-                supervise = blocks.Upsample(
-                    features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
-                )
-                segment = blocks.PointwiseOfUpsampled(1, kaiming_normal, name=f"segment_{level}")
-                logits.append(segment(supervise.deferred(features)))
-        return tuple(logits)
 
     def _block(self, image: jax.Array, hidden: int, features: int, name: str) -> jax.Array:
         """Two × (3×3 convolution, instance norm, LeakyReLU)."""

@@ -95,7 +95,8 @@ class NNUNet(nn.Module):
         segmentation, class_logits = (), None
         if types.SEGMENTATION in self.tasks:
             decoder, bottleneck_up = self._decode(encoder, bottleneck)
-            segmentation = self._segment(decoder)
+            levels = (1, 2, 3, 4) if self.deep_supervision else (1,)
+            segmentation = blocks.segment_levels(decoder, levels, kaiming_normal)
         if types.CLASSIFICATION in self.tasks:
             deep = 10 * self.width
             maps = [self._single(encoder[self.depth], deep, name="head_encoder")]
@@ -133,22 +134,6 @@ class NNUNet(nn.Module):
                 block = self._double(self.width // 2, "decoder_1", hidden=self.width)
             below = maps[level] = block(encoder[level], up=up)
         return maps, bottleneck_up
-
-    def _segment(self, decoder: dict[int, jax.Array]) -> tuple[jax.Array, ...]:
-        """Segmentation logits at full resolution, finest first."""
-        logits = []
-        for level in (1, 2, 3, 4) if self.deep_supervision else (1,):
-            features = decoder[level]
-            if level == 1:
-                segment = nn.Conv(1, (1, 1), kernel_init=kaiming_normal, name="segment_1")
-                logits.append(segment(features))
-            else:
-                supervise = blocks.Upsample(
-                    features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
-                )
-                segment = blocks.PointwiseOfUpsampled(1, kaiming_normal, name=f"segment_{level}")
-                logits.append(segment(supervise.deferred(features)))
-        return tuple(logits)
 
     def _double(self, features: int, name: str, *, hidden: int = 0) -> blocks.ConvBlock:
         """Two × (3×3 convolution, instance norm, LeakyReLU)."""

@@ -149,24 +149,29 @@ def weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
     Returns:
       ``(3, 3, in, out)`` of the image's type, summed in float32 or better.
     """
-    _, height, width, channels = image.shape
-    out = gradient.shape[3]
-    group = group_size(min(channels, out), width)
-    rows = []
-    # The side with fewer channels is copied into windows.
-    if channels < out:
-        windows = _windows(image, group)
-        for i in range(3):
-            blocks = product_over_pixels(windows[:, i : i + height], _grouped(gradient, group))
-            blocks = blocks.reshape(group + 2, channels, group, out)
-            rows += [[sum(blocks[p + j, :, p] for p in range(group)) for j in range(3)]]
+    # The side with fewer channels is copied into windows. Gradients of the kernel seen from either
+    # side are each other's reflection.
+    if image.shape[3] < gradient.shape[3]:
+        products = _shifted_products(image, gradient)
     else:
-        windows = _windows(gradient, group)
-        for i in range(3):
-            blocks = product_over_pixels(_grouped(image, group), windows[:, 2 - i : 2 - i + height])
-            blocks = blocks.reshape(group, channels, group + 2, out)
-            rows += [[sum(blocks[p, :, p + 2 - j] for p in range(group)) for j in range(3)]]
-    return jnp.stack([jnp.stack(row) for row in rows]).astype(image.dtype)
+        products = jnp.flip(_shifted_products(gradient, image), (0, 1)).swapaxes(2, 3)
+    return products.astype(image.dtype)
+
+
+def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
+    """Σ over pixels (y, x) of MᵀF for each offset (i, j), M at (y + i − 1, x + j − 1), F at (y, x).
+
+    Returns ``(3, 3, channels of moving, channels of fixed)``.
+    """
+    height, width, channels = moving.shape[1:]
+    group = group_size(channels, width)
+    windows, groups = _windows(moving, group), _grouped(fixed, group)
+    rows = []
+    for i in range(3):
+        blocks = product_over_pixels(windows[:, i : i + height], groups)
+        blocks = blocks.reshape(group + 2, channels, group, -1)
+        rows.append(jnp.stack([sum(blocks[p + j, :, p] for p in range(group)) for j in range(3)]))
+    return jnp.stack(rows)
 
 
 def group_size(channels: int, width: int) -> int:

@@ -21,6 +21,8 @@ from jax import lax
 from mtbus_jax.ops import convolution, transposed
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+# Of the 2×2 pixels that a phase reads.
+_OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class Upsampled(NamedTuple):
@@ -161,8 +163,6 @@ def _backward(saved, gradient):
 
 
 _phases_convolution.defvjp(_forward, _backward)
-
-_OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def _inside(height: int, width: int) -> np.ndarray:
