@@ -6,6 +6,7 @@ python our_predict.py RUN PICTURES OUT --batch=32
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -33,20 +34,21 @@ def main() -> None:
     predictor = Predictor(
         options.run, folds=[0], tta=False, refine="none", batch_size=options.batch
     )
-    sources = imagefile.find([options.pictures]).sources[: options.batch]
+    sources = imagefile.find([options.pictures]).sources
 
-    def decode() -> list[imagefile.Frame]:
-        return [frame for source in sources for frame in imagefile.read(source.path)]
+    def decode() -> Iterator[imagefile.Frame]:
+        for source in sources:
+            yield from imagefile.read(source.path)
 
-    def write(predictions: list[Prediction]) -> None:
+    def write(predictions: Iterable[Prediction]) -> None:
         for source, prediction in zip(sources, predictions, strict=True):
             Image.fromarray(prediction.mask).save(options.out / f"{source.name}.png")
 
     def step() -> None:
-        write(predictor(decode()))
+        write(predictor.stream(decode()))
 
     step()
-    frames = decode()
+    frames = list(decode())
     predictions = predictor(frames)
     size = predictor.image_size
 
@@ -65,7 +67,11 @@ def main() -> None:
 
     seconds = {
         name: side_by_side.median_seconds(f)
-        for name, f in {"decode": decode, "resize": resize, "enlarge": enlarge}.items()
+        for name, f in {
+            "decode": lambda: list(decode()),
+            "resize": resize,
+            "enlarge": enlarge,
+        }.items()
     }
     whole = side_by_side.median_seconds(lambda: predictor(frames))
     seconds["network"] = whole - seconds["resize"] - seconds["enlarge"]

@@ -2,11 +2,12 @@
 
     python benchmarks/predict.py --peer_python=VENV/bin/python --batch=1,32
 
-A step takes a batch of phantoms from PNG files to PNG masks: decoding, resizing, network, class,
-mask at the picture's own size, writing. Sides: this library with one fold and neither test-time
-augmentation nor overlays; PyTorch with the settings of peer_predict.py. Class probabilities and
-areas of the masks must agree, or the comparison stops. The weights come from a few training steps,
-so that the masks are blobs and not noise, which would compress badly.
+A step takes a folder of phantoms from PNG files to PNG masks, ``--batch`` at a time through the
+network: decoding, resizing, network, class, mask at the picture's own size, writing. Sides: this
+library with one fold and neither test-time augmentation nor overlays; PyTorch with the settings of
+peer_predict.py. Class probabilities and areas of the masks must agree, or the comparison stops. The
+weights come from a few training steps, so that the masks are blobs and not noise, which would
+compress badly.
 
 The second table tells where the time of a step goes, each part timed apart; "command's output" is
 what `python -m mtbus_jax.predict` writes instead of the mask alone: mask, overlay, table row.
@@ -35,6 +36,8 @@ from mtbus_jax.preprocess import resize_nearest
 from mtbus_jax.setup import Setup
 
 HERE = Path(__file__).parent
+# Pictures per step: so many, and so many batches, at least.
+_FEWEST, _BATCHES = 8, 2
 STAGES = ("decode", "resize", "network", "enlarge", "write")
 
 
@@ -90,20 +93,24 @@ def _batch(phantoms: list[Phantom], size: int) -> types.Batch:
     )
 
 
-def compare(folder: Path, batch: int, options: argparse.Namespace) -> dict:
+def compare(folder: Path, batch: int, phantoms: list[Phantom], options: argparse.Namespace) -> dict:
     """Runs and prints the comparison for one batch size."""
     sides = []
+    count = max(_FEWEST, _BATCHES * batch)
+    pictures = folder / f"pictures_{count}"
+    if not pictures.exists():
+        write_pictures(pictures, phantoms[:count])
     for name in ("mtbus_jax", *options.settings.split(",")):
         out = folder / f"{name}_{batch}"
         out.mkdir()
         if name == "mtbus_jax":
             command = [sys.executable, HERE / "our_predict.py", folder / "run"]
-            command += [folder / "pictures", out, f"--batch={batch}"]
+            command += [pictures, out, f"--batch={batch}"]
             sides.append(side_by_side.Side(name, command))
             continue
         command = [options.peer_python, HERE / "peer_predict.py", folder / "weights.npz"]
         command += [
-            folder / "pictures",
+            pictures,
             out,
             name,
             f"--batch={batch}",
@@ -120,39 +127,41 @@ def compare(folder: Path, batch: int, options: argparse.Namespace) -> dict:
         np.testing.assert_allclose(theirs["area"], ours["area"], atol=pixels)
     area = 100 * np.mean(sides[0].facts["area"]) / options.size**2
     print(
-        f"\nbatch {batch}, network {options.size}×{options.size}, width {options.width}; masks "
-        f"cover {area:.0f} % on average"
+        f"\n{count} pictures, batch {batch}, network {options.size}×{options.size}, width "
+        f"{options.width}; masks cover {area:.0f} % on average"
     )
     medians = side_by_side.compare(sides, rounds=options.rounds, steps=options.steps)
-    rows = side_by_side.table(medians, ours="mtbus_jax", images=batch)
-    print_stages(sides, batch)
+    rows = side_by_side.table(medians, ours="mtbus_jax", images=count)
+    print_stages(sides, count)
     for side in sides:
         side.close()
     facts = {side.name: side.facts for side in sides}
     return {"table": rows, "facts": facts, "seconds": medians}
 
 
-def print_stages(sides: list[side_by_side.Side], batch: int) -> None:
+def print_stages(sides: list[side_by_side.Side], count: int) -> None:
     """The parts of a step in ms per image and as shares of their sum."""
     print(f"\n{'ms per image (share)':<22}" + "".join(f"{stage:>16}" for stage in STAGES))
     for side in sides:
         seconds = side.facts["stages"]
         total = sum(seconds.values())
-        cells = [f"{1e3 * seconds[s] / batch:.2f} ({seconds[s] / total:.0%})" for s in STAGES]
+        cells = [f"{1e3 * seconds[s] / count:.2f} ({seconds[s] / total:.0%})" for s in STAGES]
         print(f"{side.name:<22}" + "".join(f"{cell:>16}" for cell in cells))
-    print(f"command's output: {1e3 * sides[0].facts['command_output'] / batch:.2f} ms per image")
+    print(f"command's output: {1e3 * sides[0].facts['command_output'] / count:.2f} ms per image")
 
 
 def main() -> None:
     """Makes pictures and weights, then compares for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     side_by_side.peer_arguments(parser)
-    parser.add_argument("--batch", default="1,32", help="pictures per step")
+    parser.add_argument("--batch", default="1,32", help="pictures per call of the network")
     parser.add_argument("--size", type=int, default=128, help="height and width, pixels")
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--training_steps", type=int, default=40)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the peer")
-    parser.add_argument("--settings", default="published,channels_last", help="of the peer")
+    parser.add_argument(
+        "--settings", default="published,channels_last,two_threads", help="of the peer"
+    )
     options = parser.parse_args()
     batches = [int(each) for each in options.batch.split(",")]
     hostmemory.keep_freed_memory()
@@ -160,8 +169,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        phantoms = list(make_phantoms(max(*batches, 16), seed=0))
-        write_pictures(folder / "pictures", phantoms)
+        phantoms = list(make_phantoms(max(2 * _FEWEST, _BATCHES * max(batches)), seed=0))
         params = write_run(folder / "run", phantoms, options)
         np.savez(
             folder / "weights.npz",
@@ -170,7 +178,7 @@ def main() -> None:
             **{f"param:{k}": np.asarray(v) for k, v in params.items()},
         )
         for batch in batches:
-            results[f"batch {batch}"] = compare(folder, batch, options)
+            results[f"batch {batch}"] = compare(folder, batch, phantoms, options)
     if options.json:
         side_by_side.write(options.json, results)
 

@@ -1,6 +1,7 @@
 """Prediction of one's own pictures with a tiny network: ensemble, refining, trust, run folders."""
 
 import pathlib
+import threading
 
 import numpy as np
 import predict_dummies
@@ -165,6 +166,39 @@ class TestPredictor:
         predictor(pictures * 3)  # 4, 4, 1: the last is filled up
         predictor(pictures[:1])
         assert traced == [4]
+
+    def test_a_stream_holds_a_few_batches_and_keeps_the_order(self, world, pictures):
+        rolled = [np.roll(pictures[0], 3 * number, 1) for number in range(20)]
+        taken = []
+
+        def frames():
+            for number, picture in enumerate(rolled):
+                taken.append(number)
+                yield imagefile.from_array(picture)
+
+        predictor = Predictor(world[0], batch_size=2)
+        stream = predictor.stream(frames())
+        found = [next(stream)]
+        assert len(taken) <= 6
+        found += stream
+        for wanted, one in zip(predictor(rolled), found, strict=True):
+            np.testing.assert_array_equal(one.frame.grey, wanted.frame.grey)
+            np.testing.assert_array_equal(one.probability, wanted.probability)
+
+    def test_a_stream_that_is_left_or_fails_ends(self, world, pictures):
+        predictor = Predictor(world[0], batch_size=1)
+
+        def frames():
+            yield from [imagefile.from_array(picture) for picture in pictures] * 4
+            raise OSError("the disk is gone")
+
+        threads = threading.active_count()
+        left = predictor.stream(frames())
+        next(left)
+        left.close()
+        with pytest.raises(OSError, match="the disk is gone"):
+            list(predictor.stream(frames()))
+        assert threading.active_count() == threads
 
     def test_paths_arrays_and_frames(self, world, pictures, tmp_path):
         Image.fromarray(pictures[0]).save(tmp_path / "a.png")

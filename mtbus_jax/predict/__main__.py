@@ -10,6 +10,7 @@ read does not stop the others; it is listed, and the exit code is 2.
 from __future__ import annotations
 
 import argparse
+import collections
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,14 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(out, _settings(args.run, predictor), probabilities=args.save_probabilities)
     for path in found.unlisted:
         output.failures.append(imagefile.ReadError(path, "is a folder that cannot be opened"))
-    batch = []
-    for item in _frames(found, output):
-        batch.append(item)
-        if len(batch) == args.batch_size:
-            _predict(predictor, batch, output)
-            batch = []
-    if batch:
-        _predict(predictor, batch, output)
+    read: collections.deque[imagefile.Source] = collections.deque()  # without a result so far
+
+    def frames() -> Iterator[imagefile.Frame]:
+        for source, frame in _frames(found, output):
+            read.append(source)
+            yield frame
+
+    for prediction in predictor.stream(frames()):
+        output.write(read.popleft(), prediction)
     output.finish()
     return _report(output, out)
 
@@ -189,16 +191,6 @@ def _frames(
                     yield source, frame
             except imagefile.ReadError as error:
                 output.failures.append(error)
-
-
-def _predict(
-    predictor: Predictor,
-    batch: list[tuple[imagefile.Source, imagefile.Frame]],
-    output: Output,
-) -> None:
-    predictions = predictor([frame for _, frame in batch])
-    for (source, _), prediction in zip(batch, predictions, strict=True):
-        output.write(source, prediction)
 
 
 def _report(output: Output, out: Path) -> int:

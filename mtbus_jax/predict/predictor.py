@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +24,9 @@ from mtbus_jax.preprocess import resize_nearest
 REFINE = ("none", "hard", "probable")
 # What `Prediction.warning` says.
 NO_WARNING, UNCERTAIN, NOT_CALIBRATED = "", "uncertain", "not calibrated"
+# Device programs at once on a CPU. One alone leaves cores idle: XLA runs many convolutions of few
+# pictures on one core. Two of them were 1.3 times as fast as one on two cores, three were not.
+_CPU_PROGRAMS = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +72,18 @@ class Prediction:
         if self.probability is None:
             return None
         return to_original(self.probability, *self.frame.grey.shape)
+
+
+class _Started(NamedTuple):
+    """A batch on its way through the network.
+
+    Attributes:
+      frames: its pictures.
+      members: per fold and version `steps.Predictions` of all pictures, the first fold's first.
+    """
+
+    frames: list[imagefile.Frame]
+    members: list[Future]
 
 
 class Predictor:
@@ -131,7 +150,7 @@ class Predictor:
         self._symmetries = range(versions)
         self.members = len(self.folds) * versions
         self._batch_size = batch_size
-        self._compiled: set[int] = set()
+        self._programs: dict[int, jax.stages.Compiled] = {}  # by batch size
 
         def program(variables, image):
             outputs = network.module.apply(variables, image.astype(jnp.float32), train=False)
@@ -141,6 +160,8 @@ class Predictor:
             return steps.Predictions(probability, outputs.class_logits)
 
         self._program = jax.jit(program)
+        on_cpu = jax.default_backend() == "cpu"
+        self._at_once = min(_CPU_PROGRAMS, os.cpu_count() or 1) if on_cpu else 1
 
     def __call__(
         self, images: Sequence[str | os.PathLike[str] | np.ndarray | imagefile.Frame]
@@ -159,49 +180,76 @@ class Predictor:
         """
         if isinstance(images, str | os.PathLike):
             raise UserError("Predictor takes a list of pictures: give [path].")
-        frames = [frame for image in images for frame in _frames(image)]
-        predictions = []
-        for start in range(0, len(frames), self._batch_size):
-            predictions += self._predict(frames[start : start + self._batch_size])
-        return predictions
+        return list(self.stream([frame for image in images for frame in _frames(image)]))
 
-    def _predict(self, frames: Sequence[imagefile.Frame]) -> list[Prediction]:
+    def stream(self, frames: Iterable[imagefile.Frame]) -> Iterator[Prediction]:
+        """Predicts frames as they come; holds a few batches, so there may be any number of them.
+
+        While the next frames are read and results are used, the network works on others.
+
+        Args:
+          frames: see `imagefile.read` and `imagefile.from_array`.
+
+        Yields:
+          One prediction per frame, in order.
+        """
+        frames = iter(frames)
+        waiting: collections.deque[_Started] = collections.deque()
+        pool = ThreadPoolExecutor(self._at_once)
+        try:
+            while batch := list(itertools.islice(frames, self._batch_size)):
+                waiting.append(self._start(batch, pool))
+                if len(waiting) > self._at_once:
+                    yield from self._end(waiting.popleft())
+            while waiting:
+                yield from self._end(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _start(self, frames: list[imagefile.Frame], pool: ThreadPoolExecutor) -> _Started:
         pictures = np.stack([resize_nearest(frame.grey, *self.image_size) for frame in frames])
-        members = self._run_members(pictures[..., None])
+        size = self._compiled_size(len(frames))
+        program = self._programs[size]
+        filled = np.concatenate([pictures, np.repeat(pictures[:1], size - len(frames), axis=0)])
+        members = [
+            pool.submit(self._run_member, program, variables, filled[..., None], number)
+            for variables in self._variables
+            for number in self._symmetries
+        ]
+        return _Started(frames, members)
+
+    def _compiled_size(self, count: int) -> int:
+        """A batch size with a compiled program: one that exists if it can, else a power of two."""
+        fitting = [size for size in self._programs if size >= count]
+        if fitting:
+            return min(fitting)
+        size = min(self._batch_size, 1 << (count - 1).bit_length())
+        pictures = jax.ShapeDtypeStruct((size, *self.image_size, 1), np.uint8)
+        # Here and not in the threads, which would compile it twice.
+        self._programs[size] = self._program.lower(self._variables[0], pictures).compile()
+        return size
+
+    def _run_member(
+        self, program: jax.stages.Compiled, variables, pictures: np.ndarray, number: int
+    ) -> steps.Predictions:
+        """Outputs for ``(n, height, width, 1)`` pictures turned by a symmetry, turned back."""
+        turned = np.ascontiguousarray(augment.symmetry(pictures, number))
+        outputs = jax.device_get(program(variables, turned))
+        if outputs.probability is None:
+            return outputs
+        return outputs._replace(probability=augment.undo_symmetry(outputs.probability, number))
+
+    def _end(self, started: _Started) -> Iterator[Prediction]:
+        members = [member.result() for member in started.members]
+        count = len(started.frames)
         probability = logits = None
         if members[0].probability is not None:
-            probability = np.stack([member.probability[..., 0] for member in members])
+            probability = np.stack([member.probability[:count, ..., 0] for member in members])
         if members[0].class_logits is not None:
-            logits = np.stack([member.class_logits for member in members])
+            logits = np.stack([member.class_logits[:count] for member in members])
         assessed = self._assess(probability, logits)
-        return [
-            self._finish(frame, assessed, self._refined(assessed, index), index)
-            for index, frame in enumerate(frames)
-        ]
-
-    def _run_members(self, pictures: np.ndarray) -> list[steps.Predictions]:
-        """Outputs for ``(n, height, width, 1)`` pictures, the first fold's versions first."""
-        count = len(pictures)
-        size = self._padded_size(count)
-        padded = np.concatenate([pictures, np.repeat(pictures[:1], size - count, axis=0)])
-        members = []
-        for variables in self._variables:
-            for number in self._symmetries:
-                turned = np.ascontiguousarray(augment.symmetry(padded, number))
-                outputs = jax.device_get(self._program(variables, turned))
-                outputs = jax.tree.map(lambda array: array[:count], outputs)
-                if outputs.probability is not None:
-                    back = augment.undo_symmetry(outputs.probability, number)
-                    outputs = outputs._replace(probability=back)
-                members.append(outputs)
-        return members
-
-    def _padded_size(self, count: int) -> int:
-        """A batch size that is compiled already if there is one, else a power of two."""
-        fitting = [size for size in self._compiled if size >= count]
-        size = min(fitting) if fitting else min(self._batch_size, 1 << (count - 1).bit_length())
-        self._compiled.add(size)
-        return size
+        for index, frame in enumerate(started.frames):
+            yield self._finish(frame, assessed, self._refined(assessed, index), index)
 
     def _assess(
         self, probability: np.ndarray | None, logits: np.ndarray | None
