@@ -14,6 +14,7 @@ import time
 marks, processor = {"python": time.monotonic()}, {}
 
 import collections  # noqa: E402
+import functools  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
@@ -85,8 +86,9 @@ def main() -> None:
     directory = runfolder.fold_dir(workdir, 0)
     run = MarkedRun(config, setup, cases, parts[0], fold=0, directory=directory, origin={})
     try:
-        with run.open():
-            train.FoldLoop(config, setup, cases).train(run)
+        loop = train.FoldLoop(config, setup, cases)
+        with run.open(meanwhile=functools.partial(loop.compile_ahead, run)):
+            loop.train(run)
     except _Stop:
         print(json.dumps({"marks": marks, "spent": spent, "processor": processor}), flush=True)
 

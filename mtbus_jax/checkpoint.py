@@ -86,6 +86,10 @@ class Checkpoints:
         )
         manager.save(epoch, args=args)
 
+    def has_latest(self) -> bool:
+        """Whether there is a state to restore."""
+        return parallel.on_primary(lambda: self._managers["latest"].latest_step() is not None)
+
     def restore_latest(self, like: TrainState) -> TrainState | None:
         """The latest state, or None if there is none yet.
 

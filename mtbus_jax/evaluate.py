@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.special
+import scipy
 from ml_collections import config_dict
 
 from mtbus_jax import parallel, predictions_file, refine, residence, splits, steps, types

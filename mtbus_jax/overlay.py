@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from mtbus_jax.preprocess import resize_nearest
 
@@ -68,7 +68,7 @@ def _marked(
     canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
 ) -> np.ndarray:
     colour = np.array(colour, np.float32)
-    inside = ndimage.binary_erosion(mask, iterations=line)
+    inside = scipy.ndimage.binary_erosion(mask, iterations=line)
     outline = mask & ~inside
     marked = canvas.copy()
     marked[inside] = np.rint((1 - _TINT) * canvas[inside] + _TINT * colour).astype(np.uint8)
@@ -77,7 +77,7 @@ def _marked(
 
 
 def _dashed(canvas: np.ndarray, mask: np.ndarray, line: int) -> np.ndarray:
-    outline = mask & ~ndimage.binary_erosion(mask, iterations=line)
+    outline = mask & ~scipy.ndimage.binary_erosion(mask, iterations=line)
     rows, cols = np.nonzero(outline)
     # Squares of a chessboard, which no direction of the outline follows for long.
     side = 5 * line

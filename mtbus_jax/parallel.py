@@ -259,14 +259,26 @@ def replicate(tree, devices: list[jax.Device]):
     return _put(tree, devices, jax.sharding.PartitionSpec())
 
 
+def replicated_shapes(tree, devices: list[jax.Device]):
+    """Shapes and types of what `replicate` gives, to compile a program ahead of its input."""
+    sharding = _sharding(devices, jax.sharding.PartitionSpec())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
 def scatter(tree, devices: list[jax.Device]):
     """Copies to each device of this process its entry of host arrays, ``(own devices, ...)``."""
     return _put(tree, devices, jax.sharding.PartitionSpec(AXIS))
 
 
 def _put(tree, devices: list[jax.Device], spec: jax.sharding.PartitionSpec):
+    return jax.device_put(tree, _sharding(devices, spec))
+
+
+def _sharding(devices: list[jax.Device], spec: jax.sharding.PartitionSpec):
     mesh = jax.sharding.Mesh(np.array(_own(devices)), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, spec))
+    return jax.sharding.NamedSharding(mesh, spec)
 
 
 def _own(devices: list[jax.Device]) -> list[jax.Device]:

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.special
+import scipy
 
 from mtbus_jax import predictions_file, refine, runfolder, splits, trust, types
 from mtbus_jax.evaluate import read_cases

@@ -98,8 +98,7 @@ class Setup:
 
     def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
         """Shapes and types of a state, to restore a checkpoint into, without computing one."""
-        image = jax.ShapeDtypeStruct((1, *config.data.image_size, 1), jnp.float32)
-        variables = jax.eval_shape(self.module.init, jax.random.key(0), image)
+        variables = models.init_shapes(self.module, (*config.data.image_size, 1))
         return jax.eval_shape(self._create, variables)
 
     def _create(self, variables) -> state_lib.TrainState:

@@ -7,6 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -53,9 +54,10 @@ def train_fold(
     """
     setup = Setup.from_config(config)
     run = FoldRun(config, setup, cases, split, fold=fold, directory=directory, origin=origin)
-    with run.open():
+    loop = FoldLoop(config, setup, cases)
+    with run.open(meanwhile=functools.partial(loop.compile_ahead, run)):
         if not run.finished:
-            FoldLoop(config, setup, cases).train(run)
+            loop.train(run)
 
 
 class FoldRun:
@@ -99,11 +101,14 @@ class FoldRun:
         self.standing: state_lib.Standing | None = None
 
     @contextlib.contextmanager
-    def open(self, beside: FoldRun | None = None) -> Iterator[None]:
+    def open(
+        self, beside: FoldRun | None = None, *, meanwhile: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Args:
           beside: an open fold that is trained at the same time; both share one display.
+          meanwhile: called in a thread of its own while a fresh state is made, if one is.
 
         Raises:
           UserError: for a checkpoint of other data.
@@ -111,8 +116,11 @@ class FoldRun:
         if parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
         with Checkpoints(self._directory / "checkpoints", self._origin) as self._checkpoints:
-            fresh = self._setup.init_state(self._config, self.fold)
-            self.state = self._checkpoints.restore_latest(fresh) or fresh
+            if self._checkpoints.has_latest():
+                like = self._setup.abstract_state(self._config)
+                self.state = self._checkpoints.restore_latest(like)
+            else:
+                self.state = self._fresh_state(meanwhile)
             self.standing = jax.device_get(self.state.standing)
             if self.finished:
                 self.state = None
@@ -137,6 +145,15 @@ class FoldRun:
                 yield
         self.state = None  # its memory is free for the folds that follow
 
+    def _fresh_state(self, meanwhile: Callable[[], None] | None) -> state_lib.TrainState:
+        if meanwhile is None:
+            return self._setup.init_state(self._config, self.fold)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(meanwhile)
+            fresh = self._setup.init_state(self._config, self.fold)
+            other.result()
+        return fresh
+
     @property
     def epochs_done(self) -> int:
         """Epochs that lie behind, those of earlier starts included."""
@@ -153,6 +170,10 @@ class FoldRun:
             self._train, seed=self._config.seed, fold=self.fold, epoch=self.epochs_done + 1
         )
         return make_batches(order, self._config.train.batch_size)
+
+    def any_batches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Batches of the shapes of `next_batches`; the fold need not be open."""
+        return make_batches(self._train, self._config.train.batch_size)
 
     def advance(self, step_count: int, totals) -> None:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
@@ -210,7 +231,7 @@ class FoldLoop:
 
     def __init__(self, config: config_dict.ConfigDict, setup: Setup, cases: types.Cases):
         """Places the dataset and prepares the programs."""
-        self._config, self._devices = config, setup.devices
+        self._config, self._setup, self._devices = config, setup, setup.devices
         self._data = residence.place(config, cases, setup.devices)
         self._train_program = parallel.pmap_train(
             setup.train_steps(parallel.AXIS),
@@ -226,6 +247,25 @@ class FoldLoop:
             batch_size=config.eval.batch_size,
             steps_per_call=config.train.steps_per_call,
         )
+
+    def compile_ahead(self, run: FoldRun) -> None:
+        """Compiles the training program as `train` will need it; ``run`` need not be open.
+
+        JAX keeps what it has compiled, so the first step finds it. In another thread this goes on
+        while the initial weights are drawn, whose program takes half as long to compile.
+        """
+        if jax.process_count() > 1:
+            return  # lowering takes arrays of all processes then
+        state = self._setup.abstract_state(self._config)
+        totals = jax.eval_shape(steps.Totals.zero)
+        part = next(self._data.parts(*run.any_batches(), self._config.train.steps_per_call))
+        self._train_program.lower(
+            *parallel.replicated_shapes((state, totals), self._devices),
+            part.data,
+            part.index,
+            part.valid,
+            run.key,
+        ).compile()
 
     def train(self, run: FoldRun) -> None:
         """Trains an open fold to its end.

@@ -102,12 +102,22 @@ def train_folds(
     waiting = collections.deque(runs)
     active: dict[FoldRun, contextlib.ExitStack] = {}
     loop, loop_size = None, 0
+
+    def prepare_single(run: FoldRun) -> None:
+        nonlocal loop, loop_size
+        if loop_size != 1:
+            loop, loop_size = _loop_for(config, setup, cases, 1), 1
+            loop.compile_ahead(run)
+
+    one_by_one = config.train.fold_mapping == SEQUENCE or len(runs) == 1
     with contextlib.ExitStack() as everything:
         while waiting or active:
             while waiting and len(active) < places[config.train.fold_mapping]:
                 run = waiting.popleft()
                 opened = everything.enter_context(contextlib.ExitStack())
-                opened.enter_context(run.open(beside=next(iter(active), None)))
+                meanwhile = functools.partial(prepare_single, run) if one_by_one else None
+                beside = next(iter(active), None)
+                opened.enter_context(run.open(beside, meanwhile=meanwhile))
                 if run.finished:
                     opened.close()
                     yield run

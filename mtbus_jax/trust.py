@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 from mtbus_jax import runfolder, types
 from mtbus_jax.errors import UserError

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 # Temperatures outside of this range mean that the logits say nothing, or too few images.
 _TEMPERATURES = (0.05, 20.0)

@@ -1,9 +1,11 @@
-"""Classification metrics over the images of one fold; thin names over scikit-learn's functions."""
+"""Classification metrics over the images of one fold; thin names over scikit-learn's functions.
+
+scikit-learn takes a second to import, so that is done where it is needed: training starts without.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn import metrics as sk
 
 from mtbus_jax import types
 
@@ -12,6 +14,8 @@ _CODES = list(range(len(types.CLASS_NAMES)))
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Counts of images, ``(classes, classes)`` int64: row = true class, column = predicted."""
+    from sklearn import metrics as sk
+
     return sk.confusion_matrix(label, predicted, labels=_CODES)
 
 
@@ -22,11 +26,15 @@ def accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
 
 def f1_per_class(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """F1 of each class, ``(classes,)``; undefined (NaN) for a class neither true nor predicted."""
+    from sklearn import metrics as sk
+
     return sk.f1_score(label, predicted, labels=_CODES, average=None, zero_division=np.nan)
 
 
 def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
     """Mean F1 of the classes, weighted by their number of true images."""
+    from sklearn import metrics as sk
+
     present = sorted(set(np.asarray(label).tolist()))
     return float(
         sk.f1_score(label, predicted, labels=present, average="weighted", zero_division=0.0)
@@ -43,6 +51,8 @@ def auc_one_vs_rest(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
     Returns:
       NaN for a class of which the images hold all or none.
     """
+    from sklearn import metrics as sk
+
     areas = np.full(len(_CODES), np.nan)
     for code in _CODES:
         is_class = np.asarray(label) == code

@@ -21,8 +21,7 @@ are available under names that start with ``legacy_``.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import distance
+import scipy
 
 
 def _counts(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int]:
@@ -98,7 +97,7 @@ def average_surface_distance(truth: np.ndarray, prediction: np.ndarray) -> float
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)
+    return mask & ~scipy.ndimage.binary_erosion(mask)
 
 
 def _surface_distances(truth: np.ndarray, prediction: np.ndarray):
@@ -112,8 +111,8 @@ def _set_distances(
     _check(truth, prediction)
     if not truth.any() or not prediction.any():
         return np.nan if truth.any() or prediction.any() else 0.0
-    to_b = ndimage.distance_transform_edt(~b)
-    to_a = ndimage.distance_transform_edt(~a)
+    to_b = scipy.ndimage.distance_transform_edt(~b)
+    to_a = scipy.ndimage.distance_transform_edt(~a)
     return to_b[a], to_a[b]
 
 
@@ -127,7 +126,8 @@ def legacy_hausdorff(truth: np.ndarray, prediction: np.ndarray) -> float:
         return np.nan
     rows = truth.astype(float), prediction.astype(float)
     return max(
-        distance.directed_hausdorff(*rows)[0], distance.directed_hausdorff(*reversed(rows))[0]
+        scipy.spatial.distance.directed_hausdorff(*rows)[0],
+        scipy.spatial.distance.directed_hausdorff(*reversed(rows))[0],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 class PairedTest(NamedTuple):
@@ -61,8 +61,8 @@ def wilcoxon_signed_rank(a: np.ndarray, b: np.ndarray) -> PairedTest:
         return _NO_PAIRS
     if not difference.any():
         return PairedTest(0.0, 1.0, 0.0, n)
-    ranks = stats.rankdata(np.abs(difference))
-    test = stats.wilcoxon(difference, zero_method="pratt", alternative="two-sided")
+    ranks = scipy.stats.rankdata(np.abs(difference))
+    test = scipy.stats.wilcoxon(difference, zero_method="pratt", alternative="two-sided")
     effect = np.sum(np.sign(difference) * ranks) / (n * (n + 1) / 2)
     return PairedTest(float(test.statistic), float(test.pvalue), float(effect), n)
 
@@ -99,7 +99,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedTest:
     discordant = only_a + only_b
     if discordant == 0:
         return PairedTest(0.0, 1.0, 0.0, n)
-    p_value = stats.binomtest(only_a, discordant, 0.5, alternative="two-sided").pvalue
+    p_value = scipy.stats.binomtest(only_a, discordant, 0.5, alternative="two-sided").pvalue
     return PairedTest(float(min(only_a, only_b)), float(p_value), only_a / discordant - 0.5, n)
 
 

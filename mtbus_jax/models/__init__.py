@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -85,14 +86,28 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     Returns:
       Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
     """
+    return _drawing(module, tuple(image_shape))(key)
+
+
+def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Shapes and types of what `init` gives, without drawing anything.
+
+    Args:
+      module: see `init`, and likewise the rest.
+      image_shape: …
+    """
+    return _drawing(module, tuple(image_shape)).eval_shape(jax.random.key(0))
+
+
+@functools.lru_cache(maxsize=8)  # so that shapes and values are traced once
+def _drawing(module: nn.Module, image_shape: tuple[int, int, int]):
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # lazy_init leaves the forward pass out of the program; and a hundred small draws that run
     # once are not worth XLA's optimiser, which takes longer over them than over a training step.
-    draw = jax.jit(
+    return jax.jit(
         lambda key: module.lazy_init(key, image, train=False),
         compiler_options={"xla_backend_optimization_level": 0},
     )
-    return draw(key)
 
 
 def parameter_count(params) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from mtbus_jax import types
 from mtbus_jax.imagefile import Source, Spacing
@@ -76,7 +76,10 @@ def measure(source: Source, prediction: Prediction) -> dict[str, Any]:
 def _lesion(mask: np.ndarray, spacing: Spacing | None) -> tuple[dict[str, Any], str]:
     """Area, parts and box of a mask in pixels, in mm where that holds; and a note."""
     area = int(mask.sum())
-    row: dict[str, Any] = {"area_px": area, "parts": int(ndimage.label(mask, np.ones((3, 3)))[1])}
+    row: dict[str, Any] = {
+        "area_px": area,
+        "parts": int(scipy.ndimage.label(mask, np.ones((3, 3)))[1]),
+    }
     box = bounding_box(mask)
     if box is None:
         return row | ({"area_mm2": 0.0} if spacing else {}), ""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
 
 from mtbus_jax import augment, imagefile, refine, steps, trained, trust, types
 from mtbus_jax.errors import UserError
