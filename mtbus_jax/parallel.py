@@ -205,8 +205,8 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
 def default_steps_per_call(steps: int) -> int:
     """Optimiser steps per device program: the whole epoch on accelerators, one on a CPU.
 
-    On an accelerator at batch 2 launch overhead rules; on a CPU it is nothing, and XLA runs loops
-    of convolutions slowly there (see `steps`).
+    On an accelerator at batch 2 launch overhead rules. On a CPU it is nothing next to a step, and
+    between programs the progress bar moves and an interrupt is heard.
     """
     return 1 if jax.default_backend() == "cpu" else steps
 

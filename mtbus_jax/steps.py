@@ -301,11 +301,7 @@ def eval_steps(
 
 
 def _loop(body: Callable, carry, inputs):
-    """`lax.scan`, without its while-loop for a single iteration.
-
-    XLA's CPU backend runs convolutions inside a loop on slow single-threaded code (6 to 25 times
-    slower for UNet++), so on a CPU every program holds one step.
-    """
+    """`lax.scan`, without a loop where there is one step, as in every program on a CPU."""
     if jax.tree.leaves(inputs)[0].shape[0] == 1:
         carry, output = body(carry, jax.tree.map(lambda x: x[0], inputs))
         return carry, jax.tree.map(lambda x: x[None], output)
