@@ -61,6 +61,45 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
     assert int(state.step) == 12 * -(-3 * train_count // 5)
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeypatch, resident):
+    """While the weights are drawn it is compiled ahead; the loop must find that very program."""
+    modes = []
+
+    class Counting(tiny.TinyNet):
+        def __call__(self, image, *, train=False):
+            modes.append(train)
+            return super().__call__(image, train=train)
+
+    monkeypatch.setitem(models.REGISTRY, "tiny", Counting)
+    ahead = []
+    compile_ahead = train.FoldLoop.compile_ahead
+
+    def noted(self, run):
+        compile_ahead(self, run)
+        ahead.append(modes.count(True))
+
+    monkeypatch.setattr(train.FoldLoop, "compile_ahead", noted)
+    config = tiny.make_config(epochs=2)
+    config.data.resident = resident
+    train_one(config, tmp_path)
+    assert ahead == [1]
+    assert modes.count(True) == 1
+    config.train.epochs = 3
+    train_one(config, tmp_path)  # goes on: no weights to draw, so nothing to compile meanwhile
+    assert ahead == [1]
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch):
+    def fail(self, run):
+        raise UserError("no such program")
+
+    monkeypatch.setattr(train.FoldLoop, "compile_ahead", fail)
+    with pytest.raises(UserError, match="no such program"):
+        train_one(tiny.make_config(epochs=1), tmp_path)
+
+
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
     config = tiny.make_config(epochs=5)
     origin = train_one(config, tmp_path / "whole")
