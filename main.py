@@ -86,7 +86,8 @@ def main(argv: list[str]) -> None:
     # Imported late, so that --help answers at once.
     from mtbus_jax import crossval, hostmemory, parallel, summary
 
-    hostmemory.keep_freed_memory()
+    hostmemory.keep_freed_memory(of_all_threads=False)
+    parallel.run_in_caller()
     parallel.enable_compilation_cache()
     if found is not None:
         parallel.start(found, timeout=_PEER_TIMEOUT.value)

@@ -75,7 +75,8 @@ def main() -> None:
     config.log.progress = False
     if len(sys.argv) > 3:
         config.model.width = int(sys.argv[3])
-    hostmemory.keep_freed_memory()
+    hostmemory.keep_freed_memory(of_all_threads=False)
+    parallel.run_in_caller()
     parallel.enable_compilation_cache()
     setup = Setup.from_config(config)
     marks["setup"] = time.monotonic()

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import side_by_side
 
-from mtbus_jax import hostmemory, losses, models, parallel, state, steps, types
+from mtbus_jax import hostmemory, losses, models, parallel, state, steps, train, types
 
 
 def main() -> None:
     """Prepares the step and serves it."""
     arrays = np.load(sys.argv[1])
-    hostmemory.keep_freed_memory()
+    hostmemory.keep_freed_memory(of_all_threads=False)
+    parallel.run_in_caller()
     parallel.enable_compilation_cache()
     module = models.create("unetpp", width=int(arrays["width"]))
     params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
@@ -42,6 +43,7 @@ def main() -> None:
             key=jax.random.key(0),
         ),
         donate_argnums=0,
+        compiler_options=train.COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
     )
     loss = None
 

@@ -16,10 +16,15 @@ _NEVER = 2**31 - 1
 _PAD_BYTES = 256 << 20
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(*, of_all_threads: bool = True) -> bool:
     """Tells the C library of this process to keep what is freed; the process stays at its peak.
 
     To be called before threads allocate, so at the start. Does nothing where there is no glibc.
+
+    Args:
+      of_all_threads: False keeps only what the main thread frees, which suffices where programs run
+        in it (`parallel.run_in_caller`). To keep more, all threads must share one pool of memory,
+        and those that compile a program wait for each other at its lock.
 
     Returns:
       Whether it was possible.
@@ -27,6 +32,8 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _ARENA_MAX: 1, _TOP_PAD: _PAD_BYTES}
+    settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _NEVER, _TOP_PAD: _PAD_BYTES}
+    if of_all_threads:
+        settings[_ARENA_MAX] = 1
     accepted = [library.mallopt(name, value) for name, value in settings.items()]
     return all(accepted)

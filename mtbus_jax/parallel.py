@@ -161,6 +161,16 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
+def run_in_caller() -> None:
+    """Makes a CPU run each program in the thread that calls it, which waits for it.
+
+    To be called before JAX's first computation. Otherwise a thread of JAX's own runs the program,
+    whose memory is not kept without `hostmemory.keep_freed_memory` for all threads, and the caller,
+    which has nothing else to do in training, waits all the same.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def in_words(device: jax.Device) -> str:
     """A device by platform and kind, such as ``gpu (NVIDIA H200)``; ``cpu`` where both are one."""
     kind = device.device_kind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
-from mtbus_jax import losses, models, parallel, splits, steps, types
+from mtbus_jax import losses, models, parallel, programs, splits, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
@@ -93,13 +94,58 @@ class Setup:
     def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:
         """A fresh state for ``fold``, the same on every machine."""
         key = fold_keys(config.seed, fold)[0]
-        variables = models.init(self.module, key, (*config.data.image_size, 1))
-        return jax.jit(self._create)(variables)
+        shape = (*config.data.image_size, 1)
+        program = self.kept(
+            "init",
+            lambda key: self._create(models.draw(self.module, key, shape)),
+            lambda: (key,),
+            config=config,
+            compiler_options=models.INIT_COMPILER_OPTIONS,
+        )
+        if program is not None:
+            return program.call(key)
+        return jax.jit(self._create)(models.init(self.module, key, shape))
 
     def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
         """Shapes and types of a state, to restore a checkpoint into, without computing one."""
         variables = models.init_shapes(self.module, (*config.data.image_size, 1))
         return jax.eval_shape(self._create, variables)
+
+    def kept(
+        self,
+        name: str,
+        function: Callable,
+        like: Callable[[], tuple],
+        *,
+        config: config_dict.ConfigDict,
+        about: Mapping[str, Any] | None = None,
+        **jit_options,
+    ) -> programs.Program | None:
+        """`programs.kept` of a program of this run.
+
+        Args:
+          name: see `programs.kept`, and likewise the rest but the following.
+          function: …
+          like: …
+          config: that this was made from.
+          about: what decides about ``function`` beside the configuration.
+          **jit_options: …
+
+        Returns:
+          None also where the network is someone else's, whose source is not known, and on anything
+          but one CPU device, where it has not been measured.
+        """
+        if not type(self.module).__module__.startswith("mtbus_jax."):
+            return None
+        if [device.platform for device in self.devices] != ["cpu"]:
+            return None
+        settings = {
+            "image_size": config.data.image_size,
+            "tasks": config.tasks,
+            **{part: config[part].to_dict() for part in ("model", "loss", "train")},
+        }
+        about = settings | {"about": about}
+        return programs.kept(name, function, like, about=about, **jit_options)
 
     def _create(self, variables) -> state_lib.TrainState:
         return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)

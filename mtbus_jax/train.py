@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import parallel, residence, splits, steps, types
+from mtbus_jax import parallel, programs, residence, splits, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
@@ -58,6 +58,10 @@ def train_fold(
     with run.open(meanwhile=functools.partial(loop.compile_ahead, run)):
         if not run.finished:
             loop.train(run)
+
+
+# LLVM's third level, XLA's default, takes a fifth longer than the second, and a step as long.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
 
 
 class FoldRun:
@@ -233,11 +237,12 @@ class FoldLoop:
         """Places the dataset and prepares the programs."""
         self._config, self._setup, self._devices = config, setup, setup.devices
         self._data = residence.place(config, cases, setup.devices)
-        self._train_program = parallel.pmap_train(
+        self._pmapped = parallel.pmap_train(
             setup.train_steps(parallel.AXIS),
             setup.devices,
             data_per_device=self._data.per_device,
         )
+        self._train_programs: dict[tuple, programs.Program] = {}
         self._end_epoch = jax.jit(
             functools.partial(state_lib.end_epoch, schedule=setup.schedule), donate_argnums=0
         )
@@ -256,16 +261,36 @@ class FoldLoop:
         """
         if jax.process_count() > 1:
             return  # lowering takes arrays of all processes then
-        state = self._setup.abstract_state(self._config)
-        totals = jax.eval_shape(steps.Totals.zero)
         part = next(self._data.parts(*run.any_batches(), self._config.train.steps_per_call))
-        self._train_program.lower(
-            *parallel.replicated_shapes((state, totals), self._devices),
+        program = self._train_program(part, run.key)
+        program.call.lower(
+            *parallel.replicated_shapes(program.shapes()[:2], self._devices),
             part.data,
             part.index,
             part.valid,
             run.key,
         ).compile()
+
+    def _train_program(self, part: residence.Part, key: jax.Array) -> programs.Program:
+        """The training program for parts of these shapes; made, or read from disk, once."""
+        rest = (part.data, part.index, part.valid, key)
+        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(rest))
+        if shapes not in self._train_programs:
+
+            def arguments():
+                state = self._setup.abstract_state(self._config)
+                return state, jax.eval_shape(steps.Totals.zero), *rest
+
+            self._train_programs[shapes] = self._setup.kept(
+                "train",
+                self._pmapped,
+                arguments,
+                config=self._config,
+                about=shapes,
+                donate_argnums=(0, 1),
+                compiler_options=COMPILER_OPTIONS,
+            ) or programs.Program(self._pmapped, arguments)
+        return self._train_programs[shapes]
 
     def train(self, run: FoldRun) -> None:
         """Trains an open fold to its end.
@@ -285,9 +310,8 @@ class FoldLoop:
         batches = run.next_batches()
         for part in self._data.parts(*batches, self._config.train.steps_per_call):
             self._data.wait(totals)
-            state, totals = self._train_program(
-                state, totals, part.data, part.index, part.valid, run.key
-            )
+            program = self._train_program(part, run.key)
+            state, totals = program.call(state, totals, part.data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
         train_means = totals.means()
         validation_means, _ = self._evaluator(state.variables, run.validation)

@@ -29,6 +29,7 @@ LEVELS = [
     },
     {"data", "state", "runfolder", "imagefile", "overlay", "parallel"},
     {"checkpoint", "logbook", "steps", "trust"},
+    {"programs"},
     {"setup", "residence"},
     {"inference"},
     {"predictions_file"},

@@ -86,7 +86,7 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     Returns:
       Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
     """
-    return _drawing(module, tuple(image_shape))(key)
+    return _init_program(module, tuple(image_shape))(key)
 
 
 def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -99,15 +99,26 @@ def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
     return _drawing(module, tuple(image_shape)).eval_shape(jax.random.key(0))
 
 
+def draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """`init` for use within a larger program, compiled with `INIT_COMPILER_OPTIONS`."""
+    return _drawing(module, tuple(image_shape))(key)
+
+
+# A hundred small draws that run once are not worth XLA's optimiser, which takes longer over them
+# than over a training step.
+INIT_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0}
+
+
+@functools.lru_cache(maxsize=8)
+def _init_program(module: nn.Module, image_shape: tuple[int, int, int]):
+    return jax.jit(_drawing(module, image_shape), compiler_options=INIT_COMPILER_OPTIONS)
+
+
 @functools.lru_cache(maxsize=8)  # so that shapes and values are traced once
 def _drawing(module: nn.Module, image_shape: tuple[int, int, int]):
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    # lazy_init leaves the forward pass out of the program; and a hundred small draws that run
-    # once are not worth XLA's optimiser, which takes longer over them than over a training step.
-    return jax.jit(
-        lambda key: module.lazy_init(key, image, train=False),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    # lazy_init leaves the forward pass out of the program.
+    return jax.jit(lambda key: module.lazy_init(key, image, train=False))
 
 
 def parameter_count(params) -> int:

@@ -1,0 +1,144 @@
+"""Keeps traced programs on disk, so that a second start need not trace and lower them again.
+
+JAX's own cache spares a second start XLA's work. But to look a program up there, JAX traces and
+lowers it first: Python code, which for MT UNet++ takes most of a start. So what comes of it is kept
+as well: StableHLO, written and read by `jax.export`, in a folder of JAX's cache and only while that
+is on. A file's name is a digest of everything that its program could depend on, so a change of any
+of that leads to another file; nothing is ever looked up by less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from absl import logging
+from jax import export
+
+from mtbus_jax import state, steps
+
+_PACKAGE = Path(__file__).parent
+# Whose code is traced, or traces.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+for _type in (state.Plateau, steps.Totals, steps.Dataset, optax.ScaleByAdamState):
+    export.register_namedtuple_serialization(
+        _type, serialized_name=f"mtbus_jax.{_type.__qualname__}"
+    )
+export.register_pytree_node_serialization(
+    state.TrainState,
+    serialized_name="mtbus_jax.TrainState",
+    serialize_auxdata=lambda fields: json.dumps(fields).encode(),
+    deserialize_auxdata=lambda text: tuple(json.loads(bytes(text))),
+)
+
+
+class Program(NamedTuple):
+    """A program and what it takes.
+
+    Attributes:
+      call: jitted or pmapped.
+      shapes: gives its arguments with shapes and types in the place of arrays.
+    """
+
+    call: Callable
+    shapes: Callable[[], tuple]
+
+
+def kept(
+    name: str,
+    function: Callable,
+    like: Callable[[], tuple],
+    *,
+    about: Mapping[str, Any],
+    **jit_options,
+) -> Program | None:
+    """The jitted ``function``, from disk if it was traced before; else it is traced and kept.
+
+    Args:
+      name: of the program, part of the file's name.
+      function: of this package; pure, takes and returns trees of arrays.
+      like: gives its arguments, or their shapes; called only if it must be traced.
+      about: everything beyond this package's source that decides what ``function`` computes, from
+        settings to the shapes of its arguments; can be written as JSON, or has a telling ``repr``.
+      **jit_options: for `jax.jit`.
+
+    Returns:
+      None where nothing is kept, because JAX's cache is off.
+    """
+    root = jax.config.jax_compilation_cache_dir
+    if not root:
+        return None
+    path = Path(root) / "traced" / f"{name}-{_digest(about)}.stablehlo"
+    exported = _read(path)
+    if exported is None:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like())
+        exported = export.export(jax.jit(function))(*shapes)
+        _write(path, exported)
+    return Program(jax.jit(exported.call, **jit_options), functools.partial(_shapes, exported))
+
+
+def _shapes(exported: export.Exported) -> tuple:
+    leaves = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in exported.in_avals]
+    return jax.tree.unflatten(exported.in_tree, leaves)[0]
+
+
+def _read(path: Path) -> export.Exported | None:
+    try:
+        return export.deserialize(bytearray(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # of the deserialiser, for which no type is promised
+        logging.warning("%s cannot be read (%r); the program is traced again.", path, error)
+        return None
+
+
+def _write(path: Path, exported: export.Exported) -> None:
+    """Writes a file that is complete as soon as it has its name; warns if that is impossible."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            temporary = file.name
+            file.write(exported.serialize())
+        os.replace(temporary, path)
+    except OSError as error:
+        logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    """Of ``about``, this package's source, and everything else that tracing reads."""
+    everything = {
+        "about": dict(about),
+        "source": _source_digest(),
+        "python": sys.version,
+        "libraries": {each: importlib.metadata.version(each) for each in _LIBRARIES},
+        # Read one by one, as they hold here: some can be set for one thread.
+        "jax": {name: getattr(jax.config, name, None) for name in jax.config.values},
+        "device": jax.devices()[0].device_kind,
+    }
+    text = json.dumps(everything, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
