@@ -82,6 +82,7 @@ def main() -> None:
     marks["setup"] = time.monotonic()
     cases = crossval.load_cases(config)
     marks["data"] = time.monotonic()
+    setup.load_ahead(config)
     parts = runfolder.find_folds(workdir, cases, config.data.split)
     runfolder.open_run(workdir, config)
     directory = runfolder.fold_dir(workdir, 0)

@@ -51,6 +51,8 @@ def train_and_evaluate(
     with parallel.together():
         setup = Setup.from_config(config)
         cases = load_cases(config)
+    if not (workdir / runfolder.SPLITS).exists():
+        setup.load_ahead(config)  # while scikit-learn is imported, to draw the folds
     fingerprint = _same_everywhere(config, cases)
     parts = parallel.on_primary(lambda: runfolder.find_folds(workdir, cases, config.data.split))
     wanted = tuple(config.data.folds) if folds is None else folds

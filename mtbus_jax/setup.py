@@ -96,7 +96,7 @@ class Setup:
         key = fold_keys(config.seed, fold)[0]
         shape = (*config.data.image_size, 1)
         program = self.kept(
-            "init",
+            _INIT,
             lambda key: self._create(models.draw(self.module, key, shape)),
             lambda: (key,),
             config=config,
@@ -135,20 +135,39 @@ class Setup:
           None also where the network is someone else's, whose source is not known, and on anything
           but one CPU device, where it has not been measured.
         """
-        if not type(self.module).__module__.startswith("mtbus_jax."):
+        if not self._keeps_programs():
             return None
-        if [device.platform for device in self.devices] != ["cpu"]:
-            return None
-        settings = {
-            "image_size": config.data.image_size,
-            "tasks": config.tasks,
-            **{part: config[part].to_dict() for part in ("model", "loss", "train")},
-        }
-        about = settings | {"about": about}
+        about = _settings(config) | {"about": about}
         return programs.kept(name, function, like, about=about, **jit_options)
+
+    def load_ahead(self, config: config_dict.ConfigDict) -> None:
+        """Begins to read the program of `init_state`, if it is on disk."""
+        if self._keeps_programs():
+            programs.load_ahead(
+                _INIT,
+                about=_settings(config) | {"about": None},
+                compiler_options=models.INIT_COMPILER_OPTIONS,
+            )
+
+    def _keeps_programs(self) -> bool:
+        known_source = type(self.module).__module__.startswith("mtbus_jax.")
+        return known_source and [device.platform for device in self.devices] == ["cpu"]
 
     def _create(self, variables) -> state_lib.TrainState:
         return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)
+
+
+# Name of the program that makes a fresh state.
+_INIT = "init"
+
+
+def _settings(config: config_dict.ConfigDict) -> dict[str, Any]:
+    """What of a configuration may decide what a program computes."""
+    return {
+        "image_size": config.data.image_size,
+        "tasks": config.tasks,
+        **{part: config[part].to_dict() for part in ("model", "loss", "train")},
+    }
 
 
 def check_values(config: config_dict.ConfigDict) -> None:

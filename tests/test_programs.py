@@ -85,6 +85,36 @@ def test_options_of_jit_hold_for_what_is_read_from_disk(cache):
         assert totals.loss.is_deleted()
 
 
+def test_a_program_is_read_ahead(cache, monkeypatch):
+    programs.load_ahead("scale", about={})
+    assert not programs._ahead, "nothing to read yet"
+    kept(Traced())
+    read = []
+    original = programs._read
+    monkeypatch.setattr(programs, "_read", lambda path: read.append(path) or original(path))
+    for _ in range(2):
+        programs.load_ahead("scale", about={}, donate_argnums=0)
+    programs.load_ahead("other", about={})
+    function = Traced()
+    program = kept(function, donate_argnums=0)
+    assert (len(read), function.times, programs._ahead) == (1, 0, {})
+    totals = jax.tree.map(jnp.asarray, TOTALS)
+    assert float(program.call(totals, ARGUMENTS[1])[0].dice) == 12
+    assert totals.dice.is_deleted()
+    kept(function)
+    assert len(read) == 2
+
+
+def test_a_damaged_file_is_no_harm_ahead(cache):
+    kept(Traced())
+    (path,) = cache.iterdir()
+    path.write_bytes(b"rubbish")
+    programs.load_ahead("scale", about={})
+    function = Traced()
+    assert float(kept(function).call(*ARGUMENTS)[0].dice) == 12
+    assert function.times == 1
+
+
 @pytest.mark.parametrize("change", ["name", "about", "source", "setting", "library"])
 def test_whatever_a_program_depends_on_leads_to_another(cache, monkeypatch, change):
     kept(Traced(), about={"width": 4})
@@ -195,7 +225,11 @@ def test_another_fold_or_seed_takes_the_same_programs(cache):
 def test_weights_from_disk_are_those_without(cache):
     config = make_config()
     setup = Setup.from_config(config)
-    found = [setup.init_state(config, 1) for _ in range(2)]
+    found = [setup.init_state(config, 1)]
+    setup.load_ahead(config)
+    assert programs._ahead
+    found.append(setup.init_state(config, 1))
+    assert not programs._ahead
     jax.config.update("jax_compilation_cache_dir", None)
     reference = setup.init_state(config, 1)
     for each in found:
@@ -212,7 +246,10 @@ def test_networks_of_others_and_several_devices_are_left_out(cache, monkeypatch)
     assert not cache.exists()
     config = make_config()
     setup = Setup.from_config(config)
-    dataclasses.replace(setup, devices=2 * setup.devices).init_state(config, 0)
+    several = dataclasses.replace(setup, devices=2 * setup.devices)
+    several.init_state(config, 0)
     assert not cache.exists()
     setup.init_state(config, 0)
     assert cache.exists()
+    several.load_ahead(config)
+    assert not programs._ahead
