@@ -9,14 +9,11 @@ of that leads to another file; nothing is ever looked up by less.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +24,7 @@ import optax
 from absl import logging
 from jax import export
 
-from mtbus_jax import state, steps
+from mtbus_jax import runfolder, state, steps
 
 _PACKAGE = Path(__file__).parent
 # Whose code is traced, or traces.
@@ -149,19 +146,11 @@ def _read(path: Path) -> export.Exported | None:
 
 
 def _write(path: Path, exported: export.Exported) -> None:
-    """Writes a file that is complete as soon as it has its name; warns if that is impossible."""
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = file.name
-            file.write(exported.serialize())
-        os.replace(temporary, path)
+        runfolder.write_bytes(path, exported.serialize())
     except OSError as error:
         logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
 
 
 def _digest(about: Mapping[str, Any]) -> str:

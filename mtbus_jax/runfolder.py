@@ -65,8 +65,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes ``content`` so that a reader never sees half a file."""
     # A name of its own: folds of one run may be trained at the same time, on several machines.
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # where writing failed
 
 
 def read_json(path: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -118,7 +118,7 @@ class Setup:
         like: Callable[[], tuple],
         *,
         config: config_dict.ConfigDict,
-        about: Mapping[str, Any] | None = None,
+        about: Any = None,
         **jit_options,
     ) -> programs.Program | None:
         """`programs.kept` of a program of this run.
@@ -137,15 +137,14 @@ class Setup:
         """
         if not self._keeps_programs():
             return None
-        about = _settings(config) | {"about": about}
-        return programs.kept(name, function, like, about=about, **jit_options)
+        return programs.kept(name, function, like, about=_settings(config, about), **jit_options)
 
     def load_ahead(self, config: config_dict.ConfigDict) -> None:
         """Begins to read the program of `init_state`, if it is on disk."""
         if self._keeps_programs():
             programs.load_ahead(
                 _INIT,
-                about=_settings(config) | {"about": None},
+                about=_settings(config),
                 compiler_options=models.INIT_COMPILER_OPTIONS,
             )
 
@@ -161,9 +160,10 @@ class Setup:
 _INIT = "init"
 
 
-def _settings(config: config_dict.ConfigDict) -> dict[str, Any]:
-    """What of a configuration may decide what a program computes."""
+def _settings(config: config_dict.ConfigDict, about: Any = None) -> dict[str, Any]:
+    """What of a configuration may decide what a program computes, and what else does."""
     return {
+        "about": about,
         "image_size": config.data.image_size,
         "tasks": config.tasks,
         **{part: config[part].to_dict() for part in ("model", "loss", "train")},

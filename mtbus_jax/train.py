@@ -273,8 +273,12 @@ class FoldLoop:
 
     def _train_program(self, part: residence.Part, key: jax.Array) -> programs.Program:
         """The training program for parts of these shapes; made, or read from disk, once."""
-        rest = (part.data, part.index, part.valid, key)
-        shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(rest))
+        # Not the arrays themselves: what outlives this call must not hold on to streamed images.
+        rest = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+            (part.data, part.index, part.valid, key),
+        )
+        shapes = tuple(jax.tree.leaves(rest))
         if shapes not in self._train_programs:
 
             def arguments():

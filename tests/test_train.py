@@ -25,27 +25,15 @@ def tiny_world(monkeypatch):
     monkeypatch.setattr(data, "load_cases", lambda name, **kwargs: tiny.make_cases())
 
 
-def train_one(config, directory, cases=None, fold=0):
-    cases = cases or tiny.make_cases()
-    split = published_folds(cases.label, cases.test_fold)[fold]
-    origin = {"dataset": data.fingerprint(cases), "split": split.fingerprint(cases.uid)}
-    train.train_fold(config, cases, split, fold=fold, directory=directory, origin=origin)
-    return origin
-
-
 def final_state(config, directory, origin):
     like = Setup.from_config(config).abstract_state(config)
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
         return checkpoints.restore_latest(like), checkpoints.restore_best(like)
 
 
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
-
 def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
     config = tiny.make_config(epochs=12)
-    origin = train_one(config, tmp_path)
+    origin = tiny.train_one(config, tmp_path)
     rows = read_metrics(tmp_path)
     assert [row["epoch"] for row in rows] == list(range(1, 13))
     assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
@@ -82,11 +70,11 @@ def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeyp
     monkeypatch.setattr(train.FoldLoop, "compile_ahead", noted)
     config = tiny.make_config(epochs=2)
     config.data.resident = resident
-    train_one(config, tmp_path)
+    tiny.train_one(config, tmp_path)
     assert ahead == [1]
     assert modes.count(True) == 1
     config.train.epochs = 3
-    train_one(config, tmp_path)  # goes on: no weights to draw, so nothing to compile meanwhile
+    tiny.train_one(config, tmp_path)  # goes on: no weights to draw, so nothing to compile meanwhile
     assert ahead == [1]
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3]
 
@@ -97,12 +85,12 @@ def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch)
 
     monkeypatch.setattr(train.FoldLoop, "compile_ahead", fail)
     with pytest.raises(UserError, match="no such program"):
-        train_one(tiny.make_config(epochs=1), tmp_path)
+        tiny.train_one(tiny.make_config(epochs=1), tmp_path)
 
 
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
     config = tiny.make_config(epochs=5)
-    origin = train_one(config, tmp_path / "whole")
+    origin = tiny.train_one(config, tmp_path / "whole")
 
     class Killed(BaseException):
         pass
@@ -116,33 +104,33 @@ def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.Logbook, "write", write_then_die)
     with pytest.raises(Killed):
-        train_one(config, tmp_path / "killed")
+        tiny.train_one(config, tmp_path / "killed")
     monkeypatch.setattr(train.Logbook, "write", end)
     assert len(read_metrics(tmp_path / "killed")) == 3
-    train_one(config, tmp_path / "killed")
+    tiny.train_one(config, tmp_path / "killed")
     whole, killed = (
         final_state(config, tmp_path / name, origin)[0] for name in ("whole", "killed")
     )
     jax.tree.map(np.testing.assert_array_equal, whole, killed)
-    rows = [without_times(read_metrics(tmp_path / name)) for name in ("whole", "killed")]
+    rows = [tiny.without_times(read_metrics(tmp_path / name)) for name in ("whole", "killed")]
     assert rows[0] == rows[1]
 
 
 def test_the_same_run_twice_gives_the_same_numbers(tmp_path):
     config = tiny.make_config(epochs=2)
     for name in ("a", "b"):
-        train_one(config, tmp_path / name)
-    assert without_times(read_metrics(tmp_path / "a")) == without_times(
+        tiny.train_one(config, tmp_path / name)
+    assert tiny.without_times(read_metrics(tmp_path / "a")) == tiny.without_times(
         read_metrics(tmp_path / "b")
     )
 
 
 def test_another_seed_or_fold_gives_other_numbers(tmp_path):
     config = tiny.make_config(epochs=1)
-    train_one(config, tmp_path / "a")
-    train_one(config, tmp_path / "b", fold=1)
+    tiny.train_one(config, tmp_path / "a")
+    tiny.train_one(config, tmp_path / "b", fold=1)
     config.seed = 7
-    train_one(config, tmp_path / "c")
+    tiny.train_one(config, tmp_path / "c")
     losses = {read_metrics(tmp_path / name)[0]["train_loss"] for name in "abc"}
     assert len(losses) == 3
 
@@ -152,7 +140,7 @@ def test_early_stopping_and_halved_learning_rate(tmp_path):
     config = tiny.make_config(
         epochs=30, learning_rate=1e-30, min_learning_rate=0.0, plateau_patience=2, stop_patience=5
     )
-    train_one(config, tmp_path)
+    tiny.train_one(config, tmp_path)
     rows = read_metrics(tmp_path)
     assert len(rows) == 6  # the best one and five more
     rates = [row["learning_rate"] / 1e-30 for row in rows]
@@ -161,24 +149,24 @@ def test_early_stopping_and_halved_learning_rate(tmp_path):
 
 def test_finished_training_is_not_repeated(tmp_path):
     config = tiny.make_config(epochs=2)
-    train_one(config, tmp_path)
+    tiny.train_one(config, tmp_path)
     before = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
-    train_one(config, tmp_path)
+    tiny.train_one(config, tmp_path)
     assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
 
 
 def test_other_data_under_a_checkpoint_is_refused(tmp_path):
     config = tiny.make_config(epochs=1)
-    train_one(config, tmp_path)
+    tiny.train_one(config, tmp_path)
     config.train.epochs = 2
     with pytest.raises(UserError, match="dataset"):
-        train_one(config, tmp_path, cases=tiny.make_cases(seed=1))
+        tiny.train_one(config, tmp_path, cases=tiny.make_cases(seed=1))
 
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path):
     config = tiny.make_config(epochs=5, learning_rate=1e38)
     with pytest.raises(UserError, match="no longer finite"):
-        train_one(config, tmp_path)
+        tiny.train_one(config, tmp_path)
 
 
 def test_make_batches_fills_the_last_one():

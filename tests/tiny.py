@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import base
-from mtbus_jax import types
+from mtbus_jax import data, train, types
+from mtbus_jax.splits import published_folds
 
 HEIGHT, WIDTH = 16, 32
 
@@ -70,3 +71,17 @@ def make_config(**train):
         {"epochs": 3, "batch_size": 5, "learning_rate": 1e-2, "checkpoint_seconds": 0.0} | train
     )
     return config
+
+
+def train_one(config, directory, cases=None, fold=0):
+    """Trains a fold into ``directory``; returns what its checkpoints must come from."""
+    cases = cases or make_cases()
+    split = published_folds(cases.label, cases.test_fold)[fold]
+    origin = {"dataset": data.fingerprint(cases), "split": split.fingerprint(cases.uid)}
+    train.train_fold(config, cases, split, fold=fold, directory=directory, origin=origin)
+    return origin
+
+
+def without_times(rows):
+    """Lines of metrics.jsonl without the seconds that an epoch took."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
