@@ -21,6 +21,7 @@ from mtbus_jax.models import (
     adityan,
     attention_unet,
     bts_unet,
+    drawing,
     nnunet,
     residual_unet,
     segresnet,
@@ -76,7 +77,7 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Draws a network's initial variables, those of ``module.init`` up to rounding, but sooner.
+    """Draws a network's initial variables, distributed as those of ``module.init``, but sooner.
 
     Args:
       module: from `create`.
@@ -118,7 +119,11 @@ def _init_program(module: nn.Module, image_shape: tuple[int, int, int]):
 def _drawing(module: nn.Module, image_shape: tuple[int, int, int]):
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # lazy_init leaves the forward pass out of the program.
-    return jax.jit(lambda key: module.lazy_init(key, image, train=False))
+    return jax.jit(
+        lambda key: drawing.draw_together(
+            lambda key: module.lazy_init(key, image, train=False), key
+        )
+    )
 
 
 def parameter_count(params) -> int:

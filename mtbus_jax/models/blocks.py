@@ -7,24 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from mtbus_jax.models import drawing
 from mtbus_jax.ops import convolution as conv_op
 from mtbus_jax.ops import upsampled
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
-# runs started from it. Variance 1/(3·fan_in).
-torch_default_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# runs started from it.
+torch_default_init = drawing.Initializer("uniform")
 
 
 def torch_default_bias_init(fan_in: int) -> nn.initializers.Initializer:
     """PyTorch's default for biases, U(-1/√fan_in, 1/√fan_in), ``fan_in`` that of the layer."""
-    bound = 1 / np.sqrt(fan_in)
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    return drawing.Initializer("uniform", fan_in=fan_in)
 
 
 def convolution(

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, heads
+from mtbus_jax.models import blocks, drawing, heads
 
 NEGATIVE_SLOPE = 0.01
 
@@ -41,7 +41,7 @@ NEGATIVE_SLOPE = 0.01
 HEAD_FEATURES = 512
 
 # Kaiming-normal for LeakyReLU: variance 2/((1 + slope²)·fan_in), not truncated.
-kaiming_normal = nn.initializers.variance_scaling(2 / (1 + NEGATIVE_SLOPE**2), "fan_in", "normal")
+kaiming_normal = drawing.Initializer("normal", gain=2 / (1 + NEGATIVE_SLOPE**2))
 
 
 class NNUNet(nn.Module):
