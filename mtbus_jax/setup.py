@@ -36,7 +36,7 @@ class Setup:
     """
 
     module: nn.Module
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     schedule: state_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]

@@ -92,15 +92,47 @@ class TrainState(flax.struct.PyTreeNode):
         return {"params": self.best_params, "batch_stats": self.best_batch_stats}
 
 
-def make_optimizer(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
-    """Adam without its learning rate, which `TrainState.plateau` holds."""
-    return optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon)
+def make_optimizer(
+    *, b1: float, b2: float, epsilon: float
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam`: Adam without its learning rate, which `TrainState.plateau` holds.
+
+    Its ``update`` takes one thing more, ``applies``: a boolean scalar; where it is false the
+    directions are zero and the moments stay.
+    """
+
+    def update(gradients, moments, params=None, *, applies=True):
+        del params
+        after = optax.ScaleByAdamState(
+            count=optax.safe_increment(moments.count),
+            mu=optax.tree.update_moment(gradients, moments.mu, b1, 1),
+            nu=optax.tree.update_moment(gradients, moments.nu, b2, 2),
+        )
+        # The directions are computed from the moments that are kept, after `where`: from those
+        # before it, XLA's CPU backend needs copies of all the old ones.
+        after = where(applies, after, moments)
+        mean = optax.tree.bias_correction(after.mu, b1, after.count)
+        square = optax.tree.bias_correction(after.nu, b2, after.count)
+        directions = jax.tree.map(
+            lambda m, s: jnp.where(applies, m / (jnp.sqrt(s) + epsilon), 0), mean, square
+        )
+        return directions, after
+
+    def init(params):
+        return optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon).init(params)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def where(condition: jax.Array | bool, tree: Any, otherwise: Any) -> Any:
+    """``tree`` if ``condition`` holds, else ``otherwise``, a tree of the same shapes."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), tree, otherwise)
 
 
 def create(
     variables: dict[str, Any],
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: PlateauSchedule,
 ) -> TrainState:
     """A fresh state.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbus_jax import augment, losses, types
-from mtbus_jax.state import TrainState
+from mtbus_jax.state import TrainState, where
 
 MASK_THRESHOLD = 0.5
 
@@ -118,7 +118,7 @@ def train_step(
     batch: types.Batch,
     *,
     module: nn.Module,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     loss: losses.LossOptions,
     key: jax.Array,
     axis_name: str | None = None,
@@ -145,8 +145,11 @@ def train_step(
       The state after the step and the batch's sums, both the same on every device.
     """
 
+    # One device alone has nothing to add up; XLA would copy everything nevertheless.
+    alone = axis_name is None or jax.lax.axis_size(axis_name) == 1
+
     def over_devices(tree):
-        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+        return tree if alone else jax.lax.psum(tree, axis_name)
 
     real = over_devices(jnp.sum(batch.valid))
     count = jnp.maximum(real, 1)
@@ -170,16 +173,21 @@ def train_step(
     gradients = over_devices(gradients)
     sums = over_devices(totals_of(outputs, batch, jax.tree.map(lambda p: p * count, parts)))
     batch_stats = updates.get("batch_stats", state.batch_stats)
-    if axis_name is not None:
+    if not alone:
         batch_stats = jax.lax.pmean(batch_stats, axis_name)
-    directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    rate = state.plateau.learning_rate
-    params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
-    after = state.replace(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
-    )
     # Without an image the gradient is zero, but Adam's momentum alone would move the weights.
-    return jax.tree.map(lambda new, old: jnp.where(real > 0, new, old), after, state), sums
+    any_image = real > 0
+    directions, opt_state = optimizer.update(
+        gradients, state.opt_state, state.params, applies=any_image
+    )
+    rate = state.plateau.learning_rate
+    after = state.replace(
+        step=jnp.where(any_image, state.step + 1, state.step),
+        params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
+        batch_stats=where(any_image, batch_stats, state.batch_stats),
+        opt_state=opt_state,
+    )
+    return after, sums
 
 
 def train_steps(
@@ -191,7 +199,7 @@ def train_steps(
     key: jax.Array,
     *,
     module: nn.Module,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     loss: losses.LossOptions,
     augmented: bool,
     axis_name: str | None = None,

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mtbus_jax import state as state_lib
@@ -200,3 +201,21 @@ def test_optimizer_is_adam_by_its_equations():
         second = b2 * second + (1 - b2) * gradient**2
         expected = (first / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + epsilon)
         np.testing.assert_allclose(found["w"], expected, rtol=1e-4)
+
+
+def test_optimizer_stands_still_where_it_does_not_apply():
+    """From the first step on, where the bias correction would divide by zero."""
+    optimizer = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-4)
+    params = {"w": jnp.ones((2, 3))}
+    gradient = {"w": jnp.full((2, 3), 0.5)}
+    moments = optimizer.init(params)
+    for _ in range(2):
+        directions, same = optimizer.update(gradient, moments, params, applies=jnp.bool_(False))
+        np.testing.assert_array_equal(directions["w"], np.zeros((2, 3)))
+        jax.tree.map(np.testing.assert_array_equal, same, moments)
+        _, moments = optimizer.update(gradient, moments, params, applies=jnp.bool_(True))
+    assert int(moments.count) == 2
+    optax_own = optax.scale_by_adam(b1=0.8, b2=0.95, eps=1e-4)
+    expected, _ = optax_own.update(gradient, moments, params)
+    found, _ = optimizer.update(gradient, moments, params)
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)

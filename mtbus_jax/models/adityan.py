@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.models import blocks, heads
-from mtbus_jax.ops import upsampled
+from mtbus_jax.ops import pooling, upsampled
 
 RECONSTRUCTION = "reconstruction"
 
@@ -104,7 +104,7 @@ class Adityan(nn.Module):
         if types.CLASSIFICATION in self.tasks:
             features = jnp.concatenate([level_1, up.computed()], axis=-1)
             for _ in range(3):
-                features = blocks.max_pool(features)
+                features = pooling.max_pool(features)
             features = nn.relu(blocks.convolution(features, CLASS_FEATURES, name="class_conv"))
             head = heads.PooledClassifier(self.classes, hidden=CLASS_HIDDEN, name="classifier")
             class_logits = head(features)
@@ -118,7 +118,7 @@ class Adityan(nn.Module):
             wide = self.width * 2 ** (level - 1)
             features = PlainBlock(wide, wide, name=f"encoder_{level}")(features)
             encoder.append(features)
-            features = blocks.max_pool(features)
+            features = pooling.max_pool(features)
         features = PlainBlock(2 * wide, wide, name="bottleneck")(features)
         for level in range(self.depth, 0, -1):
             wide = features.shape[-1]

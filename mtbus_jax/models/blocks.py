@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtbus_jax.models import drawing
 from mtbus_jax.ops import convolution as conv_op
-from mtbus_jax.ops import upsampled
+from mtbus_jax.ops import pooling, upsampled
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it.
@@ -131,11 +131,6 @@ def dense(vector: jax.Array, features: int, *, name: str) -> jax.Array:
     )(vector)
 
 
-def max_pool(image: jax.Array) -> jax.Array:
-    """2×2 max-pool with stride 2; an odd last row or column is dropped, as PyTorch does."""
-    return nn.max_pool(image, window_shape=(2, 2), strides=(2, 2))
-
-
 class ConvBlock(nn.Module):
     """Two × (3×3 convolution, instance norm with ε 1e-5, LeakyReLU).
 
@@ -184,7 +179,7 @@ class DownBlock(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps ``(batch, height, width, any)`` to ``(batch, height/2, width/2, features)``."""
-        return ConvBlock(self.features, name="block")(max_pool(image))
+        return ConvBlock(self.features, name="block")(pooling.max_pool(image))
 
 
 class Upsample(nn.Module):

@@ -31,6 +31,7 @@ from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads
 from mtbus_jax.models.nnunet import NEGATIVE_SLOPE, kaiming_normal
+from mtbus_jax.ops import pooling
 
 
 class BTSUNet(nn.Module):
@@ -78,7 +79,7 @@ class BTSUNet(nn.Module):
         features = image
         for level in range(1, self.depth + 2):
             if level > 1:
-                features = blocks.max_pool(features)
+                features = pooling.max_pool(features)
             wide = self.width * 2 ** (level - 1)
             features = self._block(features, wide // 2, wide, f"encoder_{level}")
             encoder.append(features)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax.models import blocks
+from mtbus_jax.ops import pooling
 
 
 class PooledClassifier(nn.Module):
@@ -55,7 +56,7 @@ class FusionHead(nn.Module):
         pooled = []
         for each in maps:
             while each.shape[1] > height:
-                each = blocks.max_pool(each)
+                each = pooling.max_pool(each)
             pooled.append(each)
         fused = blocks.convolution(jnp.concatenate(pooled, axis=-1), self.features, name="conv")
         fused = nn.leaky_relu(blocks.instance_norm(fused, name="norm"), 0.01)

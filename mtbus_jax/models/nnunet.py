@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, drawing, heads
+from mtbus_jax.ops import pooling
 
 NEGATIVE_SLOPE = 0.01
 
@@ -104,7 +105,7 @@ class NNUNet(nn.Module):
                 maps.append(bottleneck_up)
                 maps.append(self._single(decoder[self.depth], deep, name="head_decoder"))
             else:
-                maps = [blocks.max_pool(maps[0]), bottleneck]
+                maps = [pooling.max_pool(maps[0]), bottleneck]
             fused = jnp.concatenate(maps, axis=-1)
             fused = self._single(fused, HEAD_FEATURES, name="head_fused")
             class_logits = heads.PooledClassifier(self.classes, name="classifier")(fused)
@@ -115,7 +116,7 @@ class NNUNet(nn.Module):
         maps = {}
         for level, factor in enumerate((1, 2, 4, 8, 10), 1):
             image = maps[level] = self._double(factor * self.width, f"encoder_{level}")(image)
-            image = blocks.max_pool(image)
+            image = pooling.max_pool(image)
         return maps, self._double(10 * self.width, "bottleneck")(image)
 
     def _decode(
