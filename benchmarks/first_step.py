@@ -89,7 +89,7 @@ def main() -> None:
     run = MarkedRun(config, setup, cases, parts[0], fold=0, directory=directory, origin={})
     try:
         loop = train.FoldLoop(config, setup, cases)
-        with run.open(meanwhile=functools.partial(loop.compile_ahead, run)):
+        with run.open(ahead=functools.partial(loop.trace_ahead, run)):
             loop.train(run)
     except _Stop:
         print(json.dumps({"marks": marks, "spent": spent, "processor": processor}), flush=True)

@@ -55,7 +55,7 @@ def train_fold(
     setup = Setup.from_config(config)
     run = FoldRun(config, setup, cases, split, fold=fold, directory=directory, origin=origin)
     loop = FoldLoop(config, setup, cases)
-    with run.open(meanwhile=functools.partial(loop.compile_ahead, run)):
+    with run.open(ahead=functools.partial(loop.trace_ahead, run)):
         if not run.finished:
             loop.train(run)
 
@@ -106,13 +106,17 @@ class FoldRun:
 
     @contextlib.contextmanager
     def open(
-        self, beside: FoldRun | None = None, *, meanwhile: Callable[[], None] | None = None
+        self,
+        beside: FoldRun | None = None,
+        *,
+        ahead: Callable[[], Callable[[], object]] | None = None,
     ) -> Iterator[None]:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Args:
           beside: an open fold that is trained at the same time; both share one display.
-          meanwhile: called in a thread of its own while a fresh state is made, if one is.
+          ahead: called before a fresh state is made, if one is; what it returns is called in a
+            thread of its own meanwhile.
 
         Raises:
           UserError: for a checkpoint of other data.
@@ -124,7 +128,7 @@ class FoldRun:
                 like = self._setup.abstract_state(self._config)
                 self.state = self._checkpoints.restore_latest(like)
             else:
-                self.state = self._fresh_state(meanwhile)
+                self.state = self._fresh_state(ahead)
             self.standing = jax.device_get(self.state.standing)
             if self.finished:
                 self.state = None
@@ -149,11 +153,13 @@ class FoldRun:
                 yield
         self.state = None  # its memory is free for the folds that follow
 
-    def _fresh_state(self, meanwhile: Callable[[], None] | None) -> state_lib.TrainState:
-        if meanwhile is None:
+    def _fresh_state(
+        self, ahead: Callable[[], Callable[[], object]] | None
+    ) -> state_lib.TrainState:
+        if ahead is None:
             return self._setup.init_state(self._config, self.fold)
         with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(meanwhile)
+            other = pool.submit(ahead())
             fresh = self._setup.init_state(self._config, self.fold)
             other.result()
         return fresh
@@ -253,23 +259,26 @@ class FoldLoop:
             steps_per_call=config.train.steps_per_call,
         )
 
-    def compile_ahead(self, run: FoldRun) -> None:
-        """Compiles the training program as `train` will need it; ``run`` need not be open.
+    def trace_ahead(self, run: FoldRun) -> Callable[[], object]:
+        """Traces the training program as `train` will need it; ``run`` need not be open.
 
-        JAX keeps what it has compiled, so the first step finds it. In another thread this goes on
-        while the initial weights are drawn, whose program takes half as long to compile.
+        Returns:
+          Compiles it. JAX keeps what it has compiled, so the first step finds it. In another thread
+          this goes on while the initial weights are drawn. Tracing does not: it is Python, of which
+          only one thread runs at a time, and so delays what takes longest.
         """
         if jax.process_count() > 1:
-            return  # lowering takes arrays of all processes then
+            return lambda: None  # lowering takes arrays of all processes then
         part = next(self._data.parts(*run.any_batches(), self._config.train.steps_per_call))
         program = self._train_program(part, run.key)
-        program.call.lower(
+        lowered = program.call.lower(
             *parallel.replicated_shapes(program.shapes()[:2], self._devices),
             part.data,
             part.index,
             part.valid,
             run.key,
-        ).compile()
+        )
+        return lowered.compile
 
     def _train_program(self, part: residence.Part, key: jax.Array) -> programs.Program:
         """The training program for parts of these shapes; made, or read from disk, once."""

@@ -103,11 +103,12 @@ def train_folds(
     active: dict[FoldRun, contextlib.ExitStack] = {}
     loop, loop_size = None, 0
 
-    def prepare_single(run: FoldRun) -> None:
+    def trace_single(run: FoldRun) -> Callable[[], object]:
         nonlocal loop, loop_size
-        if loop_size != 1:
-            loop, loop_size = _loop_for(config, setup, cases, 1), 1
-            loop.compile_ahead(run)
+        if loop_size == 1:
+            return lambda: None  # compiled for the fold before
+        loop, loop_size = _loop_for(config, setup, cases, 1), 1
+        return loop.trace_ahead(run)
 
     one_by_one = config.train.fold_mapping == SEQUENCE or len(runs) == 1
     with contextlib.ExitStack() as everything:
@@ -115,9 +116,9 @@ def train_folds(
             while waiting and len(active) < places[config.train.fold_mapping]:
                 run = waiting.popleft()
                 opened = everything.enter_context(contextlib.ExitStack())
-                meanwhile = functools.partial(prepare_single, run) if one_by_one else None
+                ahead = functools.partial(trace_single, run) if one_by_one else None
                 beside = next(iter(active), None)
-                opened.enter_context(run.open(beside, meanwhile=meanwhile))
+                opened.enter_context(run.open(beside, ahead=ahead))
                 if run.finished:
                     opened.close()
                     yield run

@@ -61,13 +61,14 @@ def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeyp
 
     monkeypatch.setitem(models.REGISTRY, "tiny", Counting)
     ahead = []
-    compile_ahead = train.FoldLoop.compile_ahead
+    trace_ahead = train.FoldLoop.trace_ahead
 
     def noted(self, run):
-        compile_ahead(self, run)
+        compiles = trace_ahead(self, run)
         ahead.append(modes.count(True))
+        return compiles
 
-    monkeypatch.setattr(train.FoldLoop, "compile_ahead", noted)
+    monkeypatch.setattr(train.FoldLoop, "trace_ahead", noted)
     config = tiny.make_config(epochs=2)
     config.data.resident = resident
     tiny.train_one(config, tmp_path)
@@ -79,11 +80,12 @@ def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeyp
     assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3]
 
 
-def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch):
-    def fail(self, run):
+@pytest.mark.parametrize("late", [False, True])
+def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch, late):
+    def fail():
         raise UserError("no such program")
 
-    monkeypatch.setattr(train.FoldLoop, "compile_ahead", fail)
+    monkeypatch.setattr(train.FoldLoop, "trace_ahead", lambda self, run: fail if late else fail())
     with pytest.raises(UserError, match="no such program"):
         tiny.train_one(tiny.make_config(epochs=1), tmp_path)
 
