@@ -41,6 +41,20 @@ def chromium():
         browser.close()
 
 
+def take_screenshot(page, path):
+    """A PNG to look at; Chromium at times cannot make one while the machine is busy."""
+    from playwright.sync_api import Error
+
+    for attempts_left in (2, 1, 0):
+        try:
+            page.screenshot(path=path, full_page=True)
+            return
+        except Error as error:
+            if "Unable to capture screenshot" not in str(error) or not attempts_left:
+                raise
+            time.sleep(1)
+
+
 @pytest.fixture
 def visit(chromium):
     """Opens a file; fails the test if it says anything on the console or asks for anything."""
@@ -420,7 +434,7 @@ def test_a_phone_scrolls_one_way_only(visit, made, scheme, tmp_path):
     page.get_by_role("button", name="Next").tap()
     boxes = [panel.bounding_box() for panel in page.locator(".panel canvas").all()]
     assert all(box["width"] > 140 and box["x"] + box["width"] <= 390 for box in boxes)
-    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    take_screenshot(page, tmp_path / "phone.png")
 
 
 def luminance(colour):
@@ -434,7 +448,7 @@ def luminance(colour):
 def test_text_has_contrast_in_light_and_dark(visit, made, scheme, tmp_path):
     path, _, _ = made
     page = visit(path, color_scheme=scheme)
-    page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+    take_screenshot(page, tmp_path / f"{scheme}.png")
     assert (luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) < 0.2) == (
         scheme == "dark"
     )
