@@ -149,7 +149,7 @@ def _write(path: Path, exported: export.Exported) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         runfolder.write_bytes(path, exported.serialize())
-    except OSError as error:
+    except (OSError, ImportError) as error:  # jax.export finds a package only here
         logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
 
 

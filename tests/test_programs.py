@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -245,3 +246,15 @@ def test_networks_of_others_and_several_devices_are_left_out(cache, monkeypatch)
     assert cache.exists()
     several.load_ahead(config)
     assert not programs._ahead
+
+
+def test_without_what_jax_export_needs_nothing_is_kept_and_training_goes_on(
+    tmp_path, cache, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)  # importing it fails
+    serialization = [name for name in sys.modules if name.startswith("jax._src.export.serial")]
+    for name in serialization:
+        monkeypatch.delitem(sys.modules, name)
+    tiny.train_one(make_config(), tmp_path)
+    assert read_metrics(tmp_path)
+    assert list(cache.glob("*.stablehlo")) == []

@@ -59,22 +59,13 @@ def check_available(formats: tuple[str, ...], onnx_python: str) -> None:
     """Refuses what cannot be written here, before anything is.
 
     Raises:
-      UserError: for an unknown format, or a missing package or environment.
+      UserError: for an unknown format, or a missing environment or package of it.
     """
     unknown = [each for each in formats if each not in FILES]
     if unknown or not formats:
         raise UserError(
             f"--formats={','.join(formats)}: give {' or '.join(FILES)}, or both with a comma."
         )
-    if STABLEHLO in formats:
-        try:
-            import flatbuffers  # noqa: F401
-        except ModuleNotFoundError:
-            raise UserError(
-                "StableHLO needs the package flatbuffers: pip install '.[export]' in a "
-                "checkout of mtbus_jax, or "
-                f"leave StableHLO out with --formats={ONNX}."
-            ) from None
     if ONNX in formats:
         look = (
             "import importlib.util; "
