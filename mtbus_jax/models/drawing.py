@@ -101,9 +101,9 @@ def draw_together(init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
             for i, leaf in enumerate(leaves)
             if isinstance(leaf, _Wanted) and leaf.distribution == distribution
         }
-        ends = np.cumsum([leaf.zeros.size for leaf in wanted.values()], dtype=int)
         if not wanted:
             continue
+        ends = np.cumsum([leaf.zeros.size for leaf in wanted.values()])
         drawn = draw(jax.random.fold_in(key, number), (ends[-1],), jnp.float32)
         for (i, leaf), piece in zip(wanted.items(), jnp.split(drawn, ends[:-1]), strict=True):
             scaled = piece * jnp.float32(leaf.scale)
