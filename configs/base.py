@@ -48,6 +48,8 @@ def get_config() -> config_dict.ConfigDict:
     train.oversample = True  # deterministic oversampling (DO)
     train.oversample_rule = "round"  # round as released, or ceil as printed
     train.augment = True  # flips and rotations
+    # Beyond the edge of a turned image: zero (black) as released, or reflect (mirrored).
+    train.rotation_fill = "zero"
     train.learning_rate = 1e-4
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999

@@ -5,6 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+# What a turned image shows beyond the edge of the original: black, as in the released code, or the
+# image mirrored at its edge (SciPy's term: d c b a | a b c d | d c b a).
+ZERO, REFLECT = "zero", "reflect"
+FILLS = (ZERO, REFLECT)
+
 
 def random_transform(key: jax.Array) -> jax.Array:
     """Draws flips and a rotation: each flip with p = 0.5, the angle uniform in [0°, 360°).
@@ -25,12 +30,13 @@ def random_transform(key: jax.Array) -> jax.Array:
     return flip[:, None] * rotation
 
 
-def apply_transform(matrix: jax.Array, image: jax.Array) -> jax.Array:
-    """Resamples ``image`` under ``matrix`` by nearest neighbour; what lies outside becomes 0.
+def apply_transform(matrix: jax.Array, image: jax.Array, *, fill: str = ZERO) -> jax.Array:
+    """Resamples ``image`` under ``matrix`` by nearest neighbour.
 
     Args:
       matrix: ``(2, 2)``, see `random_transform`; lengths are in pixels.
       image: ``(height, width, channels)`` of any type.
+      fill: one of `FILLS`.
 
     Returns:
       Same shape and type.
@@ -43,13 +49,21 @@ def apply_transform(matrix: jax.Array, image: jax.Array) -> jax.Array:
     source = jnp.einsum("ij,jhw->ihw", matrix, grid, precision="highest") + centre[:, None, None]
     index = jnp.round(source).astype(jnp.int32)
     row, col = index
+    if fill == REFLECT:
+        return image[_mirrored(row, height), _mirrored(col, width)]
     inside = (row >= 0) & (row < height) & (col >= 0) & (col < width)
     pixels = image[jnp.clip(row, 0, height - 1), jnp.clip(col, 0, width - 1)]
     return jnp.where(inside[..., None], pixels, jnp.zeros((), image.dtype))
 
 
+def _mirrored(index: jax.Array, size: int) -> jax.Array:
+    """Any integers → indices into ``size`` pixels that repeat mirrored on either side."""
+    index = index % (2 * size)
+    return jnp.where(index < size, index, 2 * size - 1 - index)
+
+
 def flip_and_rotate(
-    key: jax.Array, image: jax.Array, mask: jax.Array
+    key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
 ) -> tuple[jax.Array, jax.Array]:
     """Random flips and rotation of one image and its mask (Aumente-Maestro et al. 2025).
 
@@ -57,12 +71,13 @@ def flip_and_rotate(
       key: PRNG key of this image.
       image: ``(height, width, channels)``.
       mask: ``(height, width, channels)``, same height and width.
+      fill: one of `FILLS`, for both.
 
     Returns:
       The transformed image and mask, shapes and types unchanged.
     """
     matrix = random_transform(key)
-    return apply_transform(matrix, image), apply_transform(matrix, mask)
+    return apply_transform(matrix, image, fill=fill), apply_transform(matrix, mask, fill=fill)
 
 
 def symmetry_count(height: int, width: int) -> int:

@@ -28,6 +28,7 @@ _RECIPE: dict[str, Any] = {
     "train.batch_size": 2,
     "train.oversample_rule": "round",
     "train.augment": True,
+    "train.rotation_fill": "zero",
     "train.learning_rate": 1e-4,
     "train.adam_b1": 0.9,
     "train.adam_b2": 0.999,

@@ -48,6 +48,8 @@ _FREE_FIELDS = frozenset(
         "log.tensorboard",
     }
 )
+# What runs had before there was a field for it.
+_FORMER = {"train": {"rotation_fill": "zero"}}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
@@ -101,14 +103,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_config(workdir: Path) -> config_dict.ConfigDict:
-    """The configuration of the run in ``workdir``, lists turned into tuples again."""
+    """The configuration of the run in ``workdir``, lists turned into tuples again.
+
+    A field that the run is too old to have gets the value that was the only one then.
+
+    Raises:
+      UserError: if it is missing or broken.
+    """
 
     def freeze(value):
         if isinstance(value, dict):
             return {k: freeze(v) for k, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return config_dict.ConfigDict(freeze(read_json(workdir / CONFIG)))
+    content = read_json(workdir / CONFIG)
+    for section, fields in _FORMER.items():
+        if section in content:
+            content[section] = fields | content[section]
+    return config_dict.ConfigDict(freeze(content))
 
 
 def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
@@ -121,7 +133,7 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
     path = workdir / CONFIG
     if path.exists():
-        old, new = flatten(read_json(path)), flatten(config.to_dict())
+        old, new = flatten(load_config(workdir)), flatten(config.to_dict())
         changed = [
             f"{field} ({old.get(field, 'absent')!r} there, {new.get(field, 'absent')!r} now)"
             for field in sorted(old.keys() | new.keys())

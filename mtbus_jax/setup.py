@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import config_dict
 
-from mtbus_jax import losses, models, parallel, programs, splits, steps, types
+from mtbus_jax import augment, losses, models, parallel, programs, splits, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
@@ -32,6 +32,7 @@ class Setup:
       loss: λ and the other numbers of the loss.
       devices: local devices to use.
       augmented: whether training images are flipped and turned.
+      rotation_fill: one of `augment.FILLS`.
       compute_dtype: of the network while training, see `steps.train_step`.
     """
 
@@ -41,6 +42,7 @@ class Setup:
     loss: losses.LossOptions
     devices: list[jax.Device]
     augmented: bool
+    rotation_fill: str
     compute_dtype: jnp.dtype | None
 
     @classmethod
@@ -70,6 +72,7 @@ class Setup:
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
             augmented=train.augment,
+            rotation_fill=train.rotation_fill,
             compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
         )
 
@@ -81,6 +84,7 @@ class Setup:
             optimizer=self.optimizer,
             loss=self.loss,
             augmented=self.augmented,
+            rotation_fill=self.rotation_fill,
             compute_dtype=self.compute_dtype,
             axis_name=axis_name,
         )
@@ -181,6 +185,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"train.compute_dtype: {config.train.compute_dtype!r} is unknown. "
             f"Known: {', '.join(COMPUTE_DTYPES)}."
+        )
+    if config.train.rotation_fill not in augment.FILLS:
+        raise UserError(
+            f"train.rotation_fill: {config.train.rotation_fill!r} is unknown. "
+            f"Known: {', '.join(augment.FILLS)}."
         )
     if config.data.split not in splits.SPLITS:
         raise UserError(

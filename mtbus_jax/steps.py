@@ -7,6 +7,7 @@ the global batch), so neither resuming nor the number of devices changes a run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,7 +71,12 @@ class Totals(NamedTuple):
 
 
 def gather(
-    data: Dataset, index: jax.Array, valid: jax.Array, *, keys: jax.Array | None = None
+    data: Dataset,
+    index: jax.Array,
+    valid: jax.Array,
+    *,
+    keys: jax.Array | None = None,
+    fill: str = augment.ZERO,
 ) -> types.Batch:
     """The images at ``index``, augmented if ``keys`` is given.
 
@@ -79,11 +85,14 @@ def gather(
       index: ``(batch,)`` integers.
       valid: ``(batch,)`` float32, 0 where the index is padding.
       keys: ``(batch,)`` PRNG keys, one per image.
+      fill: one of `augment.FILLS`, used with ``keys``.
     """
     image = data.image[index].astype(jnp.float32)
     mask = data.mask[index].astype(jnp.float32)
     if keys is not None:
-        image, mask = jax.vmap(augment.flip_and_rotate)(keys, image, mask)
+        image, mask = jax.vmap(functools.partial(augment.flip_and_rotate, fill=fill))(
+            keys, image, mask
+        )
     return types.Batch(image, mask, data.label[index], valid)
 
 
@@ -202,6 +211,7 @@ def train_steps(
     optimizer: optax.GradientTransformationExtraArgs,
     loss: losses.LossOptions,
     augmented: bool,
+    rotation_fill: str = augment.ZERO,
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -215,6 +225,7 @@ def train_steps(
       valid: ``(steps, batch)`` float32, 0 for padding.
       key: PRNG key of the run.
       augmented: whether to augment.
+      rotation_fill: one of `augment.FILLS`.
       module: see `train_step`, and likewise the rest.
       optimizer: …
       loss: …
@@ -236,7 +247,7 @@ def train_steps(
         if augmented:
             position = first + jnp.arange(share)
             keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(position)
-        batch = gather(data, step_index, step_valid, keys=keys)
+        batch = gather(data, step_index, step_valid, keys=keys, fill=rotation_fill)
         state, sums = train_step(
             state,
             batch,

@@ -12,8 +12,8 @@ import scipy.stats
 from mtbus_jax import augment
 
 # Compiled, because one program per shape is quicker than its operations one by one.
-apply_transform = jax.jit(augment.apply_transform)
-flip_and_rotate = jax.jit(augment.flip_and_rotate)
+apply_transform = jax.jit(augment.apply_transform, static_argnames="fill")
+flip_and_rotate = jax.jit(augment.flip_and_rotate, static_argnames="fill")
 
 SHAPES = [(24, 24), (25, 25), (24, 33), (31, 20)]
 
@@ -29,11 +29,11 @@ def matrix_of(degrees, flip_rows=False, flip_cols=False):
     return np.diag([-1.0 if flip_rows else 1.0, -1.0 if flip_cols else 1.0]) @ rotation
 
 
-def scipy_reference(matrix, image):
+def scipy_reference(matrix, image, mode="grid-constant"):
     """SciPy's result for ``(height, width)``, and where no coordinate is near a rounding tie."""
     centre = (np.array(image.shape) - 1) / 2
     expected = scipy.ndimage.affine_transform(
-        image, matrix, offset=centre - matrix @ centre, order=0, mode="grid-constant", cval=0
+        image, matrix, offset=centre - matrix @ centre, order=0, mode=mode, cval=0
     )
     offsets = np.stack(np.indices(image.shape)) - centre[:, None, None]
     source = np.einsum("ij,jhw->ihw", matrix, offsets) + centre[:, None, None]
@@ -51,6 +51,32 @@ def test_equals_scipy_away_from_ties(shape, degrees, flips):
     expected, clear = scipy_reference(matrix, image[..., 0])
     assert clear.mean() > 0.95
     np.testing.assert_array_equal(found[clear], expected[clear])
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 40)])  # the last: mirrored several times over
+@pytest.mark.parametrize("degrees", [44.1, 87.4, 121.9, 200.4])
+def test_reflected_equals_scipy_and_leaves_nothing_empty(shape, degrees):
+    image = numbered(*shape)
+    matrix = matrix_of(degrees, flip_rows=True)
+    found = apply_transform(jnp.asarray(matrix, jnp.float32), image, fill="reflect")
+    expected, clear = scipy_reference(matrix, image[..., 0], mode="reflect")
+    assert clear.mean() > 0.95
+    np.testing.assert_array_equal(np.asarray(found)[..., 0][clear], expected[clear])
+    assert (np.asarray(found) > 0).all()
+
+
+def test_both_fills_show_the_same_image_where_there_is_one():
+    image, mask = numbered(22, 31), (numbered(22, 31) % 5 == 0).astype(np.float32)
+    key = jax.random.key(3)
+    (black, black_mask), (filled, filled_mask) = (
+        flip_and_rotate(key, image, mask, fill=fill) for fill in augment.FILLS
+    )
+    inside = np.asarray(black) > 0
+    assert 0 < inside.sum() < inside.size
+    np.testing.assert_array_equal(np.asarray(filled)[inside], np.asarray(black)[inside])
+    np.testing.assert_array_equal(np.asarray(filled_mask)[inside], np.asarray(black_mask)[inside])
+    # The mask is mirrored with its image.
+    np.testing.assert_array_equal(filled_mask, np.asarray(filled) % 5 == 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -111,6 +111,18 @@ def test_all_changed_fields_are_named(tmp_path):
     assert "seed (1993 there, 1 now)" in str(error.value)
 
 
+def test_a_run_older_than_a_field_has_what_was_the_only_value_then(tmp_path):
+    config = base.get_config()
+    del config.train.rotation_fill
+    runfolder.open_run(tmp_path, config)
+    assert runfolder.load_config(tmp_path).train.rotation_fill == "zero"
+    runfolder.open_run(tmp_path, base.get_config())  # goes on
+    config = base.get_config()
+    config.train.rotation_fill = "reflect"
+    with pytest.raises(UserError, match=r"train\.rotation_fill \('zero' there, 'reflect' now\)"):
+        runfolder.open_run(tmp_path, config)
+
+
 def test_an_added_and_a_removed_field_are_refused(tmp_path):
     runfolder.open_run(tmp_path, base.get_config())
     config = base.get_config()

@@ -170,8 +170,8 @@ def test_a_batch_of_nothing_but_padding_changes_nothing():
     assert_close(totals, expected, rtol=1e-5)
 
 
-def test_augmentation_changes_with_the_step_and_the_position():
-    """The same image four times in a batch, and again in the next step: eight different views."""
+def seen_in_training(data, **options):
+    """What the network sees of image 5, four times in a batch and again in the next step."""
     seen = []
 
     class Spy(TinyNet):
@@ -186,15 +186,29 @@ def test_augmentation_changes_with_the_step_and_the_position():
     state = state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
     index, valid = np.full((2, 4), 5, np.int32), np.ones((2, 4), np.float32)
     program = functools.partial(
-        steps.train_steps, module=module, optimizer=OPTIMIZER, augmented=True, loss=LOSS
+        steps.train_steps, module=module, optimizer=OPTIMIZER, loss=LOSS, **options
     )
     seen.clear()  # of what initialisation saw
     jax.block_until_ready(
-        program(state, steps.Totals.zero(), make_data(), index, valid, jax.random.key(5))
+        program(state, steps.Totals.zero(), data, index, valid, jax.random.key(5))
     )
     jax.effects_barrier()
-    views = {image.tobytes() for batch in seen for image in batch}
-    assert len(views) == 8
+    return np.concatenate(seen)
+
+
+def test_augmentation_changes_with_the_step_and_the_position():
+    views = seen_in_training(make_data(), augmented=True)
+    assert len({view.tobytes() for view in views}) == 8
+
+
+def test_rotation_fill_decides_what_lies_beyond_the_edge():
+    data = make_data()
+    data = data._replace(image=jnp.maximum(data.image, 1))
+    black = seen_in_training(data, augmented=True, rotation_fill="zero")
+    filled = seen_in_training(data, augmented=True, rotation_fill="reflect")
+    assert 0 < (black == 0).mean() < 0.5
+    assert (filled > 0).all()
+    np.testing.assert_array_equal(filled[black > 0], black[black > 0])
 
 
 def test_totals_by_hand():

@@ -137,6 +137,16 @@ def test_another_seed_or_fold_gives_other_numbers(tmp_path):
     assert len(losses) == 3
 
 
+def test_the_rotation_fill_of_the_configuration_is_the_one_trained_with(tmp_path):
+    losses = []
+    for fill in ("zero", "reflect"):
+        config = tiny.make_config(epochs=1)
+        config.train.rotation_fill = fill
+        tiny.train_one(config, tmp_path / fill)
+        losses.append(read_metrics(tmp_path / fill)[0]["train_loss"])
+    assert losses[0] != losses[1]
+
+
 def test_early_stopping_and_halved_learning_rate(tmp_path):
     """With a zero-effect learning rate nothing gets better after the first epoch."""
     config = tiny.make_config(
@@ -265,6 +275,7 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
         ("tasks", ("seg", "clas"), "cls"),
         ("loss.weight", 1.5, "λ"),
         ("train.oversample_rule", "floor", "round, ceil"),
+        ("train.rotation_fill", "edge", "zero, reflect"),
         ("train.compute_dtype", "float16", "float32, bfloat16"),
         ("train.epochs", 0, "train.epochs"),
         ("data.image_size", (100, 128), "multiples of 16"),
