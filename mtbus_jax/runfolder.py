@@ -118,7 +118,7 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
 
     content = read_json(workdir / CONFIG)
     for section, fields in _FORMER.items():
-        if section in content:
+        if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
             content[section] = fields | content[section]
     return config_dict.ConfigDict(freeze(content))
 

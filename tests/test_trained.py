@@ -107,6 +107,8 @@ def test_an_incomplete_configuration(tmp_path):
     del content["loss"]
     runfolder.write_json(tmp_path / runfolder.CONFIG, content)
     refused(tmp_path, "config.json", "incomplete")
+    runfolder.write_json(tmp_path / runfolder.CONFIG, config.to_dict() | {"train": None})
+    refused(tmp_path, "config.json", "incomplete")
     (tmp_path / runfolder.CONFIG).write_text('{"data": ')
     refused(tmp_path, "config.json", "not valid JSON")
 
