@@ -4,9 +4,12 @@ import base64
 import dataclasses
 import hashlib
 import html.parser
+import importlib.metadata
 import io
 import json
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,8 +23,20 @@ from mtbus_jax import report as command
 from mtbus_jax.errors import UserError
 from mtbus_jax.metrics import calibration
 from mtbus_jax.reporting import figures, pictures, results, svg
+from mtbus_jax.reporting import page as page_module
 from mtbus_jax.reporting import run as run_module
 from mtbus_jax.summary import _TITLES
+
+
+def test_a_page_needs_no_installed_package(monkeypatch):
+    """`pip install -r requirements.txt` installs what a checkout needs, but not the checkout."""
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert f"Made by mtbus_jax {declared['project']['version']}." in page_module.page("Title")
 
 
 class Page(html.parser.HTMLParser):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib.metadata
 from importlib import resources
 
+import mtbus_jax
 from mtbus_jax.reporting import markup
 from mtbus_jax.reporting.markup import Child, Markup, element
 
@@ -45,7 +45,7 @@ def page(
         element("title", title),
         element("style", Markup(style)),
     )
-    made = f"Made by mtbus_jax {importlib.metadata.version('mtbus_jax')}."
+    made = f"Made by mtbus_jax {mtbus_jax.__version__}."
     footer = element(
         "footer",
         element("p", element("strong", f"{NOTICE}."), " ", made),
