@@ -68,6 +68,9 @@ def get_config() -> config_dict.ConfigDict:
     evaluation.batch_size = 8  # images
     evaluation.refine = True  # prediction refining (PR), reported beside the raw predictions
     evaluation.tta = True  # predict flipped and turned images too, to measure uncertainty
+    # What is tested: the mean over these versions, as predict answers; or, as published, the image
+    # as it is.
+    evaluation.average = False
 
     log = config.log = config_dict.ConfigDict()
     log.progress = True  # progress bar

@@ -127,9 +127,10 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     )
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
+    networks = parallel.on_primary(lambda: runfolder.networks(workdir, config))
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
-        evaluate_fold(config, cases, folds[fold], **arguments)
+        evaluate_fold(config, cases, folds[fold], networks=networks, **arguments)
     return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
 
 

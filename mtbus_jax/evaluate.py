@@ -1,7 +1,12 @@
-"""Evaluation of one fold: best weights → one row per test image → ``cases.csv``."""
+"""Evaluation of one fold: best weights → one row per test image → ``cases.csv``.
+
+What is tested is the prediction for the image as it is, as published; or, with ``eval.average``,
+the mean over its flipped and turned versions; for an ensemble, the mean over its networks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +14,20 @@ import pandas as pd
 import scipy
 from ml_collections import config_dict
 
-from mtbus_jax import parallel, predictions_file, refine, residence, splits, steps, types
+from mtbus_jax import (
+    parallel,
+    predictions_file,
+    refine,
+    residence,
+    runfolder,
+    splits,
+    steps,
+    types,
+)
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.inference import Evaluator
 from mtbus_jax.metrics import segmentation
-from mtbus_jax.runfolder import write_text
 from mtbus_jax.setup import Setup
 
 CASES = "cases.csv"
@@ -29,6 +42,7 @@ def evaluate_fold(
     fold: int,
     directory: Path,
     origin: dict[str, str],
+    networks: Sequence[Path] | None = None,
 ) -> pd.DataFrame:
     """Tests the best weights of a fold; process 0 writes ``cases.csv`` and the predictions.
 
@@ -42,6 +56,7 @@ def evaluate_fold(
       fold: its number.
       directory: the fold's folder.
       origin: fingerprints of data and split, see `Checkpoints`.
+      networks: run folders of an ensemble's networks; None for the weights in ``directory``.
 
     Returns:
       The rows, see `case_rows`.
@@ -50,30 +65,59 @@ def evaluate_fold(
       UserError: if the fold was not trained, or on other data.
     """
     setup = Setup.from_config(config)
-    with Checkpoints(directory / "checkpoints", origin) as checkpoints:
-        variables = checkpoints.restore_best(setup.abstract_state(config))
-    variables = parallel.replicate(variables, setup.devices)
+    folders = [directory] if networks is None else [runfolder.fold_dir(n, fold) for n in networks]
     evaluator = Evaluator(
         setup,
         residence.place(config, cases, setup.devices),
         batch_size=config.eval.batch_size,
         steps_per_call=config.train.steps_per_call,
     )
-    for part in predictions_file.NAMES:
-        index = getattr(split, part)
-        if config.eval.tta:
-            members = list(evaluator.symmetric_predictions(variables, index, cases))
-        else:
-            members = [evaluator(variables, index, predictions=True)[1]]
+    like = setup.abstract_state(config)
+    # By part of the split, the versions of the images by each network.
+    found: dict[str, list[list[steps.Predictions]]] = {part: [] for part in predictions_file.NAMES}
+    for folder in folders:
+        with Checkpoints(folder / "checkpoints", origin) as checkpoints:
+            variables = parallel.replicate(checkpoints.restore_best(like), setup.devices)
+        for part, versions in found.items():
+            index = getattr(split, part)
+            if config.eval.tta:
+                versions.append(list(evaluator.symmetric_predictions(variables, index, cases)))
+            else:
+                versions.append([evaluator(variables, index, predictions=True)[1]])
+    for part, versions in found.items():
+        members = [member for of_network in versions for member in of_network]
+        as_they_are = [of_network[0] for of_network in versions]
+        answer = mean_prediction(members if config.eval.average else as_they_are)
         if parallel.is_primary():
-            predictions_file.write(directory, part, cases.uid[index], members)
+            uid = cases.uid[getattr(split, part)]
+            predictions_file.write(directory, part, uid, members, answer=answer)
         if part == "test":
-            tested = members[0]
-    rows = case_rows(cases.take(split.test), tested)
+            rows = case_rows(cases.take(split.test), answer)
     rows.insert(1, "fold", fold)
     if parallel.is_primary():
-        write_text(directory / CASES, rows.to_csv(index=False))
+        runfolder.write_text(directory / CASES, rows.to_csv(index=False))
     return rows
+
+
+def mean_prediction(members: Sequence[steps.Predictions]) -> steps.Predictions:
+    """Several predictions of the same images as one, by the mean of their probabilities.
+
+    Args:
+      members: numpy arrays of the same shapes; a single one is returned as it is.
+
+    Returns:
+      The mean tumour probability, and as class logits the logarithm of the mean probabilities.
+    """
+    if len(members) == 1:
+        return members[0]
+    probability = logits = None
+    if members[0].probability is not None:
+        probability = np.mean([member.probability for member in members], axis=0)
+    if members[0].class_logits is not None:
+        each = [scipy.special.log_softmax(member.class_logits, axis=-1) for member in members]
+        # Not the logarithm of a mean, which may be that of 0.
+        logits = scipy.special.logsumexp(each, axis=0) - np.log(len(members))
+    return steps.Predictions(probability, logits)
 
 
 def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFrame:

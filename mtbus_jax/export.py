@@ -114,8 +114,8 @@ def load(run: Path, folds: tuple[int, ...] | None = None) -> trained.Trained:
         )
     for name in (runfolder.SPLITS, runfolder.ENVIRONMENT, summary.SUMMARY_JSON):
         runfolder.read_json(run / name)
-    variables = jax.device_get(original.variables)
-    return dataclasses.replace(original, variables=dict(sorted(variables.items())))
+    members = sorted(jax.device_get(original.members), key=lambda member: member.fold)
+    return dataclasses.replace(original, members=tuple(members))
 
 
 def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:

@@ -29,10 +29,12 @@ class Stored(NamedTuple):
 
     Attributes:
       uid: ``(n,)`` str.
-      probability: ``(n, height, width)`` float32, tumour probability.
-      mean_probability: same, mean over the image's flipped and turned versions.
-      disagreement: ``(n,)`` float32, `calibration.mask_disagreement` between those versions.
-      class_logits: ``(versions, n, classes)`` float32, of the image as it is first.
+      probability: ``(n, height, width)`` float32, tumour probability that was tested.
+      mean_probability: same, mean over the members: each network's predictions for the image's
+        flipped and turned versions.
+      disagreement: ``(n,)`` float32, `calibration.mask_disagreement` between the members.
+      class_logits: ``(members, n, classes)`` float32.
+      logits: ``(n, classes)`` float32, class logits that were tested.
     """
 
     uid: np.ndarray
@@ -40,15 +42,21 @@ class Stored(NamedTuple):
     mean_probability: np.ndarray | None
     disagreement: np.ndarray | None
     class_logits: np.ndarray | None
+    logits: np.ndarray | None
 
     @property
     def mask(self) -> np.ndarray:
-        """``(n, height, width)`` bool, the image as it is, before refining."""
+        """``(n, height, width)`` bool, the tested mask before refining."""
         return self.probability > steps.MASK_THRESHOLD
 
 
 def write(
-    directory: Path, part: str, uid: np.ndarray, members: Sequence[steps.Predictions]
+    directory: Path,
+    part: str,
+    uid: np.ndarray,
+    members: Sequence[steps.Predictions],
+    *,
+    answer: steps.Predictions,
 ) -> None:
     """Writes the predictions of one part of a fold.
 
@@ -57,17 +65,19 @@ def write(
       part: a key of `NAMES`.
       uid: ``(n,)`` str.
       members: numpy arrays in the same order; of the images as they are, then of flipped and
-        turned versions, turned back.
+        turned versions, turned back; network by network.
+      answer: made of them, the one that is tested.
     """
     arrays = {"uid": uid.astype(str)}
     if members[0].probability is not None:
         stack = np.stack([member.probability[..., 0] for member in members])
-        arrays["probability"] = _to_bytes(stack[0])
+        arrays["probability"] = _to_bytes(answer.probability[..., 0])
         arrays["mean_probability"] = _to_bytes(stack.mean(axis=0))
         arrays["disagreement"] = calibration.mask_disagreement(stack).astype(np.float32)
     if members[0].class_logits is not None:
         stack = np.stack([member.class_logits for member in members])
         arrays["class_logits"] = stack.astype(np.float32)
+        arrays["logits"] = answer.class_logits.astype(np.float32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(directory / NAMES[part], buffer.getvalue())
@@ -91,6 +101,8 @@ def read(directory: Path, part: str = "test") -> Stored:
         for name in ("probability", "mean_probability"):
             if name in arrays:
                 arrays[name] = (arrays[name].astype(np.float32) + 0.5) / 256
+        if "class_logits" in arrays:  # files from before there was a choice have no "logits"
+            arrays.setdefault("logits", arrays["class_logits"][0])
         return Stored(arrays["uid"], *(arrays.get(name) for name in Stored._fields[1:]))
     except FileNotFoundError:
         raise UserError(

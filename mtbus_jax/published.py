@@ -37,6 +37,7 @@ _RECIPE: dict[str, Any] = {
     "train.plateau_patience": 20,
     "train.min_learning_rate": 1e-6,
     "train.stop_patience": 50,
+    "eval.average": False,
 }
 # Feature maps of the first level, by network: those its published runs had.
 _WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
@@ -106,8 +107,11 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     width = _WIDTHS.get(flat_config["model.name"], "the network's own")
     fields = recipe(dataset) | {"model.width": width}
     # An option of the network that is None is the network's own default, the published value.
-    return [
+    found = [
         f"{field} = {flat_config[field]} instead of {value}"
         for field, value in fields.items()
         if flat_config.get(field) is not None and flat_config[field] != value
     ]
+    if isinstance(flat_config.get("seed"), list):
+        found.append(f"the mean of {len(flat_config['seed'])} networks instead of one")
+    return found

@@ -85,13 +85,13 @@ def _fit(stored: predictions_file.Stored, truth: types.Cases) -> trust.FoldTrust
 
 
 def _hard(stored: predictions_file.Stored) -> _Pair:
-    """The prediction whose errors are to be foreseen: of the image as it is, refined if it can."""
+    """The tested prediction, whose errors are to be foreseen, refined if it can be."""
     mask = None if stored.probability is None else stored.mask
-    if stored.class_logits is None:
+    if stored.logits is None:
         return mask, None
     if mask is None:
-        return None, stored.class_logits[0].argmax(axis=-1)
-    return tuple(map(np.asarray, refine.refine(mask, stored.class_logits[0])))
+        return None, stored.logits.argmax(axis=-1)
+    return tuple(map(np.asarray, refine.refine(mask, stored.logits)))
 
 
 def _wrong(
@@ -125,7 +125,7 @@ def _rows(
     columns["wrong"] = np.logical_or(*_wrong(mask, class_id, truth))
     if class_id is not None:
         columns["predicted"] = names[class_id]
-        uncalibrated = scipy.special.softmax(stored.class_logits[0], axis=-1)
+        uncalibrated = scipy.special.softmax(stored.logits, axis=-1)
         for code, name in enumerate(types.CLASS_NAMES):
             columns[f"uncalibrated_{name}"] = uncalibrated[:, code]
             columns[f"calibrated_{name}"] = found.class_probability[:, code]
@@ -135,7 +135,7 @@ def _rows(
         columns["presence"] = found.presence
         columns["lesion_odds"] = found.lesion_odds
     if mask is not None and class_id is not None:
-        columns["correction"] = corrections(stored.mask, stored.class_logits[0])
+        columns["correction"] = corrections(stored.mask, stored.logits)
         probable_mask, probable_class = map(
             np.asarray,
             refine.refine_probable(
@@ -144,7 +144,7 @@ def _rows(
                 jnp.asarray(found.lesion_odds, jnp.float32),
             ),
         )
-        columns["raw_predicted"] = names[stored.class_logits[0].argmax(axis=-1)]
+        columns["raw_predicted"] = names[stored.logits.argmax(axis=-1)]
         columns["raw_dice"] = _dice(stored.mask, truth)
         columns["probable_predicted"] = names[probable_class]
         columns["probable_dice"] = _dice(probable_mask, truth)

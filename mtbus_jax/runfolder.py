@@ -44,12 +44,13 @@ _FREE_FIELDS = frozenset(
         "eval.batch_size",
         "eval.refine",
         "eval.tta",
+        "eval.average",
         "log.progress",
         "log.tensorboard",
     }
 )
 # What runs had before there was a field for it.
-_FORMER = {"train": {"rotation_fill": "zero"}}
+_FORMER = {"train": {"rotation_fill": "zero"}, "eval": {"average": False}}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
@@ -133,17 +134,25 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
     path = workdir / CONFIG
     if path.exists():
-        old, new = flatten(load_config(workdir)), flatten(config.to_dict())
-        changed = [
-            f"{field} ({old.get(field, 'absent')!r} there, {new.get(field, 'absent')!r} now)"
-            for field in sorted(old.keys() | new.keys())
-            if field not in _FREE_FIELDS and old.get(field) != new.get(field)
-        ]
+        changed = differences(load_config(workdir), config)
         if changed:
+            found = "; ".join(f"{field} ({old} there, {new} now)" for field, old, new in changed)
             raise UserError(
-                f"{workdir} holds a run of another configuration: {'; '.join(changed)}. "
+                f"{workdir} holds a run of another configuration: {found}. "
                 "Choose another --workdir, or remove that folder to start over."
             )
+
+
+def differences(
+    first: config_dict.ConfigDict, second: config_dict.ConfigDict
+) -> list[tuple[str, str, str]]:
+    """Fields in which two configurations mean different results: name, and the value in each."""
+    old, new = flatten(first.to_dict()), flatten(second.to_dict())
+    return [
+        (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
+        for field in sorted(old.keys() | new.keys())
+        if field not in _FREE_FIELDS and old.get(field) != new.get(field)
+    ]
 
 
 def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
@@ -251,6 +260,33 @@ def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Spli
 def fold_dir(workdir: Path, fold: int) -> Path:
     """Folder of one fold inside a run folder."""
     return workdir / f"fold_{fold}"
+
+
+def network_dir(workdir: Path, number: int) -> Path:
+    """Folder of one network inside the run folder of an ensemble, itself a small run folder."""
+    return workdir / f"network_{number}"
+
+
+def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
+    """Run folders whose weights make up a run: of an ensemble its networks', else the run's own.
+
+    Args:
+      workdir: the run folder.
+      config: of the run; an ensemble has one ``seed`` for each network.
+
+    Raises:
+      UserError: if a network's folder is missing.
+    """
+    if not isinstance(config.seed, tuple):
+        return [workdir]
+    folders = [network_dir(workdir, number) for number in range(len(config.seed))]
+    missing = [folder.name for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(
+            f"{workdir} is an ensemble of {len(folders)} networks, but lacks {', '.join(missing)}: "
+            "copy the folder again, or make the ensemble anew (python -m mtbus_jax.ensemble)."
+        )
+    return folders
 
 
 def check_folds(wanted: tuple[int, ...], available: int) -> None:

@@ -191,6 +191,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"train.rotation_fill: {config.train.rotation_fill!r} is unknown. "
             f"Known: {', '.join(augment.FILLS)}."
         )
+    if config.eval.average and not config.eval.tta:
+        raise UserError(
+            "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
+            "False leaves out; set eval.tta=True as well."
+        )
     if config.data.split not in splits.SPLITS:
         raise UserError(
             f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."

@@ -36,6 +36,8 @@ _TITLES = {
     **{f"auc_{name}": f"AUC {name}" for name in types.CLASS_NAMES},
     "incoherent_ratio": "Incoherent ratio",
 }
+# Figures of an ensemble's networks by themselves.
+ALONE = ("dsc_average", "acc", "f1_weighted")
 
 
 def fold_figures(rows: pd.DataFrame, *, refined: bool) -> dict[str, tuple[float, int]]:
@@ -172,11 +174,29 @@ def write_summary(workdir: Path) -> dict:
     config = runfolder.read_json(workdir / runfolder.CONFIG)
     split_info = runfolder.read_json(workdir / runfolder.SPLITS)
     result = summarise(read_cases(workdir), config, split_info)
+    if isinstance(config["seed"], list):
+        result["networks"] = _networks_alone(workdir, config["seed"], result)
     if (workdir / trust.TRUST).exists():
         result["trust"] = runfolder.read_json(workdir / trust.TRUST)
     runfolder.write_json(workdir / SUMMARY_JSON, result)
     runfolder.write_text(workdir / SUMMARY_MD, to_markdown(result))
     return result
+
+
+def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[str, Any]]:
+    """For each network of an ensemble its seed and what it reached by itself: means over folds."""
+    kind = list(result["results"])[-1]
+    alone = []
+    for number, seed in enumerate(seeds):
+        rows = read_cases(runfolder.network_dir(workdir, number))
+        each = [
+            fold_figures(rows[rows.fold == fold], refined=kind == "refined")
+            for fold in result["folds"]
+        ]
+        names = [name for name in ALONE if name in each[0]]
+        means = {name: float(np.mean([figures[name][0] for figures in each])) for name in names}
+        alone.append({"seed": seed, **means})
+    return alone
 
 
 def check_class_order(workdir: Path) -> None:
@@ -214,12 +234,29 @@ def to_markdown(result: dict) -> str:
     if lines[-1]:
         lines.append("")
     lines += _figure_table(result, kinds)
+    if "networks" in result:
+        lines += ["", *_networks_table(result, kinds[-1])]
     for kind, counts in result["confusion_counts"].items():
         lines += ["", *_confusion_table(kind, counts, result["class_names"])]
     if "trust" in result:
         lines += ["", *reliability.to_markdown(result["trust"])]
     lines += ["", "Research software, not a medical device.", ""]
     return "\n".join(lines)
+
+
+def _networks_table(result: dict, kind: str) -> list[str]:
+    networks = result["networks"]
+    names = list(networks[0])[1:]
+    lines = [
+        f"An ensemble: the mean of {len(networks)} networks a fold. Each of them alone, {kind}:",
+        "",
+        _row(["seed", *(_TITLES[name] for name in names)]),
+        _row(["---:"] * (len(names) + 1)),
+    ]
+    for network in networks:
+        cells = [str(network["seed"]), *(f"{network[name]:.3f}" for name in names)]
+        lines.append(_row(cells))
+    return lines
 
 
 def _warnings(result: dict) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,18 @@ from mtbus_jax.evaluate import CASES
 from mtbus_jax.setup import Setup
 
 
+class Member(NamedTuple):
+    """Best weights of one network.
+
+    Attributes:
+      fold: on whose training images it was trained.
+      variables: of the network; on the device if `load` read them.
+    """
+
+    fold: int
+    variables: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """Best weights of some folds of one run.
@@ -25,14 +37,15 @@ class Trained:
     Attributes:
       config: of the run.
       module: the network.
-      variables: of the network, by fold in the order asked for; on the device if `load` read them.
+      members: fold by fold in the order asked for, equally many of each: one, or those of an
+        ensemble.
       untested: folds that have weights but have not been tested, left out.
       without_weights: folds that have been started but have no finished checkpoint.
     """
 
     config: config_dict.ConfigDict
     module: nn.Module
-    variables: dict[int, dict[str, Any]]
+    members: tuple[Member, ...]
     untested: tuple[int, ...] = ()
     without_weights: tuple[int, ...] = ()
 
@@ -44,7 +57,7 @@ class Trained:
     @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds whose weights are here."""
-        return tuple(self.variables)
+        return tuple(dict.fromkeys(member.fold for member in self.members))
 
 
 def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
@@ -63,8 +76,9 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
     config = runfolder.load_config(run)
     summary.check_class_order(run)
-    started = _fold_numbers(run)
-    ready = [fold for fold in started if _has_weights(run, fold)]
+    networks = runfolder.networks(run, config)
+    started = _fold_numbers(networks[0])
+    ready = [fold for fold in started if all(_has_weights(each, fold) for each in networks)]
     if not ready:
         raise UserError(
             f"--run={run} holds no trained fold: there is no finished checkpoint in "
@@ -84,7 +98,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     return Trained(
         config,
         setup.module,
-        {fold: _weights(run, fold, like) for fold in folds},
+        tuple(Member(fold, _weights(each, fold, like)) for fold in folds for each in networks),
         untested,
         tuple(fold for fold in started if fold not in ready),
     )
@@ -93,6 +107,11 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
 def is_tested(run: Path, fold: int) -> bool:
     """Whether the test results of a fold are written, which happens when its training is over."""
     return (runfolder.fold_dir(run, fold) / CASES).is_file()
+
+
+def tested_folds(run: Path) -> list[int]:
+    """Folds whose training is over and whose test results are written."""
+    return [fold for fold in _fold_numbers(run) if is_tested(run, fold)]
 
 
 def _fold_numbers(run: Path) -> list[int]:

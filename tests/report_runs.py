@@ -77,7 +77,7 @@ def write_run(
         for part in predictions_file.NAMES:
             index = getattr(fold, part)
             members = predict(cases.take(index), rng, tasks)
-            predictions_file.write(directory, part, cases.uid[index], members)
+            predictions_file.write(directory, part, cases.uid[index], members, answer=members[0])
             if part == "test":
                 tested = stored(directory)
         rows = evaluate.case_rows(cases.take(fold.test), tested)

@@ -38,7 +38,7 @@ LEVELS = [
     {"summary", "curation"},
     {"reporting", "trained"},
     {"crossval", "curate", "predict"},
-    {"study", "export", "report"},
+    {"ensemble", "study", "export", "report"},
     {"reproduce"},
 ]
 # Parts of one room may lean on each other.

@@ -136,7 +136,7 @@ def test_a_single_task_exports_what_it_has(run, tmp_path, tasks, output):
     config.tasks = tasks
     module = tiny.TinyNet(tasks=tasks)
     variables = network_checks.drawn_variables(module, (1, tiny.HEIGHT, tiny.WIDTH, 1))
-    original = trained.Trained(config, module, {2: variables})
+    original = trained.Trained(config, module, (trained.Member(2, variables),))
     images = tiny.make_cases(2).image.astype(np.float32)
     written = formats.write(formats.STABLEHLO, original, images, tmp_path, "")
     assert written.difference < 1e-6

@@ -226,14 +226,14 @@ def onnx_trained(
     module = models.create(name, tasks=tasks, **options)
     variables = network_checks.drawn_variables(module, (1, *size, 1))
     kernel_gain = GAINS.get(name, 1.0)
-    members = {}
+    members = []
     for fold in folds:
         scaled = jax.tree.map(
             lambda a, fold=fold: a * np.float32(kernel_gain ** (a.ndim > 1) * (1 - 0.05 * fold)),
             variables["params"],
         )
-        members[fold] = {**variables, "params": scaled}
-    return trained.Trained(config, module, members)
+        members.append(trained.Member(fold, {**variables, "params": scaled}))
+    return trained.Trained(config, module, tuple(members))
 
 
 def test_the_file_is_self_contained_and_its_batch_is_free(onnx_python, tmp_path):
@@ -265,7 +265,8 @@ def test_the_file_is_self_contained_and_its_batch_is_free(onnx_python, tmp_path)
     }
     assert facts["opset"] == [to_onnx.OPSET]
     assert facts["properties"]["class_names"] == "benign,malignant,normal"
-    parameters = sum(np.asarray(each).nbytes for each in jax.tree.leaves(original.variables))
+    weights = [member.variables for member in original.members]
+    parameters = sum(np.asarray(each).nbytes for each in jax.tree.leaves(weights))
     assert parameters <= facts["weights"] < 1.1 * parameters
 
 
@@ -391,7 +392,7 @@ def test_every_network_converts(onnx_python, tmp_path, name, options):
         max(formats.largest_difference(expected, outputs) for outputs in each)
         for each in (hlo, found)
     ]
-    count = models.parameter_count(original.variables[0]["params"])
+    count = models.parameter_count(original.members[0].variables["params"])
     cells = [f"`{name}`", in_words(options), f"{count:,}"]
     for difference, path in zip(differences, paths, strict=True):
         cells += [f"{difference:.1e}", f"{path.stat().st_size / 1e3:.0f}"]

@@ -24,7 +24,7 @@ def test_predictions_survive_the_file_on_their_side_of_the_threshold(tmp_path):
     written = members()
     written[0].probability[0] = np.resize(np.array([0, 1e-9, below, half, above, 1]), (3, 5, 1))
     uid = np.array(["benign_1", "NA"])
-    predictions_file.write(tmp_path, "test", uid, written)
+    predictions_file.write(tmp_path, "test", uid, written, answer=written[0])
     found = predictions_file.read(tmp_path)
     assert found.uid.tolist() == uid.tolist()
     expected = written[0].probability[..., 0]
@@ -39,7 +39,7 @@ def test_predictions_survive_the_file_on_their_side_of_the_threshold(tmp_path):
 def test_parts_lie_apart_and_a_single_version_disagrees_with_nobody(tmp_path):
     for seed, part in enumerate(("test", "validation")):
         written = members(1, seed=seed)
-        predictions_file.write(tmp_path, part, np.array(["a", "b"]), written)
+        predictions_file.write(tmp_path, part, np.array(["a", "b"]), written, answer=written[0])
     found = predictions_file.read(tmp_path, "validation")
     np.testing.assert_array_equal(found.class_logits[0], written[0].class_logits)
     np.testing.assert_array_equal(found.disagreement, 0)
@@ -49,10 +49,10 @@ def test_parts_lie_apart_and_a_single_version_disagrees_with_nobody(tmp_path):
 def test_predictions_of_one_task_hold_that_task_only(tmp_path):
     both = members(2)
     masks = [m._replace(class_logits=None) for m in both]
-    predictions_file.write(tmp_path, "test", np.array(["a", "b"]), masks)
+    predictions_file.write(tmp_path, "test", np.array(["a", "b"]), masks, answer=masks[0])
     assert predictions_file.read(tmp_path).class_logits is None
     classes = [m._replace(probability=None) for m in both]
-    predictions_file.write(tmp_path, "test", np.array(["a", "b"]), classes)
+    predictions_file.write(tmp_path, "test", np.array(["a", "b"]), classes, answer=classes[0])
     found = predictions_file.read(tmp_path)
     assert found.probability is None
     assert found.disagreement is None

@@ -50,7 +50,7 @@ def run(tmp_path_factory):
         for part in predictions_file.NAMES:
             index = getattr(fold, part)
             members = predictions(cases.take(index), rng)
-            predictions_file.write(directory, part, cases.uid[index], members)
+            predictions_file.write(directory, part, cases.uid[index], members, answer=members[0])
         rows = evaluate.case_rows(cases.take(fold.test), members_of_test(directory))
         rows.insert(1, "fold", number)
         rows.to_csv(directory / evaluate.CASES, index=False)
@@ -169,7 +169,7 @@ def test_a_single_task_is_measured_by_what_it_has(tmp_path, task):
     for part in predictions_file.NAMES:
         index = getattr(fold, part)
         members = [m._replace(**drop) for m in predictions(cases.take(index), rng)]
-        predictions_file.write(directory, part, cases.uid[index], members)
+        predictions_file.write(directory, part, cases.uid[index], members, answer=members[0])
     rows = evaluate.case_rows(cases.take(fold.test), members[0])
     rows.insert(1, "fold", 0)
     rows.to_csv(directory / evaluate.CASES, index=False)

@@ -46,8 +46,10 @@ def test_the_best_weights_of_each_fold(world):
     assert found.image_size == SIZE
     assert found.config.data == config.data
     assert isinstance(found.module, tiny.TinyNet)
-    for fold, expected in variables.items():
-        jax.tree.map(np.testing.assert_array_equal, found.variables[fold], expected)
+    assert [member.fold for member in found.members] == list(variables)
+    for member in found.members:
+        expected = variables[member.fold]
+        jax.tree.map(np.testing.assert_array_equal, member.variables, expected)
     first, second = (jax.tree.leaves(variables[fold]) for fold in (0, 1))
     assert any((one != other).any() for one, other in zip(first, second, strict=True))
     assert trained.load(workdir, [1, 0]).folds == (1, 0)

@@ -126,19 +126,20 @@ def _model(
     trained: Trained, files: list[Written], environment: dict[str, Any], checked_on: str
 ) -> list[str]:
     height, width = trained.image_size
-    config, members = trained.config, len(trained.folds)
-    count = models.parameter_count(next(iter(trained.variables.values()))["params"])
+    config, members, folds = trained.config, len(trained.members), len(trained.folds)
+    count = models.parameter_count(trained.members[0].variables["params"])
     tasks = {
         types.SEGMENTATION: "tumour segmentation",
         types.CLASSIFICATION: f"classification ({', '.join(types.CLASS_NAMES)})",
     }
     copies = "" if members == 1 else f", {members} copies whose probabilities are averaged"
+    seeds = "" if members == folds else f"{members // folds} trainings of "
     packages = environment.get("packages", {})
     lines = [
         "## Model",
         "",
         f"Network `{config.model.name}` for {' and '.join(tasks[task] for task in config.tasks)}; "
-        f"{count:,} parameters{copies}: the best weights of fold{'s' * (members > 1)} "
+        f"{count:,} parameters{copies}: the best weights of {seeds}fold{'s' * (folds > 1)} "
         f"{_join(trained.folds)}. Input: {height} × {width} pixels, grey values 0..255; "
         "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",
         "",
@@ -200,11 +201,12 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
 def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
+    several = "" if len(trained.members) == len(trained.folds) else "s, averaged,"
     lines = [
         "## Figures",
         "",
-        "Each fold's network on the test images of its fold, at network resolution: mean, then "
-        "mean ± standard deviation over folds. Refined: mask and class made to agree.",
+        f"Each fold's network{several} on the test images of its fold, at network resolution: "
+        "mean, then mean ± standard deviation over folds. Refined: mask and class made to agree.",
         "",
         f"|  | {' | '.join(kinds.values())} |",
         f"| --- |{' ---: |' * len(kinds)}",

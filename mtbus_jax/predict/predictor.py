@@ -79,7 +79,7 @@ class _Started(NamedTuple):
 
     Attributes:
       frames: its pictures.
-      members: per fold and version `steps.Predictions` of all pictures, the first fold's first.
+      members: per network and version `steps.Predictions` of all pictures, fold by fold.
     """
 
     frames: list[imagefile.Frame]
@@ -93,7 +93,7 @@ class Predictor:
       folds: numbers of the folds in the ensemble.
       untested: folds with weights that were left out, since they have not been tested.
       without_weights: folds that have been started but have no finished checkpoint.
-      members: predictions behind each result: folds × flipped and turned versions.
+      members: predictions behind each result: networks × flipped and turned versions.
       tasks: what the run computes, of `types.TASKS`.
       image_size: network resolution, height and width in pixels.
       tta: whether flipped and turned versions of each picture are predicted too.
@@ -145,10 +145,10 @@ class Predictor:
                 f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
-        self._variables = tuple(network.variables.values())
+        self._variables = tuple(member.variables for member in network.members)
         versions = augment.symmetry_count(*self.image_size) if self.tta else 1
         self._symmetries = range(versions)
-        self.members = len(self.folds) * versions
+        self.members = len(self._variables) * versions
         self._batch_size = batch_size
         self._programs: dict[int, jax.stages.Compiled] = {}  # by batch size
 

@@ -110,6 +110,19 @@ def fold_table(summary: dict[str, Any]) -> Markup:
     return markup.disclosure("Figures of each fold", markup.table("Figures by fold", header, rows))
 
 
+def networks(summary: dict[str, Any]) -> list[Markup]:
+    """What the networks of an ensemble reach by themselves; nothing for another run."""
+    alone = summary.get("networks", [])
+    if not alone:
+        return []
+    names = list(alone[0])[1:]
+    rows = [[str(each["seed"]), *(number(each[name]) for name in names)] for each in alone]
+    header = ["seed", *(MEANINGS[name].title for name in names)]
+    kind = KINDS[list(summary["results"])[-1]]
+    text = f"An ensemble: the mean of {len(alone)} networks a fold. Each of them alone, {kind}:"
+    return [element("p", text), markup.table("Networks by themselves", header, rows)]
+
+
 def meanings(names: Iterable[str]) -> Markup:
     """What each figure is, behind a line that opens it.
 

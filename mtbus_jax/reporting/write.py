@@ -79,6 +79,7 @@ def _results(summary: dict[str, Any]) -> list[Markup]:
     names = [name for result in summary["results"].values() for name in result["figures"]]
     return [
         results.figure_table(summary),
+        *results.networks(summary),
         results.fold_table(summary),
         results.meanings(names),
     ]
@@ -87,6 +88,8 @@ def _results(summary: dict[str, Any]) -> list[Markup]:
 def _training(run: Run) -> list[Markup]:
     if not any(run.metrics.values()):
         mend = "It is written while a fold is trained."
+        if "networks" in run.summary:
+            mend = "Those of an ensemble's networks lie in network_*/fold_*."
         return [sections.missing("metrics.jsonl, the curves of training.", mend)]
     gone = [str(fold) for fold, rows in run.metrics.items() if not rows]
     drawn = [charts.grid(charts.training(run))]

@@ -1,0 +1,202 @@
+"""Several trainings of one configuration as one run: a deep ensemble.
+
+    python -m mtbus_jax.ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
+
+The runs differ in ``seed`` alone. The new run folder answers with the mean of their probabilities
+(Lakshminarayanan, Pritzel, Blundell 2017, NeurIPS), fold by fold: each fold's networks are tested
+together on its test images, and their trust is fitted together on its validation images. Predict,
+report and export take the folder like any other run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+from ml_collections import config_dict
+
+from mtbus_jax import crossval, hostmemory, logbook, parallel, runfolder, summary, trained
+from mtbus_jax.errors import UserError, exit_on_user_error
+from mtbus_jax.evaluate import CASES
+
+# What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
+_OF_RUN = (runfolder.CONFIG, runfolder.ENVIRONMENT)
+_OF_FOLD = (CASES, logbook.METRICS)
+_WEIGHTS = "checkpoints/best"
+_MAY_DIFFER = ("seed", "name")
+
+
+def make_ensemble(
+    runs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    overrides: config_dict.ConfigDict | None = None,
+) -> dict:
+    """Makes and tests an ensemble of runs that differ in their seed alone.
+
+    Weights are linked where the file system can, else copied: the new folder needs no other.
+
+    Args:
+      runs: run folders, two or more, with the same dataset and folds.
+      out: the run folder to make.
+      overrides: see `crossval.evaluate`.
+
+    Returns:
+      The content of its ``summary.json``.
+
+    Raises:
+      UserError: for a folder that is no run, runs that do not go together or have no tested fold in
+        common, an ``out`` that exists, or missing data; ``out`` is not made then.
+    """
+    folders, out = [Path(run) for run in runs], Path(out).absolute()
+    if len(folders) < 2:
+        raise UserError("--runs: give two run folders or more.")
+    if out.exists():
+        raise UserError(f"--out={out} exists; give a new folder.")
+    configs = [runfolder.load_config(folder) for folder in folders]
+    for folder in folders:
+        summary.check_class_order(folder)
+    _check_together(folders, configs)
+    folds = _common_folds(folders)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be made: {error}.") from None
+    try:
+        workdir = partial / out.name  # of that name already, which the report shows
+        _gather(folders, configs, folds, workdir)
+        result = crossval.evaluate(workdir, overrides=overrides)
+        os.replace(workdir, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return result
+
+
+def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) -> None:
+    """Refuses runs that differ in more, or less, than the seed.
+
+    Raises:
+      UserError: naming the runs and what differs.
+    """
+    seeds: dict[int, Path] = {}
+    for folder, config in zip(folders, configs, strict=True):
+        if isinstance(config.seed, tuple):
+            raise UserError(f"--runs: {folder} is an ensemble itself; give the runs it is made of.")
+        if config.seed in seeds:
+            raise UserError(
+                f"--runs: {seeds[config.seed]} and {folder} have the same seed ({config.seed}): "
+                "that is one network twice. Train with another --config.seed."
+            )
+        seeds[config.seed] = folder
+        differing = [
+            f"{field} ({first} and {other})"
+            for field, first, other in runfolder.differences(configs[0], config)
+            if field not in _MAY_DIFFER
+        ]
+        if differing:
+            raise UserError(
+                f"--runs: {folders[0]} and {folder} differ in more than the seed: "
+                f"{'; '.join(differing)}. Networks of an ensemble are trained alike."
+            )
+        splits = [runfolder.read_json(each / runfolder.SPLITS) for each in (folders[0], folder)]
+        if splits[0] != splits[1]:
+            raise UserError(
+                f"--runs: {folders[0]} and {folder} have other folds in {runfolder.SPLITS}; an "
+                "image that tests one network may have trained the other."
+            )
+
+
+def _common_folds(folders: list[Path]) -> list[int]:
+    """Folds that every run has trained and tested.
+
+    Raises:
+      UserError: if there is none.
+    """
+    tested = [set(trained.tested_folds(folder)) for folder in folders]
+    common = sorted(set.intersection(*tested))
+    if not common:
+        each = "; ".join(
+            f"{folder}: {', '.join(map(str, sorted(folds))) or 'none'}"
+            for folder, folds in zip(folders, tested, strict=True)
+        )
+        raise UserError(f"--runs have no tested fold in common ({each}). Train one in all of them.")
+    left_out = sorted(set.union(*tested) - set(common))
+    if left_out:
+        print(f"left out: fold {', '.join(map(str, left_out))}, not tested in every run")
+    return common
+
+
+def _gather(
+    folders: list[Path], configs: list[config_dict.ConfigDict], folds: list[int], workdir: Path
+) -> None:
+    """The run folder before it is tested."""
+    for number, folder in enumerate(folders):
+        network = runfolder.network_dir(workdir, number)
+        network.mkdir(parents=True)
+        for name in _OF_RUN:
+            _copy(folder / name, network / name)
+        for fold in folds:
+            source, target = runfolder.fold_dir(folder, fold), runfolder.fold_dir(network, fold)
+            target.mkdir()
+            for name in _OF_FOLD:
+                _copy(source / name, target / name)
+            shutil.copytree(source / _WEIGHTS, target / _WEIGHTS, copy_function=_link)
+    for fold in folds:
+        runfolder.fold_dir(workdir, fold).mkdir()
+    config = configs[0].to_dict() | {"seed": [config.seed for config in configs]}
+    config["data"]["folds"] = folds
+    runfolder.write_json(workdir / runfolder.CONFIG, config)
+    for name in (runfolder.ENVIRONMENT, runfolder.SPLITS):
+        _copy(folders[0] / name, workdir / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists():
+        shutil.copyfile(source, target)
+
+
+def _link(source: str, target: str) -> None:
+    # Orbax never changes a file that it has finished, so a link is as good as a copy.
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Does what the arguments say.
+
+    Args:
+      argv: arguments; default: the process's own.
+
+    Raises:
+      UserError: see `make_ensemble`.
+    """
+    parser = argparse.ArgumentParser(
+        "mtbus_jax.ensemble",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--runs", required=True, nargs="+", action="extend", help="run folders of main.py"
+    )
+    parser.add_argument("--out", required=True, help="run folder to make")
+    args = parser.parse_args(argv)
+    hostmemory.keep_freed_memory()
+    parallel.enable_compilation_cache()
+    print(summary.to_markdown(make_ensemble(args.runs, args.out)))
+    print(f"Run folder: {args.out}")
+
+
+if __name__ == "__main__":
+    # Orbax logs every file it opens; warnings still come through.
+    logging.set_verbosity(logging.WARNING)
+    with exit_on_user_error("mtbus_jax.ensemble"):
+        main()
