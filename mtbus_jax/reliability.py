@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from mtbus_jax import predictions_file, refine, runfolder, splits, trust, types
+from mtbus_jax import predictions_file, refine, runfolder, splits, trust, trust_fit, types
 from mtbus_jax.evaluate import read_cases
 from mtbus_jax.metrics import calibration, segmentation
 
@@ -72,11 +72,14 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
 
 def _fit(stored: predictions_file.Stored, truth: types.Cases) -> trust.FoldTrust:
     mask = truth.mask[..., 0] > 0
-    wrong_class, wrong_mask = _wrong(*_hard(stored), truth)
-    return trust.fit(
+    answer, class_id = _hard(stored)
+    wrong_class, wrong_mask = _wrong(answer, class_id, truth)
+    return trust_fit.fit(
         stored.mean_probability,
         stored.disagreement,
         stored.class_logits,
+        mask=answer,
+        class_id=class_id,
         label=truth.label,
         has_lesion=mask.any(axis=(1, 2)),
         wrong_class=wrong_class,
@@ -120,8 +123,9 @@ def _rows(
         stored.mean_probability, stored.disagreement, stored.class_logits, {fold: fitted}, [fold]
     )
     mask, class_id = _hard(stored)
+    judged = trust.judge(found, mask, class_id, {fold: fitted}, [fold])
     columns: dict[str, Any] = {"uid": truth.uid, "fold": fold, "label": names[truth.label]}
-    columns |= {"uncertainty": found.uncertainty, "warning": found.warning}
+    columns |= {"uncertainty": judged.uncertainty, "warning": judged.warning}
     columns["wrong"] = np.logical_or(*_wrong(mask, class_id, truth))
     if class_id is not None:
         columns["predicted"] = names[class_id]

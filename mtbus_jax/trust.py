@@ -1,13 +1,14 @@
 """How far a prediction can be trusted: calibrated probabilities, uncertainty, warnings.
 
 Everything is fitted on validation images alone, one `FoldTrust` per fold; `assess` applies it to
-the outputs of an ensemble, whose members are folds and, within a fold, the flipped and turned
-versions of the image. Fitted are
+the outputs of an ensemble, whose members are folds, their networks and, for each, the flipped and
+turned versions of the image; `judge` then says how doubtful an answer is, given as mask and class.
+Fitted (by `trust_fit`) are
 
 * a temperature for the class logits (Guo et al. 2017, ICML),
 * a threshold for conformal prediction sets (Sadinle et al. 2019, JASA),
 * the probability of a lesion, from the mask's probability mass and the members' agreement on it,
-* the probabilities that the class and the mask are wrong, from four signs of doubt (`Doubt`), and
+* the probabilities that the class and the mask are wrong, from five signs of doubt (`Doubt`), and
   above which value of their union a case earns a warning.
 """
 
@@ -66,19 +67,21 @@ class Presence(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """Four signs of doubt, each ``(n,)`` float in [0, 1], 0 where it cannot be had.
+    """Five signs of doubt about an answer, each ``(n,)`` float in [0, 1], 0 where there is none.
 
     Attributes:
-      class_doubt: 1 − the highest calibrated class probability.
+      class_doubt: 1 − the calibrated probability of the answer's class.
       class_disagreement: mean total variation distance of the members from their mean.
       mask_disagreement: see `calibration.mask_disagreement`.
       conflict: |q − (1 − c_normal)|: mask and class differ on whether there is a lesion.
+      dice_doubt: 1 − `expected_dice` of the answer's mask.
     """
 
     class_doubt: np.ndarray
     class_disagreement: np.ndarray
     mask_disagreement: np.ndarray
     conflict: np.ndarray
+    dice_doubt: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +113,7 @@ class FoldTrust:
 
 
 # For a task that the network does not have: its error has a probability of practically 0.
-_NEVER = Logistic(-50.0, (0.0,) * 4)
+NEVER = Logistic(-50.0, (0.0,) * len(Doubt._fields))
 # By fold.
 Trust = dict[int, FoldTrust]
 
@@ -124,18 +127,30 @@ class Assessment(NamedTuple):
       presence: ``(n,)`` probability of a lesion, judged by the mask.
       lesion_odds: ``(n,)`` by how much the mask raises the odds of a lesion, see
         `refine.refine_probable`.
-      uncertainty: ``(n,)`` in [0, 1], probability that the prediction is wrong.
-      warning: ``(n,)`` bool.
       prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
+      class_disagreement: see `Doubt`.
+      mask_disagreement: see `Doubt`.
     """
 
     probability: np.ndarray | None
     class_probability: np.ndarray | None
-    presence: np.ndarray | None
-    lesion_odds: np.ndarray | None
+    presence: np.ndarray | None = None
+    lesion_odds: np.ndarray | None = None
+    prediction_set: np.ndarray | None = None
+    class_disagreement: np.ndarray | None = None
+    mask_disagreement: np.ndarray | None = None
+
+
+class Judgement(NamedTuple):
+    """How doubtful n answers are.
+
+    Attributes:
+      uncertainty: ``(n,)`` in [0, 1], probability that class or mask is wrong.
+      warning: ``(n,)`` bool.
+    """
+
     uncertainty: np.ndarray
     warning: np.ndarray
-    prediction_set: np.ndarray | None
 
 
 def read(workdir: Path) -> Trust | None:
@@ -152,24 +167,27 @@ def read(workdir: Path) -> Trust | None:
             int(fold): FoldTrust(
                 **{
                     **values,
-                    "presence": Presence(_logistic(values["presence"][0]), values["presence"][1]),
-                    "class_error": _logistic(values["class_error"]),
-                    "mask_error": _logistic(values["mask_error"]),
+                    "presence": Presence(
+                        _logistic(values["presence"][0], 2), values["presence"][1]
+                    ),
+                    "class_error": _logistic(values["class_error"], len(Doubt._fields)),
+                    "mask_error": _logistic(values["mask_error"], len(Doubt._fields)),
                 }
             )
             for fold, values in runfolder.read_json(path)["folds"].items()
         }
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is broken ({type(error).__name__}). Run main.py --mode=evaluate --config=… "
-            "--workdir=… on the run folder to write it again."
+            f"{path} is broken or of an earlier version ({type(error).__name__}). Run main.py "
+            "--mode=evaluate --workdir=… on the run folder to write it again, or remove it to go "
+            "without."
         ) from None
 
 
 def assess(
     probability: np.ndarray | None, class_logits: np.ndarray | None, trust: Trust, folds: list[int]
 ) -> Assessment:
-    """Joins the members of an ensemble and says how far the result can be trusted.
+    """Joins the members of an ensemble.
 
     Args:
       probability: ``(members, n, height, width)`` tumour probabilities, or None.
@@ -210,47 +228,90 @@ def join(
         presence = np.mean([f.presence(mean_probability, disagreement) for f in fitted], axis=0)
         prior = np.mean([f.presence.prior for f in fitted])
         lesion_odds = presence / (1 - presence) * (1 - prior) / prior
-    doubt = signs_of_doubt(members, disagreement, presence)
-    uncertainty = np.mean([f.uncertainty(doubt) for f in fitted], axis=0)
-    class_probability = prediction_set = None
+    class_probability = prediction_set = class_disagreement = None
     if members is not None:
-        class_probability = members.mean(axis=0)
+        class_probability, class_disagreement = join_classes(members)
         # The lowest of the folds' thresholds gives the largest set: rather too large than wrong.
         threshold = min(f.conformal_threshold for f in fitted)
         prediction_set = calibration.prediction_sets(class_probability, threshold)
-    warning = uncertainty > np.mean([f.warning_threshold for f in fitted])
     return Assessment(
         mean_probability,
         class_probability,
         presence,
         lesion_odds,
-        uncertainty,
-        warning,
         prediction_set,
+        class_disagreement=class_disagreement,
+        mask_disagreement=disagreement,
     )
 
 
-def signs_of_doubt(
-    members: np.ndarray | None, disagreement: np.ndarray | None, presence: np.ndarray | None
-) -> Doubt:
-    """The four signs of doubt.
+def join_classes(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(members, n, classes)`` probabilities → their mean, and the members' disagreement."""
+    mean = members.mean(axis=0)
+    return mean, np.abs(members - mean).sum(axis=-1).mean(axis=0) / 2
+
+
+def judge(
+    assessed: Assessment,
+    mask: np.ndarray | None,
+    class_id: np.ndarray | None,
+    trust: Trust,
+    folds: list[int],
+) -> Judgement:
+    """How doubtful answers are that were made of an assessment.
 
     Args:
-      members: ``(members, n, classes)`` calibrated class probabilities, or None.
-      disagreement: ``(n,)`` of the masks, or None.
-      presence: ``(n,)`` probability of a lesion judged by the mask, or None.
+      assessed: see `assess`.
+      mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
+        segmentation task.
+      class_id: ``(n,)`` their classes; None without the classification task.
+      trust: of the run.
+      folds: of the ensemble.
     """
-    count = len(disagreement) if members is None else members.shape[1]
-    class_doubt = class_disagreement = conflict = np.zeros(count)
-    if members is not None:
-        mean = members.mean(axis=0)
-        class_doubt = 1 - mean.max(axis=-1)
-        class_disagreement = np.abs(members - mean).sum(axis=-1).mean(axis=0) / 2
-        if presence is not None:
-            conflict = np.abs(presence - (1 - mean[:, types.NORMAL]))
-    if disagreement is None:
-        disagreement = np.zeros(count)
-    return Doubt(class_doubt, class_disagreement, disagreement, conflict)
+    fitted = [trust[fold] for fold in folds]
+    doubt = signs_of_doubt(assessed, mask, class_id)
+    uncertainty = np.mean([f.uncertainty(doubt) for f in fitted], axis=0)
+    warning = uncertainty > np.mean([f.warning_threshold for f in fitted])
+    return Judgement(uncertainty, warning)
+
+
+def signs_of_doubt(
+    assessed: Assessment, mask: np.ndarray | None, class_id: np.ndarray | None
+) -> Doubt:
+    """The signs of doubt about answers; arguments as of `judge`."""
+    none = np.zeros(len(mask) if class_id is None else len(class_id))
+    doubt = Doubt(*[none] * len(Doubt._fields))
+    if mask is not None:
+        expected = expected_dice(assessed.probability, mask, assessed.presence)
+        doubt = doubt._replace(
+            mask_disagreement=assessed.mask_disagreement, dice_doubt=1 - expected
+        )
+    if class_id is not None:
+        said = np.take_along_axis(assessed.class_probability, class_id[:, None], axis=-1)[:, 0]
+        doubt = doubt._replace(class_doubt=1 - said, class_disagreement=assessed.class_disagreement)
+    if mask is not None and class_id is not None:
+        lesion_by_class = 1 - assessed.class_probability[:, types.NORMAL]
+        doubt = doubt._replace(conflict=np.abs(assessed.presence - lesion_by_class))
+    return doubt
+
+
+def expected_dice(probability: np.ndarray, mask: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """The Dice that the probabilities let expect of a mask m: q · 2 Σ p m / (Σ p + Σ m).
+
+    Of an empty mask 1 − q, since its Dice is 1 where there is no lesion. For the other masks, the
+    ratio of expectations stands for the expectation of the ratio.
+
+    Args:
+      probability: ``(n, height, width)``, p.
+      mask: ``(n, height, width)`` bool.
+      presence: ``(n,)`` probability q that there is a lesion.
+
+    Returns:
+      ``(n,)`` in [0, 1].
+    """
+    p, m = (a.reshape(len(mask), -1).astype(float) for a in (probability, mask))
+    overlap = 2 * (p * m).sum(axis=-1) / np.maximum((p + m).sum(axis=-1), 1e-9)
+    return np.where(m.any(axis=-1), presence * overlap, 1 - presence)
 
 
 def mask_signs(mean_probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
@@ -260,83 +321,7 @@ def mask_signs(mean_probability: np.ndarray, disagreement: np.ndarray) -> np.nda
     return np.stack([(flat**2).sum(axis=-1) / np.maximum(mass, 1e-9), 1 - disagreement], axis=-1)
 
 
-def fit(
-    mean_probability: np.ndarray | None,
-    disagreement: np.ndarray | None,
-    class_logits: np.ndarray | None,
-    *,
-    label: np.ndarray,
-    has_lesion: np.ndarray,
-    wrong_class: np.ndarray,
-    wrong_mask: np.ndarray,
-) -> FoldTrust:
-    """Fits everything on validation images.
-
-    Args:
-      mean_probability: ``(n, height, width)``, or None without the segmentation task.
-      disagreement: ``(n,)`` of the masks, or None likewise.
-      class_logits: ``(members, n, classes)``, or None without the classification task.
-      label: ``(n,)`` true class codes.
-      has_lesion: ``(n,)`` bool, whether the true mask holds a pixel.
-      wrong_class: ``(n,)`` bool; False everywhere without the classification task.
-      wrong_mask: ``(n,)`` bool; False everywhere without the segmentation task.
-    """
-    temperature, threshold, members = 1.0, 0.0, None
-    # Laplace's rule keeps the prior off 0 and 1.
-    prior = (has_lesion.sum() + 1) / (len(has_lesion) + 2)
-    presence_model, presence = Presence(Logistic(0.0, (0.0, 0.0)), float(prior)), None
-    if class_logits is not None:
-        temperature = calibration.fit_temperature(class_logits, label)
-        members = scipy.special.softmax(class_logits / temperature, axis=-1)
-        threshold = calibration.conformal_threshold(
-            members.mean(axis=0), label, error_rate=ERROR_RATE
-        )
-    if mean_probability is not None:
-        signs = mask_signs(mean_probability, disagreement)
-        presence_model = presence_model._replace(model=_fit_logistic(signs, has_lesion))
-        presence = presence_model(mean_probability, disagreement)
-    doubt = signs_of_doubt(members, disagreement, presence)
-    models = {
-        name: _fit_logistic(np.stack(doubt, axis=-1), outcome) if made else _NEVER
-        for name, outcome, made in (
-            ("class_error", wrong_class, class_logits is not None),
-            ("mask_error", wrong_mask, mean_probability is not None),
-        )
-    }
-    fitted = FoldTrust(
-        temperature=temperature,
-        conformal_threshold=threshold,
-        presence=presence_model,
-        warning_threshold=1.0,
-        validation_images=len(label),
-        **models,
-    )
-    cut = float(np.quantile(fitted.uncertainty(doubt), 1 - WARNING_SHARE))
-    return dataclasses.replace(fitted, warning_threshold=cut)
-
-
-def _logistic(values: list) -> Logistic:
+def _logistic(values: list, signs: int) -> Logistic:
+    if len(values[1]) != signs:
+        raise ValueError(f"{len(values[1])} weights for {signs} signs")
     return Logistic(float(values[0]), tuple(map(float, values[1])))
-
-
-def _fit_logistic(signs: np.ndarray, outcome: np.ndarray) -> Logistic:
-    """Most likely weights ≥ 0, with a ridge of 1/2 on the weights of standardised signs."""
-    centre, scale = signs.mean(axis=0), signs.std(axis=0)
-    used = scale > 1e-9  # a sign that never varies says nothing
-    if outcome.all() or not outcome.any() or not used.any():
-        share = (outcome.sum() + 1) / (len(outcome) + 2)  # Laplace's rule
-        return Logistic(float(scipy.special.logit(share)), (0.0,) * len(scale))
-    inputs = (signs[:, used] - centre[used]) / scale[used]
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        offset, weights = parameters[0], parameters[1:]
-        score = offset + inputs @ weights
-        miss = scipy.special.expit(score) - outcome
-        value = np.logaddexp(0, score).sum() - score[outcome].sum() + weights @ weights / 2
-        return value, np.concatenate([[miss.sum()], inputs.T @ miss + weights])
-
-    bounds = [(None, None)] + [(0, None)] * inputs.shape[1]
-    found = scipy.optimize.minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds).x
-    weights = np.zeros(len(scale))
-    weights[used] = found[1:] / scale[used]
-    return Logistic(float(found[0] - weights @ centre), tuple(weights.tolist()))

@@ -47,7 +47,7 @@ def made(folder):
 
 def write_trust(workdir, folds, **changes):
     """A ``trust.json`` of invented numbers."""
-    logistic = trust.Logistic(-1.0, (1.0, 1.0, 1.0, 1.0))
+    logistic = trust.Logistic(-1.0, (1.0,) * len(trust.Doubt._fields))
     fitted = trust.FoldTrust(
         temperature=2.0,
         conformal_threshold=0.25,

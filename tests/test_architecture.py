@@ -49,6 +49,7 @@ ROOMS = {
     "exporting": "export",
     "parallel_folds": "parallel",
     "train_folds": "train",
+    "trust_fit": "trust",
 }
 
 

@@ -251,9 +251,9 @@ class TestRefining:
             "class_probability": np.array([classes]),
             "lesion_odds": lesion_odds,
         }
-        assessed = trust.Assessment(**dict.fromkeys(trust.Assessment._fields) | known)
+        assessed = trust.Assessment(**known)
         frame = imagefile.from_array(np.arange(40 * 60, dtype=np.uint16).reshape(40, 60))
-        return predictor._finish(frame, assessed, predictor._refined(assessed, 0), 0)
+        return predictor._finish(frame, assessed, predictor._refined(assessed), None, 0)
 
     @pytest.fixture
     def lesion(self):
@@ -341,11 +341,15 @@ class TestTrust:
             trust.read(tmp_path),
             [0, 1],
         )
+        answer = refine.refine_probable(
+            expected.probability, expected.class_probability, expected.lesion_odds
+        )
+        doubtful = trust.judge(expected, *map(np.asarray, answer), trust.read(tmp_path), [0, 1])
         for index, each in enumerate(found):
             np.testing.assert_allclose(
                 each.class_probability, expected.class_probability[index], atol=1e-5
             )
-            assert each.uncertainty == pytest.approx(expected.uncertainty[index], abs=1e-4)
+            assert each.uncertainty == pytest.approx(doubtful.uncertainty[index], abs=1e-4)
             inside = {types.CLASS_NAMES[i] for i in np.flatnonzero(expected.prediction_set[index])}
             assert set(each.prediction_set) == inside
 

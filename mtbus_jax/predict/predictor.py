@@ -27,6 +27,8 @@ NO_WARNING, UNCERTAIN, NOT_CALIBRATED = "", "uncertain", "not calibrated"
 # Device programs at once on a CPU. One alone leaves cores idle: XLA runs many convolutions of few
 # pictures on one core. Two of them were 1.3 times as fast as one on two cores, three were not.
 _CPU_PROGRAMS = 2
+# Masks ``(n, height, width)`` and classes ``(n,)`` of n pictures; None without the task.
+_Answer = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -248,8 +250,11 @@ class Predictor:
         if members[0].class_logits is not None:
             logits = np.stack([member.class_logits[:count] for member in members])
         assessed = self._assess(probability, logits)
+        answer, judged = self._refined(assessed), None
+        if self.calibrated:
+            judged = trust.judge(assessed, *answer, self._trust, list(self.folds))
         for index, frame in enumerate(started.frames):
-            yield self._finish(frame, assessed, self._refined(assessed, index), index)
+            yield self._finish(frame, assessed, answer, judged, index)
 
     def _assess(
         self, probability: np.ndarray | None, logits: np.ndarray | None
@@ -258,40 +263,36 @@ class Predictor:
             return trust.assess(probability, logits, self._trust, list(self.folds))
         mean = None if probability is None else probability.mean(axis=0)
         classes = None if logits is None else scipy.special.softmax(logits, axis=-1).mean(axis=0)
-        unknown = dict.fromkeys(trust.Assessment._fields)
-        return trust.Assessment(**unknown | {"probability": mean, "class_probability": classes})
+        return trust.Assessment(mean, classes)
 
-    def _refined(
-        self, assessed: trust.Assessment, index: int
-    ) -> tuple[np.ndarray | None, int | None]:
-        """Mask at network resolution and class of one picture, after refining."""
+    def _refined(self, assessed: trust.Assessment) -> _Answer:
+        """Masks at network resolution and classes of the pictures, after refining."""
         mask = class_id = None
         if assessed.probability is not None:
-            mask = assessed.probability[index] > steps.MASK_THRESHOLD
+            mask = assessed.probability > steps.MASK_THRESHOLD
         if assessed.class_probability is not None:
-            class_id = int(np.argmax(assessed.class_probability[index]))
+            class_id = np.argmax(assessed.class_probability, axis=-1)
         if mask is None or class_id is None or self.refine == "none":
             return mask, class_id
-        one = slice(index, index + 1)
         if self.refine == "hard":
-            new = refine.refine(mask[None], assessed.class_probability[one])
+            new = refine.refine(mask, assessed.class_probability)
         else:
             new = refine.refine_probable(
-                assessed.probability[one],
-                assessed.class_probability[one],
-                assessed.lesion_odds[one],
+                assessed.probability, assessed.class_probability, assessed.lesion_odds
             )
-        return np.asarray(new[0][0]), int(new[1][0])
+        return np.asarray(new[0]), np.asarray(new[1])
 
     def _finish(
         self,
         frame: imagefile.Frame,
         assessed: trust.Assessment,
-        refined: tuple[np.ndarray | None, int | None],
+        answer: _Answer,
+        judged: trust.Judgement | None,
         index: int,
     ) -> Prediction:
         """Joins what is known of one picture, with the mask at its own size."""
-        coarse, class_id = refined
+        coarse = None if answer[0] is None else answer[0][index]
+        class_id = None if answer[1] is None else int(answer[1][index])
         size = frame.grey.shape
         mask = unrefined = before = classes = class_before = None
         if coarse is not None:
@@ -306,12 +307,11 @@ class Predictor:
             class_before = int(np.argmax(classes))
         names = None
         if assessed.prediction_set is not None:
-            inside = assessed.prediction_set[index]
-            names = tuple(n for n, in_set in zip(types.CLASS_NAMES, inside, strict=True) if in_set)
+            names = tuple(np.array(types.CLASS_NAMES)[assessed.prediction_set[index]].tolist())
         uncertainty, warning = None, NOT_CALIBRATED
-        if self.calibrated:
-            uncertainty = float(assessed.uncertainty[index])
-            warning = UNCERTAIN if assessed.warning[index] else NO_WARNING
+        if judged is not None:
+            uncertainty = float(judged.uncertainty[index])
+            warning = UNCERTAIN if judged.warning[index] else NO_WARNING
         return Prediction(
             frame=frame,
             mask=mask,
