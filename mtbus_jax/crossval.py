@@ -101,7 +101,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     Args:
       workdir: a run folder.
       overrides: a configuration whose data folders, ``data.resident`` and ``eval`` section are used
-        instead of the run's own.
+        instead of the run's own; the latter becomes the run's own.
 
     Returns:
       The content of ``summary.json``.
@@ -131,6 +131,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
         evaluate_fold(config, cases, folds[fold], networks=networks, **arguments)
+    if overrides is not None:
+        parallel.on_primary(lambda: runfolder.record(workdir, "eval", config.eval))
     return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
 
 

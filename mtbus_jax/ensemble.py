@@ -2,10 +2,10 @@
 
     python -m mtbus_jax.ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
 
-The runs differ in ``seed`` alone. The new run folder answers with the mean of their probabilities
-(Lakshminarayanan, Pritzel, Blundell 2017, NeurIPS), fold by fold: each fold's networks are tested
-together on its test images, and their trust is fitted together on its validation images. Predict,
-report and export take the folder like any other run.
+The runs differ in ``seed`` alone, or also in how they were tested. The new run folder answers with
+the mean of their probabilities (Lakshminarayanan, Pritzel, Blundell 2017, NeurIPS), fold by fold:
+each fold's networks are tested together on its test images, and their trust is fitted together on
+its validation images. Predict, report and export take the folder like any other run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mtbus_jax.evaluate import CASES
 _OF_RUN = (runfolder.CONFIG, runfolder.ENVIRONMENT)
 _OF_FOLD = (CASES, logbook.METRICS)
 _WEIGHTS = "checkpoints/best"
-_MAY_DIFFER = ("seed", "name")
+_MAY_DIFFER = ("seed", "name", "eval.average")
 
 
 def make_ensemble(
@@ -37,7 +37,7 @@ def make_ensemble(
     *,
     overrides: config_dict.ConfigDict | None = None,
 ) -> dict:
-    """Makes and tests an ensemble of runs that differ in their seed alone.
+    """Makes an ensemble of runs that differ in their seed, and tests it.
 
     Weights are linked where the file system can, else copied: the new folder needs no other.
 

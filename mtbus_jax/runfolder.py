@@ -44,7 +44,6 @@ _FREE_FIELDS = frozenset(
         "eval.batch_size",
         "eval.refine",
         "eval.tta",
-        "eval.average",
         "log.progress",
         "log.tensorboard",
     }
@@ -122,6 +121,13 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
         if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
             content[section] = fields | content[section]
     return config_dict.ConfigDict(freeze(content))
+
+
+def record(workdir: Path, section: str, values: config_dict.ConfigDict) -> None:
+    """Replaces a section of ``config.json``, where it has come to be another."""
+    content = read_json(workdir / CONFIG)
+    content[section] = values.to_dict()
+    write_json(workdir / CONFIG, content)
 
 
 def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:

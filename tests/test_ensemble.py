@@ -132,6 +132,8 @@ def test_with_average_the_flipped_versions_are_part_of_the_answer(runs, joined, 
         assert np.abs(rows[CLASS_COLUMNS] - rows_of(workdir, 0)[CLASS_COLUMNS]).to_numpy().max() > 0
         # The tiny dataset has no published figures, so no departures from them either.
         assert result["departures_from_published_recipe"] is None
+        assert runfolder.load_config(copy).eval.average  # the folder says what its figures are
+        assert not runfolder.load_config(workdir).eval.average
 
 
 def test_trust_is_fitted_to_all_members(runs, joined):

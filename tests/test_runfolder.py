@@ -88,6 +88,7 @@ def test_open_run_writes_configuration_and_environment_only(tmp_path):
         ("train.oversample", False, "True"),
         ("train.learning_rate", 1e-3, "0.0001"),
         ("train.plateau_patience", 10, "20"),
+        ("eval.average", True, "False"),  # folds tested in two ways would make one table
     ],
 )
 def test_a_changed_field_is_refused_by_name(tmp_path, field, value, old):

@@ -52,7 +52,7 @@ def world(tmp_path, monkeypatch):
             here = cases.test_fold == fold
             predictions = steps.Predictions(probability[here], logits[here] if row.cls else None)
             taken = cases.take(np.flatnonzero(here))
-            predictions_file.write(folder, "test", taken.uid, [predictions])
+            predictions_file.write(folder, "test", taken.uid, [predictions], answer=predictions)
             rows = evaluate.case_rows(taken, predictions)
             rows.insert(1, "fold", fold)
             frames.append(rows)

@@ -119,8 +119,8 @@ def networks(summary: dict[str, Any]) -> list[Markup]:
     rows = [[str(each["seed"]), *(number(each[name]) for name in names)] for each in alone]
     header = ["seed", *(MEANINGS[name].title for name in names)]
     kind = KINDS[list(summary["results"])[-1]]
-    text = f"An ensemble: the mean of {len(alone)} networks a fold. Each of them alone, {kind}:"
-    return [element("p", text), markup.table("Networks by themselves", header, rows)]
+    text = f"An ensemble: the mean of {len(alone)} networks a fold. Above, each alone, {kind}."
+    return [markup.table("Networks by themselves", header, rows), element("p", text, class_="note")]
 
 
 def meanings(names: Iterable[str]) -> Markup:
