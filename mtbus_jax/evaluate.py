@@ -73,26 +73,27 @@ def evaluate_fold(
         steps_per_call=config.train.steps_per_call,
     )
     like = setup.abstract_state(config)
-    # By part of the split, the versions of the images by each network.
-    found: dict[str, list[list[steps.Predictions]]] = {part: [] for part in predictions_file.NAMES}
+    networks_variables = []
     for folder in folders:
         with Checkpoints(folder / "checkpoints", origin) as checkpoints:
-            variables = parallel.replicate(checkpoints.restore_best(like), setup.devices)
-        for part, versions in found.items():
-            index = getattr(split, part)
-            if config.eval.tta:
-                versions.append(list(evaluator.symmetric_predictions(variables, index, cases)))
-            else:
-                versions.append([evaluator(variables, index, predictions=True)[1]])
-    for part, versions in found.items():
+            variables = checkpoints.restore_best(like)
+        networks_variables.append(parallel.replicate(variables, setup.devices))
+    for part in predictions_file.NAMES:
+        index = getattr(split, part)
+        # By network, the images as they are, then flipped and turned.
+        versions = [
+            list(evaluator.symmetric_predictions(variables, index, cases))
+            if config.eval.tta
+            else [evaluator(variables, index, predictions=True)[1]]
+            for variables in networks_variables
+        ]
         members = [member for of_network in versions for member in of_network]
         as_they_are = [of_network[0] for of_network in versions]
         answer = mean_prediction(members if config.eval.average else as_they_are)
         if parallel.is_primary():
-            uid = cases.uid[getattr(split, part)]
-            predictions_file.write(directory, part, uid, members, answer=answer)
+            predictions_file.write(directory, part, cases.uid[index], members, answer=answer)
         if part == "test":
-            rows = case_rows(cases.take(split.test), answer)
+            rows = case_rows(cases.take(index), answer)
     rows.insert(1, "fold", fold)
     if parallel.is_primary():
         runfolder.write_text(directory / CASES, rows.to_csv(index=False))

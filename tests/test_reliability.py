@@ -138,6 +138,24 @@ def test_probable_pairs_are_those_of_the_refining_module(run):
     assert rows.uid.tolist() == cases.uid[folds[0].test].tolist()
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_doubt_is_about_the_refined_pair(run, fold):
+    workdir, _, _, _ = run
+    rows = pd.read_csv(workdir / reliability.ROWS, keep_default_na=False)
+    rows = rows[rows.fold == fold]
+    stored = predictions_file.read(runfolder.fold_dir(workdir, fold))
+    fitted = trust.read(workdir)
+    found = trust.join(
+        stored.mean_probability, stored.disagreement, stored.class_logits, fitted, [fold]
+    )
+    raw = stored.probability > 0.5, stored.class_logits[0].argmax(axis=-1)
+    hard = tuple(map(np.asarray, refine.refine(raw[0], stored.class_logits[0])))
+    by_raw, by_hard = (trust.judge(found, *pair, fitted, [fold]) for pair in (raw, hard))
+    np.testing.assert_allclose(rows.uncertainty, by_hard.uncertainty, rtol=1e-6)
+    assert (rows.warning == by_hard.warning).all()
+    assert np.abs(by_raw.uncertainty - by_hard.uncertainty).max() > 0.01
+
+
 def test_markdown_shows_every_measure(run):
     lines = "\n".join(reliability.to_markdown(run[3]))
     measured = run[3]["measured"]
