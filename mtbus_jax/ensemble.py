@@ -31,12 +31,7 @@ _WEIGHTS = "checkpoints/best"
 _MAY_DIFFER = ("seed", "name", "eval.average")
 
 
-def make_ensemble(
-    runs: Sequence[Path | str],
-    out: Path | str,
-    *,
-    overrides: config_dict.ConfigDict | None = None,
-) -> dict:
+def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
     """Makes an ensemble of runs that differ in their seed, and tests it.
 
     Weights are linked where the file system can, else copied: the new folder needs no other.
@@ -44,7 +39,6 @@ def make_ensemble(
     Args:
       runs: run folders, two or more, with the same dataset and folds.
       out: the run folder to make.
-      overrides: see `crossval.evaluate`.
 
     Returns:
       The content of its ``summary.json``.
@@ -70,8 +64,11 @@ def make_ensemble(
         raise UserError(f"--out={out} cannot be made: {error}.") from None
     try:
         workdir = partial / out.name  # of that name already, which the report shows
-        _gather(folders, configs, folds, workdir)
-        result = crossval.evaluate(workdir, overrides=overrides)
+        try:
+            _gather(folders, configs, folds, workdir)
+        except OSError as error:  # shutil's is one, too
+            raise UserError(f"--out={out} cannot be made: {error}.") from None
+        result = crossval.evaluate(workdir)
         os.replace(workdir, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -85,15 +82,17 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
       UserError: naming the runs and what differs.
     """
     seeds: dict[int, Path] = {}
-    for folder, config in zip(folders, configs, strict=True):
-        if isinstance(config.seed, tuple):
+    splits = [runfolder.read_json(folder / runfolder.SPLITS) for folder in folders]
+    for folder, config, split in zip(folders, configs, splits, strict=True):
+        seed = config.get("seed")
+        if isinstance(seed, tuple):
             raise UserError(f"--runs: {folder} is an ensemble itself; give the runs it is made of.")
-        if config.seed in seeds:
+        if seed in seeds:
             raise UserError(
-                f"--runs: {seeds[config.seed]} and {folder} have the same seed ({config.seed}): "
-                "that is one network twice. Train with another --config.seed."
+                f"--runs: {seeds[seed]} and {folder} have the same seed ({seed}): that is one "
+                "network twice. Train with another --config.seed."
             )
-        seeds[config.seed] = folder
+        seeds[seed] = folder
         differing = [
             f"{field} ({first} and {other})"
             for field, first, other in runfolder.differences(configs[0], config)
@@ -104,8 +103,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
                 f"--runs: {folders[0]} and {folder} differ in more than the seed: "
                 f"{'; '.join(differing)}. Networks of an ensemble are trained alike."
             )
-        splits = [runfolder.read_json(each / runfolder.SPLITS) for each in (folders[0], folder)]
-        if splits[0] != splits[1]:
+        if split != splits[0]:
             raise UserError(
                 f"--runs: {folders[0]} and {folder} have other folds in {runfolder.SPLITS}; an "
                 "image that tests one network may have trained the other."
@@ -125,10 +123,15 @@ def _common_folds(folders: list[Path]) -> list[int]:
             f"{folder}: {', '.join(map(str, sorted(folds))) or 'none'}"
             for folder, folds in zip(folders, tested, strict=True)
         )
-        raise UserError(f"--runs have no tested fold in common ({each}). Train one in all of them.")
+        raise UserError(
+            f"--runs have no fold in common that is trained and tested ({each}). Train "
+            "one in all of them."
+        )
     left_out = sorted(set.union(*tested) - set(common))
     if left_out:
-        print(f"left out: fold {', '.join(map(str, left_out))}, not tested in every run")
+        print(
+            f"left out: fold {', '.join(map(str, left_out))}, not trained and tested in every run"
+        )
     return common
 
 

@@ -283,7 +283,7 @@ def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
     Raises:
       UserError: if a network's folder is missing.
     """
-    if not isinstance(config.seed, tuple):
+    if not isinstance(config.get("seed"), tuple):
         return [workdir]
     folders = [network_dir(workdir, number) for number in range(len(config.seed))]
     missing = [folder.name for folder in folders if not folder.is_dir()]

@@ -37,7 +37,7 @@ _TITLES = {
     "incoherent_ratio": "Incoherent ratio",
 }
 # Figures of an ensemble's networks by themselves.
-ALONE = ("dsc_average", "acc", "f1_weighted")
+_ALONE = ("dsc_average", "acc", "f1_weighted")
 
 
 def fold_figures(rows: pd.DataFrame, *, refined: bool) -> dict[str, tuple[float, int]]:
@@ -174,7 +174,7 @@ def write_summary(workdir: Path) -> dict:
     config = runfolder.read_json(workdir / runfolder.CONFIG)
     split_info = runfolder.read_json(workdir / runfolder.SPLITS)
     result = summarise(read_cases(workdir), config, split_info)
-    if isinstance(config["seed"], list):
+    if isinstance(config.get("seed"), list):
         result["networks"] = _networks_alone(workdir, config["seed"], result)
     if (workdir / trust.TRUST).exists():
         result["trust"] = runfolder.read_json(workdir / trust.TRUST)
@@ -193,7 +193,7 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
             fold_figures(rows[rows.fold == fold], refined=kind == "refined")
             for fold in result["folds"]
         ]
-        names = [name for name in ALONE if name in each[0]]
+        names = [name for name in _ALONE if name in each[0]]
         means = {name: float(np.mean([figures[name][0] for figures in each])) for name in names}
         alone.append({"seed": seed, **means})
     return alone

@@ -59,6 +59,11 @@ class Trained:
         """Numbers of the folds whose weights are here."""
         return tuple(dict.fromkeys(member.fold for member in self.members))
 
+    @property
+    def variables(self) -> tuple[dict[str, Any], ...]:
+        """Variables of all members, in their order."""
+        return tuple(member.variables for member in self.members)
+
 
 def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     """Reads a run folder, changing nothing there; ``config.json`` and checkpoints are enough.
@@ -110,8 +115,8 @@ def is_tested(run: Path, fold: int) -> bool:
 
 
 def tested_folds(run: Path) -> list[int]:
-    """Folds whose training is over and whose test results are written."""
-    return [fold for fold in _fold_numbers(run) if is_tested(run, fold)]
+    """Folds whose training is over and whose weights and test results are there."""
+    return [f for f in _fold_numbers(run) if is_tested(run, f) and _has_weights(run, f)]
 
 
 def _fold_numbers(run: Path) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 import tiny
 
+from configs import mt_unetpp
 from mtbus_jax import (
     crossval,
     data,
@@ -18,6 +19,7 @@ from mtbus_jax import (
     export,
     models,
     predictions_file,
+    published,
     runfolder,
     steps,
     trained,
@@ -26,6 +28,7 @@ from mtbus_jax import (
 from mtbus_jax.errors import UserError
 from mtbus_jax.metrics import calibration
 from mtbus_jax.predict import Predictor
+from mtbus_jax.setup import Setup
 
 SEEDS = (1, 2, 3)
 VERSIONS = 4  # flips; the images are not square
@@ -231,9 +234,6 @@ def test_folds_that_not_all_have_are_left_out(runs, tmp_path, capsys):
 
 
 def test_a_departure_from_the_published_recipe():
-    from configs import mt_unetpp
-    from mtbus_jax import published
-
     config = mt_unetpp.get_config().to_dict()
     assert published.departures(runfolder.flatten(config)) == []
     config["eval"]["average"] = True
@@ -270,9 +270,17 @@ def test_runs_with_other_folds(runs, tmp_path):
 
 def test_no_tested_fold_in_common(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
-    for fold in (0, 1):
-        (runfolder.fold_dir(other, fold) / evaluate.CASES).unlink()
-    refused([runs[0], other], tmp_path / "out", "no tested fold in common", "none")
+    (runfolder.fold_dir(other, 0) / evaluate.CASES).unlink()
+    shutil.rmtree(runfolder.fold_dir(other, 1) / "checkpoints" / "best")
+    refused([runs[0], other], tmp_path / "out", "no fold in common", "none")
+
+
+def test_what_cannot_be_copied(runs, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    refused(runs[:2], tmp_path / "out", "cannot be made", "No space left")
 
 
 def test_no_run_and_an_ensemble_of_ensembles(runs, joined, tmp_path):
@@ -315,7 +323,5 @@ def test_it_is_not_trained_on(joined):
 def test_average_wants_versions():
     config = tiny.make_config()
     config.eval.average, config.eval.tta = True, False
-    from mtbus_jax.setup import Setup
-
     with pytest.raises(UserError, match=r"eval.average.*eval.tta=True"):
         Setup.from_config(config)

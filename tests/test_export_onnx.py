@@ -265,8 +265,7 @@ def test_the_file_is_self_contained_and_its_batch_is_free(onnx_python, tmp_path)
     }
     assert facts["opset"] == [to_onnx.OPSET]
     assert facts["properties"]["class_names"] == "benign,malignant,normal"
-    weights = [member.variables for member in original.members]
-    parameters = sum(np.asarray(each).nbytes for each in jax.tree.leaves(weights))
+    parameters = sum(np.asarray(each).nbytes for each in jax.tree.leaves(original.variables))
     assert parameters <= facts["weights"] < 1.1 * parameters
 
 
@@ -392,7 +391,7 @@ def test_every_network_converts(onnx_python, tmp_path, name, options):
         max(formats.largest_difference(expected, outputs) for outputs in each)
         for each in (hlo, found)
     ]
-    count = models.parameter_count(original.members[0].variables["params"])
+    count = models.parameter_count(original.variables[0]["params"])
     cells = [f"`{name}`", in_words(options), f"{count:,}"]
     for difference, path in zip(differences, paths, strict=True):
         cells += [f"{difference:.1e}", f"{path.stat().st_size / 1e3:.0f}"]

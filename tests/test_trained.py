@@ -106,7 +106,7 @@ def test_another_network_in_the_configuration(tmp_path):
 def test_an_incomplete_configuration(tmp_path):
     config, _ = write_run(tmp_path, folds=(0,))
     content = config.to_dict()
-    del content["loss"]
+    del content["loss"], content["seed"]
     runfolder.write_json(tmp_path / runfolder.CONFIG, content)
     refused(tmp_path, "config.json", "incomplete")
     runfolder.write_json(tmp_path / runfolder.CONFIG, config.to_dict() | {"train": None})

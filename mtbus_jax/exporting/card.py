@@ -127,7 +127,7 @@ def _model(
 ) -> list[str]:
     height, width = trained.image_size
     config, members, folds = trained.config, len(trained.members), len(trained.folds)
-    count = models.parameter_count(trained.members[0].variables["params"])
+    count = models.parameter_count(trained.variables[0]["params"])
     tasks = {
         types.SEGMENTATION: "tumour segmentation",
         types.CLASSIFICATION: f"classification ({', '.join(types.CLASS_NAMES)})",

@@ -116,9 +116,7 @@ def write(
 
 def reference(trained: Trained, images: np.ndarray) -> dict[str, np.ndarray]:
     """What a file must give: outputs by name, one row per image; see `interface.reference`."""
-    return interface.reference(
-        trained.module, [member.variables for member in trained.members], images
-    )
+    return interface.reference(trained.module, trained.variables, images)
 
 
 def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> float:
@@ -148,7 +146,7 @@ def write_stablehlo(
     shape = jax.export.symbolic_shape(f"batch, {height}, {width}, 1")
     # Accelerators round products to fewer digits unless told otherwise, and then the file would not
     # give there what was compared here.
-    function = interface.ensemble(trained.module, [member.variables for member in trained.members])
+    function = interface.ensemble(trained.module, trained.variables)
     with jax.default_matmul_precision("highest"):
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -217,9 +215,9 @@ def write_onnx(
 def _write_job(trained: Trained, images: np.ndarray, job: Path) -> None:
     """Everything that `to_onnx.main` reads, with the library's own code beside it."""
     members = []
-    for number, member in enumerate(trained.members):
+    for number, variables in enumerate(trained.variables):
         members.append(f"member_{number}")
-        arrays = flax.traverse_util.flatten_dict(member.variables, sep="/")
+        arrays = flax.traverse_util.flatten_dict(variables, sep="/")
         np.savez(job / f"{members[-1]}.npz", **arrays)
     np.savez(job / "images.npz", images=images)
     task = {

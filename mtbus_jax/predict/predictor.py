@@ -147,7 +147,7 @@ class Predictor:
                 f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
-        self._variables = tuple(member.variables for member in network.members)
+        self._variables = network.variables
         versions = augment.symmetry_count(*self.image_size) if self.tta else 1
         self._symmetries = range(versions)
         self.members = len(self._variables) * versions
