@@ -47,9 +47,14 @@ def get_config() -> config_dict.ConfigDict:
     train.batch_size = 2  # images per step, over all devices
     train.oversample = True  # deterministic oversampling (DO)
     train.oversample_rule = "round"  # round as released, or ceil as printed
-    train.augment = True  # flips and rotations
+    train.augment = True  # whether training images are changed at random
+    # How: released (flips and any rotation), or upright, which leaves the skin above: mirrored,
+    # turned by up to 15°, zoomed, brightened. Prediction averages over versions of the same kind.
+    train.augmentation = "released"
     # Beyond the edge of a turned image: zero (black) as released, or reflect (mirrored).
     train.rotation_fill = "zero"
+    # Run folder (or a fold_* in it) whose weights training starts from; "" draws them.
+    train.start_from = ""
     train.learning_rate = 1e-4
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999
@@ -58,6 +63,8 @@ def get_config() -> config_dict.ConfigDict:
     train.plateau_patience = 20  # … epochs without a better validation loss
     train.min_learning_rate = 1e-6
     train.stop_patience = 50  # epochs without a better validation loss until training stops
+    # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch.
+    train.keep = "best"
     train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision
     train.devices = 0  # of this process; 0 takes as many as divide the batch
     train.fold_mapping = "sequence"  # folds one by one; together: vmap, or pmap (one per device)

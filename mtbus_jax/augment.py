@@ -10,6 +10,11 @@ import jax.numpy as jnp
 ZERO, REFLECT = "zero", "reflect"
 FILLS = (ZERO, REFLECT)
 
+# Ranges of `upright`.
+_ANGLE = jnp.pi / 12  # up to 15° either way
+_ZOOM, _GAMMA, _GAIN = 0.15, 0.35, 0.2  # up to e^± these
+_WHITE = 255.0
+
 
 def random_transform(key: jax.Array) -> jax.Array:
     """Draws flips and a rotation: each flip with p = 0.5, the angle uniform in [0°, 360°).
@@ -80,9 +85,57 @@ def flip_and_rotate(
     return apply_transform(matrix, image, fill=fill), apply_transform(matrix, mask, fill=fill)
 
 
-def symmetry_count(height: int, width: int) -> int:
-    """How many of the symmetries of `symmetry` keep an image's shape: 8 if square, else 4."""
-    return 8 if height == width else 4
+def upright(
+    key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
+) -> tuple[jax.Array, jax.Array]:
+    """Random changes that leave the skin above and the shadow of a lesion below it.
+
+    The beam has a direction: sound comes from above, and what absorbs it darkens what lies beneath,
+    which tells a class. Flips of rows and turns by any angle hide that; these do not: left and
+    right swapped (p = 0.5), a rotation uniform in ±15°, a zoom uniform in its logarithm (0.86 to
+    1.16), by nearest neighbour; and for the image alone gain · 255 · (image / 255)^gamma, both
+    uniform in their logarithms (gain 0.82 to 1.22, gamma 0.70 to 1.42), cut off at 255.
+
+    Args:
+      key: PRNG key of this image.
+      image: ``(height, width, channels)`` float32, grey values 0..255.
+      mask: ``(height, width, channels)``, same height and width.
+      fill: one of `FILLS`, for both.
+
+    Returns:
+      The transformed image and mask, shapes and types unchanged.
+    """
+    flip_key, range_key = jax.random.split(key)
+    flip = jnp.where(jax.random.bernoulli(flip_key), -1.0, 1.0)
+    angle, zoom, gamma, gain = jax.random.uniform(range_key, (4,), minval=-1.0, maxval=1.0)
+    angle = angle * _ANGLE
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rotation = jnp.array([[cos, -sin], [sin, cos]])
+    matrix = jnp.exp(zoom * _ZOOM) * rotation * jnp.stack([jnp.ones(()), flip])
+    tone = (image / _WHITE) ** jnp.exp(gamma * _GAMMA)
+    image = jnp.minimum(_WHITE * jnp.exp(gain * _GAIN) * tone, _WHITE)
+    return apply_transform(matrix, image, fill=fill), apply_transform(matrix, mask, fill=fill)
+
+
+# By the name of `train.augmentation`.
+METHODS = {"released": flip_and_rotate, "upright": upright}
+
+
+def symmetries(name: str, height: int, width: int) -> tuple[int, ...]:
+    """Which symmetries, see `symmetry`, show an image as training with ``METHODS[name]`` did.
+
+    Args:
+      name: a key of `METHODS`.
+      height: of the images, in pixels.
+      width: likewise.
+
+    Returns:
+      Their indices, 0 first: all eight, four if the image is not square, or without quarter turns
+      and flips of rows the image and its mirror image.
+    """
+    if name == "upright":
+        return (0, 2)
+    return tuple(range(8 if height == width else 4))
 
 
 def symmetry(image, index: int):

@@ -19,6 +19,20 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.state import TrainState
 
 _STATE, _ORIGIN = "state", "origin"
+LATEST, BEST = "latest", "best"
+
+
+def epoch_on_disk(directory: Path, name: str) -> int:
+    """Epoch of the finished checkpoint in ``directory``, 0 if there is none; opens nothing.
+
+    Args:
+      directory: see `Checkpoints`.
+      name: `LATEST` or `BEST`.
+    """
+    entries = directory / name
+    names = [path.name for path in entries.iterdir()] if entries.is_dir() else []
+    # Orbax names a finished entry after its epoch; one that is being written has a longer name.
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 class Checkpoints:
@@ -48,7 +62,7 @@ class Checkpoints:
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}
             )
-        for name in ("latest", "best"):
+        for name in (LATEST, BEST):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
             self._managers[name] = ocp.CheckpointManager(self._directory / name, options=options)
 
@@ -64,15 +78,19 @@ class Checkpoints:
             manager.wait_until_finished()
             manager.close()
 
-    def save(self, state: TrainState) -> None:
-        """Writes both checkpoints (process 0); returns once the state's buffers may be reused."""
+    def save(self, state: TrainState, best_epoch: int) -> None:
+        """Writes both checkpoints (process 0); returns once the state's buffers may be reused.
+
+        Args:
+          state: the whole one.
+          best_epoch: of its best weights, see `state.kept_epoch`; 0 if there are none yet.
+        """
         if not parallel.is_primary():
             return
-        best_epoch = int(state.plateau.best_epoch)
-        if best_epoch and self._managers["best"].latest_step() != best_epoch:
-            self._write("best", best_epoch, state.best_variables)
+        if best_epoch and self._managers[BEST].latest_step() != best_epoch:
+            self._write(BEST, best_epoch, state.best_variables)
         # The best weights come first: `latest` never refers to weights that are not on disk.
-        self._write("latest", int(state.epoch), state)
+        self._write(LATEST, int(state.epoch), state)
 
     def _write(self, name: str, epoch: int, tree: Any) -> None:
         manager = self._managers[name]
@@ -88,7 +106,7 @@ class Checkpoints:
 
     def has_latest(self) -> bool:
         """Whether there is a state to restore."""
-        return parallel.on_primary(lambda: self._managers["latest"].latest_step() is not None)
+        return parallel.on_primary(lambda: self._managers[LATEST].latest_step() is not None)
 
     def restore_latest(self, like: TrainState) -> TrainState | None:
         """The latest state, or None if there is none yet.
@@ -99,7 +117,7 @@ class Checkpoints:
         Raises:
           UserError: if it was trained on other data or another split.
         """
-        return parallel.on_primary(lambda: self._read("latest", like))
+        return parallel.on_primary(lambda: self._read(LATEST, like))
 
     def restore_best(self, like: TrainState) -> dict[str, Any]:
         """Variables of the best epoch.
@@ -110,7 +128,7 @@ class Checkpoints:
         Raises:
           UserError: if there are none yet, or they were trained on other data or another split.
         """
-        variables = parallel.on_primary(lambda: self._read("best", like.best_variables))
+        variables = parallel.on_primary(lambda: self._read(BEST, like.best_variables))
         if variables is None:
             raise UserError(
                 f"{self._directory} holds no finished checkpoint; train this fold first "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
 from mtbus_jax import (
+    checkpoint,
     data,
     parallel,
     reliability,
@@ -17,6 +19,7 @@ from mtbus_jax import (
     splits,
     summary,
     types,
+    warmstart,
 )
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import evaluate_fold
@@ -60,6 +63,7 @@ def train_and_evaluate(
         runfolder.check_folds(numbers, len(parts))
     resident = residence.is_resident(config, cases, setup.devices)
     check_mapping(config, wanted, resident=resident)
+    sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
     parallel.on_primary(lambda: runfolder.open_run(workdir, config))
     content = parallel.on_primary(
         lambda: runfolder.write_splits(workdir, cases, config.data.split, parts)
@@ -67,7 +71,10 @@ def train_and_evaluate(
     if config.log.progress and parallel.is_primary():
         _announce(config, cases, setup, content, wanted, resident)
     arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
-    runs = [FoldRun(config, setup, cases, parts[f], **arguments[f]) for f in wanted]
+    starts = {f: functools.partial(warmstart.start, source) for f, source in sources.items()}
+    runs = [
+        FoldRun(config, setup, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
+    ]
     for run in train_folds(config, setup, cases, runs):
         evaluate_fold(config, cases, parts[run.fold], **arguments[run.fold])
         # After every fold, so that a long run can be read while it goes on.
@@ -173,6 +180,24 @@ def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split])
     result = summary.write_summary(workdir)
     reporting.write_report(workdir, cases)
     return result
+
+
+def _sources(
+    config: config_dict.ConfigDict,
+    workdir: Path,
+    cases: types.Cases,
+    folds: list[splits.Split],
+    wanted: tuple[int, ...],
+) -> dict[int, warmstart.Source]:
+    """What the folds that have not begun are to start from; none without ``train.start_from``."""
+
+    def begun(fold: int) -> bool:
+        directory = runfolder.fold_dir(workdir, fold) / "checkpoints"
+        return checkpoint.epoch_on_disk(directory, checkpoint.LATEST) > 0
+
+    fresh = [f for f in wanted if not begun(f)]
+    found = {f: warmstart.find(config, f, folds[f], cases.uid) for f in fresh}
+    return {f: source for f, source in found.items() if source is not None}
 
 
 def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:

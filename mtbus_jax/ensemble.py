@@ -2,10 +2,11 @@
 
     python -m mtbus_jax.ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
 
-The runs differ in ``seed`` alone, or also in how they were tested. The new run folder answers with
-the mean of their probabilities (Lakshminarayanan, Pritzel, Blundell 2017, NeurIPS), fold by fold:
-each fold's networks are tested together on its test images, and their trust is fitted together on
-its validation images. Predict, report and export take the folder like any other run.
+The runs differ in ``seed``, and else at most in the weights they started from and in how they were
+tested. The new run folder answers with the mean of their probabilities (Lakshminarayanan, Pritzel,
+Blundell 2017, NeurIPS), fold by fold: each fold's networks are tested together on its test images,
+and their trust is fitted together on its validation images. Predict, report and export take the
+folder like any other run.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from mtbus_jax.evaluate import CASES
 _OF_RUN = (runfolder.CONFIG, runfolder.ENVIRONMENT)
 _OF_FOLD = (CASES, logbook.METRICS)
 _WEIGHTS = "checkpoints/best"
-_MAY_DIFFER = ("seed", "name", "eval.average")
+_MAY_DIFFER = ("seed", "name", "eval.average", "train.start_from")
 
 
 def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:

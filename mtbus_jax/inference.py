@@ -52,6 +52,7 @@ class Evaluator:
           steps_per_call: batches per device program, 0 for the default.
         """
         self._data, self._devices = data, setup.devices
+        self._symmetries = setup.symmetries
         self._batch_size = batch_size * len(setup.devices)
         self._steps_per_call = steps_per_call
         self._program = parallel.pmap_eval(
@@ -106,7 +107,7 @@ class Evaluator:
         Yields:
           `steps.Predictions` of numpy arrays, first those of the images as they are.
         """
-        for number in range(augment.symmetry_count(*cases.image.shape[1:3])):
+        for number in self._symmetries:
             turned = dataclasses.replace(
                 cases,
                 image=augment.symmetry(cases.image, number),

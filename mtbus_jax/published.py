@@ -28,6 +28,7 @@ _RECIPE: dict[str, Any] = {
     "train.batch_size": 2,
     "train.oversample_rule": "round",
     "train.augment": True,
+    "train.augmentation": "released",
     "train.rotation_fill": "zero",
     "train.learning_rate": 1e-4,
     "train.adam_b1": 0.9,
@@ -37,6 +38,8 @@ _RECIPE: dict[str, Any] = {
     "train.plateau_patience": 20,
     "train.min_learning_rate": 1e-6,
     "train.stop_patience": 50,
+    "train.start_from": "",
+    "train.keep": "best",
     "eval.average": False,
 }
 # Feature maps of the first level, by network: those its published runs had.

@@ -49,7 +49,15 @@ _FREE_FIELDS = frozenset(
     }
 )
 # What runs had before there was a field for it.
-_FORMER = {"train": {"rotation_fill": "zero"}, "eval": {"average": False}}
+_FORMER = {
+    "train": {
+        "rotation_fill": "zero",
+        "augmentation": "released",
+        "start_from": "",
+        "keep": "best",
+    },
+    "eval": {"average": False},
+}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 

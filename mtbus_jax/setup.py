@@ -31,8 +31,8 @@ class Setup:
       schedule: plateau schedule.
       loss: λ and the other numbers of the loss.
       devices: local devices to use.
-      augmented: whether training images are flipped and turned.
-      rotation_fill: one of `augment.FILLS`.
+      augmentation: of training images, see `steps.gather`.
+      symmetries: of `augment.symmetry`, the versions of an image that are predicted too.
       compute_dtype: of the network while training, see `steps.train_step`.
     """
 
@@ -41,8 +41,8 @@ class Setup:
     schedule: state_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]
-    augmented: bool
-    rotation_fill: str
+    augmentation: Callable | None
+    symmetries: tuple[int, ...]
     compute_dtype: jnp.dtype | None
 
     @classmethod
@@ -68,11 +68,16 @@ class Setup:
                 patience=train.plateau_patience,
                 min_learning_rate=train.min_learning_rate,
                 stop_patience=train.stop_patience,
+                keep=train.keep,
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
-            augmented=train.augment,
-            rotation_fill=train.rotation_fill,
+            augmentation=functools.partial(
+                augment.METHODS[train.augmentation], fill=train.rotation_fill
+            )
+            if train.augment
+            else None,
+            symmetries=augment.symmetries(train.augmentation, *config.data.image_size),
             compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
         )
 
@@ -83,8 +88,7 @@ class Setup:
             module=self.module,
             optimizer=self.optimizer,
             loss=self.loss,
-            augmented=self.augmented,
-            rotation_fill=self.rotation_fill,
+            augmentation=self.augmentation,
             compute_dtype=self.compute_dtype,
             axis_name=axis_name,
         )
@@ -186,11 +190,15 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"train.compute_dtype: {config.train.compute_dtype!r} is unknown. "
             f"Known: {', '.join(COMPUTE_DTYPES)}."
         )
-    if config.train.rotation_fill not in augment.FILLS:
-        raise UserError(
-            f"train.rotation_fill: {config.train.rotation_fill!r} is unknown. "
-            f"Known: {', '.join(augment.FILLS)}."
-        )
+    for field, known in (
+        ("augmentation", augment.METHODS),
+        ("rotation_fill", augment.FILLS),
+        ("keep", state_lib.KEPT),
+    ):
+        if config.train[field] not in known:
+            raise UserError(
+                f"train.{field}: {config.train[field]!r} is unknown. Known: {', '.join(known)}."
+            )
     if config.eval.average and not config.eval.tta:
         raise UserError(
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="

@@ -9,6 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# Which weights of a training are kept: those of the lowest validation loss, or of the last epoch.
+BEST, LAST = "best", "last"
+KEPT = (BEST, LAST)
+
 
 class PlateauSchedule(NamedTuple):
     """Reduce-on-plateau with early stopping; epochs and learning rates.
@@ -19,6 +23,7 @@ class PlateauSchedule(NamedTuple):
       patience: … after so many epochs in a row without a better validation loss …
       min_learning_rate: … but not below this.
       stop_patience: training stops after so many epochs in a row without one.
+      keep: one of `KEPT`.
     """
 
     learning_rate: float = 1e-4
@@ -26,6 +31,7 @@ class PlateauSchedule(NamedTuple):
     patience: int = 20
     min_learning_rate: float = 1e-6
     stop_patience: int = 50
+    keep: str = BEST
 
 
 class Plateau(NamedTuple):
@@ -63,7 +69,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of batch-normalised networks, else empty.
       opt_state: Adam's moments.
       plateau: learning-rate schedule and early stopping.
-      best_params: parameters after the epoch of the lowest validation loss.
+      best_params: parameters to be tested, see `KEPT`.
       best_batch_stats: likewise.
     """
 
@@ -88,7 +94,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def best_variables(self) -> dict[str, Any]:
-        """What ``module.apply`` takes, at the best epoch."""
+        """What ``module.apply`` takes, to be tested."""
         return {"params": self.best_params, "batch_stats": self.best_batch_stats}
 
 
@@ -169,7 +175,7 @@ def is_better(loss: jax.Array, best: jax.Array) -> jax.Array:
 
 
 def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> TrainState:
-    """Closes an epoch: keeps the best weights and moves the schedule on.
+    """Closes an epoch: keeps its weights if they are the better ones, and moves the schedule on.
 
     Args:
       state: after the epoch's last step.
@@ -194,7 +200,8 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     )
 
     def keep(best, current):
-        return jax.tree.map(lambda b, c: jnp.where(better, c, b), best, current)
+        kept = better | (schedule.keep == LAST)
+        return jax.tree.map(lambda b, c: jnp.where(kept, c, b), best, current)
 
     return state.replace(
         epoch=epoch,
@@ -202,6 +209,11 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
         best_params=keep(state.best_params, state.params),
         best_batch_stats=keep(state.best_batch_stats, state.batch_stats),
     )
+
+
+def kept_epoch(state: TrainState | Standing, schedule: PlateauSchedule) -> int:
+    """Epoch of the weights to be tested, 0 before there are any (reads the device)."""
+    return int(state.epoch if schedule.keep == LAST else state.plateau.best_epoch)
 
 
 def is_finished(state: TrainState | Standing, schedule: PlateauSchedule, epochs: int) -> bool:

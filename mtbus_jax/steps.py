@@ -7,7 +7,6 @@ the global batch), so neither resuming nor the number of devices changes a run.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtbus_jax import augment, losses, types
+from mtbus_jax import losses, types
 from mtbus_jax.state import TrainState, where
 
 MASK_THRESHOLD = 0.5
@@ -76,23 +75,21 @@ def gather(
     valid: jax.Array,
     *,
     keys: jax.Array | None = None,
-    fill: str = augment.ZERO,
+    augmentation: Callable | None = None,
 ) -> types.Batch:
-    """The images at ``index``, augmented if ``keys`` is given.
+    """The images at ``index``, augmented if there is an ``augmentation``.
 
     Args:
       data: the resident dataset.
       index: ``(batch,)`` integers.
       valid: ``(batch,)`` float32, 0 where the index is padding.
-      keys: ``(batch,)`` PRNG keys, one per image.
-      fill: one of `augment.FILLS`, used with ``keys``.
+      keys: ``(batch,)`` PRNG keys, one per image, for the augmentation.
+      augmentation: (key, image, mask) → (image, mask), of `augment.METHODS`.
     """
     image = data.image[index].astype(jnp.float32)
     mask = data.mask[index].astype(jnp.float32)
-    if keys is not None:
-        image, mask = jax.vmap(functools.partial(augment.flip_and_rotate, fill=fill))(
-            keys, image, mask
-        )
+    if augmentation is not None:
+        image, mask = jax.vmap(augmentation)(keys, image, mask)
     return types.Batch(image, mask, data.label[index], valid)
 
 
@@ -210,8 +207,7 @@ def train_steps(
     module: nn.Module,
     optimizer: optax.GradientTransformationExtraArgs,
     loss: losses.LossOptions,
-    augmented: bool,
-    rotation_fill: str = augment.ZERO,
+    augmentation: Callable | None,
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -224,8 +220,7 @@ def train_steps(
       index: ``(steps, batch)`` integers, this device's share of each batch.
       valid: ``(steps, batch)`` float32, 0 for padding.
       key: PRNG key of the run.
-      augmented: whether to augment.
-      rotation_fill: one of `augment.FILLS`.
+      augmentation: see `gather`; None leaves the images as they are.
       module: see `train_step`, and likewise the rest.
       optimizer: …
       loss: …
@@ -244,10 +239,10 @@ def train_steps(
         step_key = jax.random.fold_in(key, state.step)
         dropout_key, augment_key = jax.random.split(step_key)
         keys = None
-        if augmented:
+        if augmentation is not None:
             position = first + jnp.arange(share)
             keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(position)
-        batch = gather(data, step_index, step_valid, keys=keys, fill=rotation_fill)
+        batch = gather(data, step_index, step_valid, keys=keys, augmentation=augmentation)
         state, sums = train_step(
             state,
             batch,

@@ -89,10 +89,14 @@ class FoldRun:
         fold: int,
         directory: Path,
         origin: dict[str, str],
+        start: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
     ):
-        """Chooses the images; arguments as for `train_fold`. Reads and writes nothing."""
+        """Chooses the images; arguments as for `train_fold`, but for ``start``, which makes the
+        state to begin with of a fresh one. Reads and writes nothing.
+        """
         self._config, self._setup = config, setup
         self._directory, self._origin = directory, origin
+        self._start = start
         self._train = split.train
         if config.train.oversample:
             rule = config.train.oversample_rule
@@ -157,12 +161,13 @@ class FoldRun:
         self, ahead: Callable[[], Callable[[], object]] | None
     ) -> state_lib.TrainState:
         if ahead is None:
-            return self._setup.init_state(self._config, self.fold)
-        with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(ahead())
             fresh = self._setup.init_state(self._config, self.fold)
-            other.result()
-        return fresh
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(ahead())
+                fresh = self._setup.init_state(self._config, self.fold)
+                other.result()
+        return fresh if self._start is None else self._start(fresh)
 
     @property
     def epochs_done(self) -> int:
@@ -225,6 +230,7 @@ class FoldRun:
             # The one that the epoch was trained with.
             "learning_rate": float(self.standing.plateau.learning_rate),
             "best_epoch": int(standing.plateau.best_epoch),
+            "tested_epoch": state_lib.kept_epoch(standing, self._setup.schedule),
             "seconds": seconds,
         }
         self.standing = standing
@@ -232,7 +238,7 @@ class FoldRun:
         self._progress.epoch_line(row)
         due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
         if self.finished or due:
-            self._checkpoints.save(state())
+            self._checkpoints.save(state(), row["tested_epoch"])
             self._last_save = time.monotonic()
 
 

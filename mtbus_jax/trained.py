@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import runfolder, summary
-from mtbus_jax.checkpoint import Checkpoints
+from mtbus_jax import checkpoint, runfolder, summary
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import CASES
 from mtbus_jax.setup import Setup
@@ -83,7 +82,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     summary.check_class_order(run)
     networks = runfolder.networks(run, config)
     started = _fold_numbers(networks[0])
-    ready = [fold for fold in started if all(_has_weights(each, fold) for each in networks)]
+    ready = [fold for fold in started if all(has_weights(each, fold) for each in networks)]
     if not ready:
         raise UserError(
             f"--run={run} holds no trained fold: there is no finished checkpoint in "
@@ -109,6 +108,20 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     )
 
 
+def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Best weights of one fold of a run that is no ensemble; of several processes, 0 alone reads.
+
+    Args:
+      run: the folder.
+      fold: one that `has_weights`.
+      config: of the run.
+
+    Raises:
+      UserError: if they are broken.
+    """
+    return _weights(run, fold, _setup(run, config)[1])
+
+
 def is_tested(run: Path, fold: int) -> bool:
     """Whether the test results of a fold are written, which happens when its training is over."""
     return (runfolder.fold_dir(run, fold) / CASES).is_file()
@@ -116,7 +129,7 @@ def is_tested(run: Path, fold: int) -> bool:
 
 def tested_folds(run: Path) -> list[int]:
     """Folds whose training is over and whose weights and test results are there."""
-    return [f for f in _fold_numbers(run) if is_tested(run, f) and _has_weights(run, f)]
+    return [f for f in _fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
 
 
 def _fold_numbers(run: Path) -> list[int]:
@@ -124,10 +137,13 @@ def _fold_numbers(run: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _has_weights(run: Path, fold: int) -> bool:
-    # Orbax names a finished entry after its epoch; one that is being written has a longer name.
-    best = runfolder.fold_dir(run, fold) / "checkpoints" / "best"
-    return best.is_dir() and any(path.name.isdecimal() for path in best.iterdir())
+def has_weights(run: Path, fold: int) -> bool:
+    """Whether a fold has a finished checkpoint of its best weights."""
+    return checkpoint.epoch_on_disk(_checkpoints(run, fold), checkpoint.BEST) > 0
+
+
+def _checkpoints(run: Path, fold: int) -> Path:
+    return runfolder.fold_dir(run, fold) / "checkpoints"
 
 
 def _setup(run: Path, config: config_dict.ConfigDict) -> tuple[Setup, Any]:
@@ -148,10 +164,10 @@ def _setup(run: Path, config: config_dict.ConfigDict) -> tuple[Setup, Any]:
 
 
 def _weights(run: Path, fold: int, like: Any) -> dict[str, Any]:
-    directory = runfolder.fold_dir(run, fold) / "checkpoints"
+    directory = _checkpoints(run, fold)
     try:
         # Without an origin nothing is compared: the dataset need not be here.
-        with Checkpoints(directory, {}) as checkpoints:
+        with checkpoint.Checkpoints(directory, {}) as checkpoints:
             return checkpoints.restore_best(like)
     except UserError:
         raise

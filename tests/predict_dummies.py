@@ -35,7 +35,7 @@ def write_run(workdir, *, folds=(0, 1), size=SIZE, tasks=types.TASKS):
         plateau = state.plateau._replace(best_epoch=np.int32(1))
         state = state.replace(best_params=params, plateau=plateau, epoch=np.int32(1))
         with Checkpoints(runfolder.fold_dir(workdir, fold) / "checkpoints", {"a": "b"}) as kept:
-            kept.save(state)
+            kept.save(state, 1)
         variables[fold] = jax.device_get(state.best_variables)
     return config, variables
 

@@ -50,6 +50,7 @@ ROOMS = {
     "parallel_folds": "parallel",
     "train_folds": "train",
     "trust_fit": "trust",
+    "warmstart": "trained",
 }
 
 

@@ -208,4 +208,89 @@ def test_symmetries_are_the_eight_of_the_square():
     quarters = {np.rot90(image, k, (1, 2)).tobytes() for k in range(4)}
     assert quarters <= {augment.symmetry(image, i).tobytes() for i in range(8)}
     np.testing.assert_array_equal(augment.symmetry(image, 0), image)
-    assert (augment.symmetry_count(3, 4), augment.symmetry_count(4, 4)) == (4, 8)
+
+
+def test_predicted_versions_look_like_training_images():
+    assert augment.symmetries("released", 4, 4) == tuple(range(8))
+    assert augment.symmetries("released", 3, 4) == (0, 1, 2, 3)  # turned, it has another shape
+    image = np.arange(12).reshape(3, 4, 1)
+    first, second = (augment.symmetry(image, i) for i in augment.symmetries("upright", 3, 4))
+    np.testing.assert_array_equal(first, image)
+    np.testing.assert_array_equal(second, image[:, ::-1])  # the skin stays above
+
+
+def upright_draws(count):
+    """What `upright` did for some keys, found out from its results alone.
+
+    Returns: ``(count, 2, 2)`` matrices from offsets in the output to offsets in the input, and
+    ``(count,)`` gamma and gain.
+    """
+    height, width = 61, 47
+    low, high = 40.0, 120.0  # never cut off
+    image = np.broadcast_to(np.float32([low, high]), (height, width, 2))
+    number = numbered(height, width).astype(np.float32)
+    change = jax.jit(jax.vmap(augment.upright, in_axes=(0, None, None)))
+    new_image, new_number = map(
+        np.asarray, change(jax.random.split(jax.random.key(11), count), image, number)
+    )
+    matrices, tones = [], []
+    offsets = np.stack(np.indices((height, width)), -1) - (np.array([height, width]) - 1) / 2
+    for pixels, numbers in zip(new_image, new_number[..., 0], strict=True):
+        inside = numbers > 0
+        source = numbers[inside].astype(int) - 1
+        read = offsets[source // width, source % width]
+        matrices.append(np.linalg.lstsq(offsets[inside], read, rcond=None)[0].T)
+        tones.append(pixels[inside][0])
+    tones = np.array(tones, float)
+    gamma = np.log(tones[:, 1] / tones[:, 0]) / np.log(high / low)
+    gain = tones[:, 0] / 255 / (low / 255) ** gamma
+    return np.array(matrices), gamma, gain
+
+
+def test_upright_draws_are_in_their_ranges_and_uniform():
+    count = 600
+    matrices, gamma, gain = upright_draws(count)
+    mirrored = np.linalg.det(matrices) < 0
+    assert scipy.stats.binomtest(int(mirrored.sum()), count).pvalue > 1e-3
+    unmirrored = np.where(mirrored[:, None, None], matrices @ np.diag([1.0, -1.0]), matrices)
+    zoom = np.sqrt(np.linalg.det(unmirrored))
+    degrees = np.rad2deg(np.arctan2(-unmirrored[:, 0, 1], unmirrored[:, 0, 0]))
+    draws = [degrees / 15, np.log(zoom) / 0.15, np.log(gamma) / 0.35, np.log(gain) / 0.2]
+    for draw in draws:
+        # Read off whole pixels, so not exact at the ends.
+        assert np.abs(draw).max() < 1.03
+        assert scipy.stats.kstest((draw + 1) / 2, "uniform").pvalue > 1e-3
+    correlation = np.corrcoef([*draws, mirrored])
+    assert np.abs(correlation - np.eye(5)).max() < 4 / np.sqrt(count)
+    # A zoomed rotation, nothing else: its columns are at right angles and of one length.
+    square = np.einsum("nji,njk->nik", matrices, matrices) / zoom[:, None, None] ** 2
+    np.testing.assert_allclose(square, np.broadcast_to(np.eye(2), square.shape), atol=0.02)
+
+
+@pytest.mark.parametrize("fill", augment.FILLS)
+def test_upright_turns_the_mask_with_its_image_and_leaves_its_values(fill):
+    rng = np.random.default_rng(0)
+    mask = (rng.random((22, 31, 1)) < 0.4).astype(np.float32)
+    image = np.where(mask > 0, 200, 10).astype(np.float32)
+    upright = jax.jit(augment.upright, static_argnames="fill")
+    for seed in range(5):
+        new_image, new_mask = map(np.asarray, upright(jax.random.key(seed), image, mask, fill=fill))
+        assert new_image.dtype == new_mask.dtype == np.float32
+        assert set(np.unique(new_mask)) <= {0, 1}
+        assert new_mask.any()
+        values = np.unique(new_image[new_mask > 0])
+        assert len(values) == 1  # every lesion pixel was one, and got the same tone
+        assert (new_image[new_mask == 0] < values).all()
+        outside = (new_image == 0).mean()
+        assert outside == 0 if fill == "reflect" else outside < 0.5
+    _, empty = upright(jax.random.key(0), image, np.zeros_like(mask), fill=fill)
+    assert not np.asarray(empty).any()
+
+
+def test_upright_keeps_black_black_and_white_within_range():
+    image = np.zeros((8, 12, 1), np.float32)
+    image[4:] = 255
+    keys = jax.random.split(jax.random.key(1), 50)
+    found, _ = jax.jit(jax.vmap(augment.upright, in_axes=(0, None, None)))(keys, image, image)
+    assert float(found.min()) == 0
+    assert float(found.max()) == 255

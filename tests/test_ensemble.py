@@ -139,6 +139,22 @@ def test_with_average_the_flipped_versions_are_part_of_the_answer(runs, joined, 
         assert not runfolder.load_config(workdir).eval.average
 
 
+def test_after_upright_training_the_mean_is_over_the_image_and_its_mirror_image(tmp_path):
+    workdir = train_run(tmp_path / "run", seed=1, folds=(0,), augmentation="upright")
+    config = runfolder.load_config(workdir)
+    config.eval.average = True
+    crossval.evaluate(workdir, overrides=config)
+    rows, cases = rows_of(workdir, 0), tiny.make_cases()
+    images = np.stack([cases.image[np.flatnonzero(cases.uid == uid)[0]] for uid in rows.uid])
+    each = [network_says(workdir, 0, view) for view in (images, images[:, :, ::-1])]
+    classes = np.mean([said for _, said in each], axis=0)
+    np.testing.assert_allclose(rows[CLASS_COLUMNS], classes, atol=1e-6)
+    stored = predictions_file.read(runfolder.fold_dir(workdir, 0))
+    assert len(stored.class_logits) == 2
+    mean = (each[0][0] + each[1][0][:, :, ::-1]) / 2
+    np.testing.assert_allclose(stored.mean_probability, mean, atol=1 / 512 + 1e-5)
+
+
 def test_trust_is_fitted_to_all_members(runs, joined):
     content = json.loads((joined / "trust.json").read_text())
     cases = tiny.make_cases()

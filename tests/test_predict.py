@@ -130,6 +130,21 @@ class TestPredictor:
         expected = scipy.special.softmax(logits, -1).mean(0)
         np.testing.assert_allclose(prediction.class_probability, expected, atol=1e-5)
 
+    def test_after_upright_training_the_mirror_image_is_the_only_other_version(
+        self, tmp_path, pictures
+    ):
+        config, variables = write_run(tmp_path, folds=(0,))
+        config.train.augmentation = "upright"
+        runfolder.write_json(tmp_path / runfolder.CONFIG, config.to_dict())
+        predictor = Predictor(tmp_path, tta=True, refine="none")
+        assert predictor.members == 2
+        small = resize_nearest(pictures[0], *SIZE)
+        (prediction,) = predictor([small])
+        as_it_is, _ = by_hand(small, variables)
+        mirrored, _ = by_hand(small[:, ::-1], variables)
+        mean = (as_it_is[0] + mirrored[0][:, ::-1]) / 2
+        np.testing.assert_allclose(prediction.probability, mean, atol=1e-5)
+
     def test_eight_symmetries_commute_with_the_picture(self, tmp_path):
         """A turned picture gets the turned mask, and the same class."""
         write_run(tmp_path, folds=(0,), size=(32, 32))

@@ -424,7 +424,7 @@ def test_the_program_itself(tmp_path, pictures):
     state = Setup.from_config(config).init_state(config, 0)
     state = state.replace(plateau=state.plateau._replace(best_epoch=np.int32(1)))
     with Checkpoints(workdir / "fold_0" / "checkpoints", {}) as kept:
-        kept.save(state)
+        kept.save(state, 1)
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -125,6 +125,19 @@ def test_best_weights_are_kept_and_the_current_ones_left_alone(end_epoch):
     assert float(states[4].variables["params"]["w"]) == 5
 
 
+def test_the_last_weights_are_kept_where_asked_for_and_the_schedule_is_the_same(end_epoch):
+    losses = [3.0, 1.0, 2.0, 1.5, 0.5, 4.0]
+    last = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=9, keep="last")
+    best = last._replace(keep="best")
+    states, others = run(end_epoch, last, losses), run(end_epoch, best, losses)
+    assert [float(s.best_params["w"]) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert [state_lib.kept_epoch(s, last) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert [float(s.best_params["w"]) for s in others] == [1, 2, 2, 2, 5, 5]
+    assert [state_lib.kept_epoch(s, best) for s in others] == [1, 2, 2, 2, 5, 5]
+    for state, other in zip(states, others, strict=True):
+        assert state.plateau == other.plateau
+
+
 def test_best_running_statistics_go_with_the_best_weights(end_epoch):
     schedule = PlateauSchedule()
     state = blank(schedule).replace(batch_stats={"m": jnp.float32(10)})

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbus_jax import losses, parallel, steps, types
+from mtbus_jax import augment, losses, parallel, steps, types
 from mtbus_jax import state as state_lib
 from mtbus_jax.errors import UserError
 
@@ -56,7 +56,7 @@ def make_program(augmented=True, axis_name=None):
         steps.train_steps,
         module=MODULE,
         optimizer=OPTIMIZER,
-        augmented=augmented,
+        augmentation=augment.flip_and_rotate if augmented else None,
         axis_name=axis_name,
         loss=LOSS,
     )
@@ -197,15 +197,17 @@ def seen_in_training(data, **options):
 
 
 def test_augmentation_changes_with_the_step_and_the_position():
-    views = seen_in_training(make_data(), augmented=True)
+    views = seen_in_training(make_data(), augmentation=augment.flip_and_rotate)
     assert len({view.tobytes() for view in views}) == 8
 
 
 def test_rotation_fill_decides_what_lies_beyond_the_edge():
     data = make_data()
     data = data._replace(image=jnp.maximum(data.image, 1))
-    black = seen_in_training(data, augmented=True, rotation_fill="zero")
-    filled = seen_in_training(data, augmented=True, rotation_fill="reflect")
+    black, filled = (
+        seen_in_training(data, augmentation=functools.partial(augment.flip_and_rotate, fill=fill))
+        for fill in ("zero", "reflect")
+    )
     assert 0 < (black == 0).mean() < 0.5
     assert (filled > 0).all()
     np.testing.assert_array_equal(filled[black > 0], black[black > 0])

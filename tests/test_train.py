@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from mtbus_jax import crossval, data, models, runfolder, train
+from mtbus_jax import state as state_lib
 from mtbus_jax.checkpoint import Checkpoints
 from mtbus_jax.errors import UserError
 from mtbus_jax.logbook import read_metrics
@@ -47,6 +48,20 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
         published_folds(tiny.make_cases().label, tiny.make_cases().test_fold)[0].train
     )
     assert int(state.step) == 12 * -(-3 * train_count // 5)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_which_weights_are_kept_to_be_tested(tmp_path, monkeypatch, keep):
+    # Only the first epoch is better than what was before.
+    monkeypatch.setattr(state_lib, "is_better", lambda loss, best: best == np.inf)
+    config = tiny.make_config(epochs=2, keep=keep)
+    origin = tiny.train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["best_epoch"] for row in rows] == [1, 1]
+    assert [row["tested_epoch"] for row in rows] == {"best": [1, 1], "last": [1, 2]}[keep]
+    state, kept = final_state(config, tmp_path, origin)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), kept["params"], state.params)
+    assert all(jax.tree.leaves(same)) == (keep == "last")
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -137,14 +152,22 @@ def test_another_seed_or_fold_gives_other_numbers(tmp_path):
     assert len(losses) == 3
 
 
-def test_the_rotation_fill_of_the_configuration_is_the_one_trained_with(tmp_path):
-    losses = []
-    for fill in ("zero", "reflect"):
+def test_the_augmentation_of_the_configuration_is_the_one_trained_with(tmp_path):
+    losses = set()
+    for number, (augment, kind, fill) in enumerate(
+        [
+            (True, "released", "zero"),
+            (True, "released", "reflect"),
+            (True, "upright", "zero"),
+            (True, "upright", "reflect"),
+            (False, "released", "zero"),
+        ]
+    ):
         config = tiny.make_config(epochs=1)
-        config.train.rotation_fill = fill
-        tiny.train_one(config, tmp_path / fill)
-        losses.append(read_metrics(tmp_path / fill)[0]["train_loss"])
-    assert losses[0] != losses[1]
+        config.train.update(augment=augment, augmentation=kind, rotation_fill=fill)
+        tiny.train_one(config, tmp_path / str(number))
+        losses.add(read_metrics(tmp_path / str(number))[0]["train_loss"])
+    assert len(losses) == 5
 
 
 def test_early_stopping_and_halved_learning_rate(tmp_path):
@@ -276,6 +299,7 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
         ("loss.weight", 1.5, "λ"),
         ("train.oversample_rule", "floor", "round, ceil"),
         ("train.rotation_fill", "edge", "zero, reflect"),
+        ("train.augmentation", "elastic", "released, upright"),
         ("train.compute_dtype", "float16", "float32, bfloat16"),
         ("train.epochs", 0, "train.epochs"),
         ("data.image_size", (100, 128), "multiples of 16"),

@@ -148,9 +148,9 @@ class Predictor:
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
         self._variables = network.variables
-        versions = augment.symmetry_count(*self.image_size) if self.tta else 1
-        self._symmetries = range(versions)
-        self.members = len(self._variables) * versions
+        kept = augment.symmetries(config.train.augmentation, *self.image_size)
+        self._symmetries = kept if self.tta else kept[:1]
+        self.members = len(self._variables) * len(self._symmetries)
         self._batch_size = batch_size
         self._programs: dict[int, jax.stages.Compiled] = {}  # by batch size
 

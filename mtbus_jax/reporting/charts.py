@@ -69,12 +69,13 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
             chart.line(epochs, series, style)
             columns[f"fold {fold} {part}".strip()] = dict(zip(epochs, series, strict=True))
         entries.append((fold_class(fold), f"fold {fold}"))
-        best = rows[-1]["best_epoch"]
-        at_best = [row for row in rows if row["epoch"] == best]
-        if at_best and "validation" in fields:
-            value = at_best[0][fields["validation"]]
-            text = f"fold {fold}: {value:.3f} at the best epoch, {best}"
-            chart.points([best], [value], fold_class(fold), titles=[text])
+        # Runs from before there was a choice tested their best epoch.
+        tested = rows[-1].get("tested_epoch", rows[-1]["best_epoch"])
+        there = [row for row in rows if row["epoch"] == tested]
+        if there and "validation" in fields:
+            value = there[0][fields["validation"]]
+            text = f"fold {fold}: {value:.3f} in epoch {tested}, whose weights are tested"
+            chart.points([tested], [value], fold_class(fold), titles=[text])
     step = -(-last // _LISTED_EPOCHS)
     listed = sorted({1, last, *range(step, last + 1, step)})
     digits = 6 if title == "Learning rate" else 3
@@ -85,7 +86,7 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
     note = None
     if "validation" in fields:
         entries += [("faint neutral", "training"), ("neutral", "validation")]
-        note = "A dot marks the best epoch, whose weights are tested."
+        note = "A dot marks the epoch whose weights are tested."
     text = f"{title} over {last} epochs; " + "; ".join(
         f"{name} ends at {number(list(column.values())[-1], digits)}"
         for name, column in columns.items()

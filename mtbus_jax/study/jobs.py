@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mtbus_jax import crossval, predictions_file, runfolder
+from mtbus_jax import checkpoint, crossval, predictions_file, runfolder
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluate import CASES
 from mtbus_jax.logbook import METRICS, read_metrics
@@ -193,10 +193,8 @@ def _asked(job: Job) -> tuple[int, int]:
 
 def _epochs_on_disk(job: Job) -> int:
     """Epochs of the latest checkpoint; 0 if there is none."""
-    latest = runfolder.fold_dir(job.workdir, job.fold) / "checkpoints" / "latest"
-    names = [path.name for path in latest.iterdir()] if latest.is_dir() else []
-    # Orbax names an entry by its step; one that is not complete has another name.
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    directory = runfolder.fold_dir(job.workdir, job.fold) / "checkpoints"
+    return checkpoint.epoch_on_disk(directory, checkpoint.LATEST)
 
 
 def _path(job: Job, suffix: str) -> Path:

@@ -1,0 +1,172 @@
+"""Training that starts from the weights of another run, such as one on another dataset.
+
+``train.start_from`` names the other run's folder, whose fold k starts fold k here, or one of its
+fold folders, which starts every fold. The best weights are taken, nothing else: optimiser and
+schedule begin anew. Weights that have seen the images to be tested are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import config_dict
+
+from mtbus_jax import parallel, runfolder, splits, trained
+from mtbus_jax.errors import UserError
+from mtbus_jax.state import TrainState
+
+FIELD = "train.start_from"
+
+
+class Source(NamedTuple):
+    """Where a fold's weights come from.
+
+    Attributes:
+      run: the other run's folder.
+      fold: one of its folds.
+      config: its configuration.
+    """
+
+    run: Path
+    fold: int
+    config: config_dict.ConfigDict
+
+
+def find(
+    config: config_dict.ConfigDict, fold: int, split: splits.Split, uid: np.ndarray
+) -> Source | None:
+    """The weights that a fold is to start from, after every check that needs no weights.
+
+    Args:
+      config: of the run.
+      fold: its fold.
+      split: indices of the fold.
+      uid: ``(n,)`` str of the dataset.
+
+    Returns:
+      None if ``train.start_from`` is empty.
+
+    Raises:
+      UserError: if there is no such run or fold, its network is another, or it was trained or
+        chosen with images that are to be tested here.
+    """
+    if not config.train.start_from:
+        return None
+    run, other_fold = _parse(Path(config.train.start_from), fold)
+    if not run.is_dir():
+        raise UserError(f"{FIELD}={run} is no folder; give the --workdir of a run of main.py.")
+    other = runfolder.load_config(run)
+    if isinstance(other.get("seed"), tuple):
+        raise UserError(f"{FIELD}={run} is an ensemble; give one of the runs it was made of.")
+    if not trained.has_weights(run, other_fold):
+        raise UserError(
+            f"{FIELD}={run} has no finished checkpoint of fold {other_fold}, which fold {fold} "
+            f"would start from. Train it there, or name one of its folds, as in {run}/fold_0."
+        )
+    _check_model(run, other, config)
+    _check_unseen(run, other_fold, fold, split, uid)
+    return Source(run, other_fold, other)
+
+
+def _parse(path: Path, fold: int) -> tuple[Path, int]:
+    """A run folder, or a fold's folder in one → the run folder and the fold to read."""
+    number = path.name.removeprefix("fold_")
+    if path.name.startswith("fold_") and number.isdecimal():
+        return path.parent, int(number)
+    return path, fold
+
+
+def _check_model(run: Path, other: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
+    differing = [
+        f"{field} ({there} there, {here} here)"
+        for field, there, here in runfolder.differences(other, config)
+        if field.startswith("model.")
+    ]
+    if differing:
+        raise UserError(
+            f"{FIELD}={run} holds another network: {'; '.join(differing)}. Give these fields the "
+            "values of that run, or start from another."
+        )
+
+
+def _check_unseen(
+    run: Path, other_fold: int, fold: int, split: splits.Split, uid: np.ndarray
+) -> None:
+    """Refuses weights that know the answers: by image id, of whatever dataset.
+
+    The other run may have validated on the images that are validated on here, as with the same
+    folds of the same dataset.
+    """
+    folds = runfolder.read_json(run / runfolder.SPLITS).get("folds", [])
+    if other_fold >= len(folds):
+        raise UserError(f"{run / runfolder.SPLITS} has no fold {other_fold}; restore the file.")
+    there = folds[other_fold]
+    _refuse(run, other_fold, fold, uid[split.test], there["train"] + there["validation"])
+    _refuse(run, other_fold, fold, uid[split.validation], there["train"])
+
+
+def _refuse(run: Path, other_fold: int, fold: int, held_out: np.ndarray, seen: Collection[str]):
+    known = sorted(set(held_out.tolist()) & set(seen))
+    if known:
+        raise UserError(
+            f"{FIELD}={run}: its fold {other_fold} was trained or chosen with {len(known)} of the "
+            f"images that fold {fold} holds out here, such as {known[0]!r}; its results would not "
+            "be those of unseen images. Start from a run with the same folds, or on other images."
+        )
+
+
+def load(source: Source, like: TrainState) -> tuple[dict[str, Any], list[str]]:
+    """The weights to start from.
+
+    Args:
+      source: from `find`.
+      like: a fresh state of the run, for what the other network does not have.
+
+    Returns:
+      Variables of the network, and the names of those arrays that stay as drawn: of a task that
+      the other run did not train.
+
+    Raises:
+      UserError: if weights are broken, or an array is of another shape.
+    """
+    found = traverse_util.flatten_dict(trained.weights(source.run, source.fold, source.config))
+    wanted = traverse_util.flatten_dict(like.variables)
+    for path, array in wanted.items():
+        if path in found and found[path].shape != array.shape:
+            raise UserError(
+                f"{FIELD}={source.run}: {'/'.join(path)} has shape {found[path].shape} there and "
+                f"{array.shape} here; the networks or the image sizes differ too much."
+            )
+    drawn = ["/".join(path[1:]) for path in wanted if path not in found]
+    joined = {path: found.get(path, array) for path, array in wanted.items()}
+    return traverse_util.unflatten_dict(joined), drawn
+
+
+def start(source: Source, state: TrainState) -> TrainState:
+    """A fresh state with the other run's weights; says so on the screen.
+
+    Args:
+      source: from `find`.
+      state: as drawn.
+
+    Raises:
+      UserError: see `load`.
+    """
+    variables, drawn = load(source, state)
+    params, batch_stats = variables["params"], variables.get("batch_stats", state.batch_stats)
+    if parallel.is_primary():
+        rest = f"; drawn: {', '.join(drawn)}" if drawn else ""
+        print(f"starting from the weights of {source.run}, fold {source.fold}{rest}", flush=True)
+    copied = jax.tree.map(jnp.copy, (params, batch_stats))  # a step donates its buffers
+    return state.replace(
+        params=params,
+        batch_stats=batch_stats,
+        best_params=copied[0],
+        best_batch_stats=copied[1],
+    )
