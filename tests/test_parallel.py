@@ -193,6 +193,17 @@ def test_two_processes_train_what_one_does(world, tmp_path, monkeypatch):
     assert environment["processes"] == 2 and len(environment["devices"]) == 4
 
 
+@pytest.mark.long
+def test_two_processes_start_from_the_weights_that_one_starts_from(world, tmp_path, monkeypatch):
+    source, one, two = (tmp_path / name for name in ("source", "one", "two"))
+    finish(world.start(source, "--config.seed=5"))
+    flag = f"--config.train.start_from={source}"
+    finish(world.start(one, flag))
+    said = finish(*world.start_two(two, flag))
+    assert_same_run(world, one, two, monkeypatch)
+    assert [out.count("starting from the weights") for out, _ in said] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("second", "words"),
     [
