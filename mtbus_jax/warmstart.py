@@ -2,12 +2,13 @@
 
 ``train.start_from`` names the other run's folder, whose fold k starts fold k here, or one of its
 fold folders, which starts every fold. The best weights are taken, nothing else: optimiser and
-schedule begin anew. Weights that have seen the images to be tested are refused.
+schedule begin anew. Weights that have seen the images to be tested are refused, in the other run
+or in what that one started from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ def find(
     """
     if not config.train.start_from:
         return None
-    run, other_fold = _parse(Path(config.train.start_from), fold)
+    run, other_fold = _parse(config.train.start_from, fold)
     if not run.is_dir():
         raise UserError(f"{FIELD}={run} is no folder; give the --workdir of a run of main.py.")
     other = runfolder.load_config(run)
@@ -70,12 +71,15 @@ def find(
             f"would start from. Train it there, or name one of its folds, as in {run}/fold_0."
         )
     _check_model(run, other, config)
-    _check_unseen(run, other_fold, fold, split, uid)
-    return Source(run, other_fold, other)
+    source = Source(run, other_fold, other)
+    for each in _lineage(source):
+        _check_unseen(each, fold, split, uid)
+    return source
 
 
-def _parse(path: Path, fold: int) -> tuple[Path, int]:
+def _parse(start_from: str, fold: int) -> tuple[Path, int]:
     """A run folder, or a fold's folder in one → the run folder and the fold to read."""
+    path = Path(start_from)
     number = path.name.removeprefix("fold_")
     if path.name.startswith("fold_") and number.isdecimal():
         return path.parent, int(number)
@@ -95,30 +99,50 @@ def _check_model(run: Path, other: config_dict.ConfigDict, config: config_dict.C
         )
 
 
-def _check_unseen(
-    run: Path, other_fold: int, fold: int, split: splits.Split, uid: np.ndarray
-) -> None:
+def _lineage(source: Source) -> Iterator[Source]:
+    """A source, what it started from itself, and so on.
+
+    Raises:
+      UserError: if one of them is gone.
+    """
+    yield source
+    passed = set()
+    while source.config.train.start_from and (source.run, source.fold) not in passed:
+        passed.add((source.run, source.fold))
+        run, fold = _parse(source.config.train.start_from, source.fold)
+        if not run.is_dir():
+            raise UserError(
+                f"{FIELD}: {source.run} started from {run} itself, which is no longer there, so it "
+                "cannot be told what its weights have seen. Put that folder back, or start from "
+                "another run."
+            )
+        source = Source(run, fold, runfolder.load_config(run))
+        yield source
+
+
+def _check_unseen(source: Source, fold: int, split: splits.Split, uid: np.ndarray) -> None:
     """Refuses weights that know the answers: by image id, of whatever dataset.
 
     The other run may have validated on the images that are validated on here, as with the same
     folds of the same dataset.
     """
-    folds = runfolder.read_json(run / runfolder.SPLITS).get("folds", [])
-    if other_fold >= len(folds):
-        raise UserError(f"{run / runfolder.SPLITS} has no fold {other_fold}; restore the file.")
-    there = folds[other_fold]
-    _refuse(run, other_fold, fold, uid[split.test], there["train"] + there["validation"])
-    _refuse(run, other_fold, fold, uid[split.validation], there["train"])
-
-
-def _refuse(run: Path, other_fold: int, fold: int, held_out: np.ndarray, seen: Collection[str]):
-    known = sorted(set(held_out.tolist()) & set(seen))
-    if known:
-        raise UserError(
-            f"{FIELD}={run}: its fold {other_fold} was trained or chosen with {len(known)} of the "
-            f"images that fold {fold} holds out here, such as {known[0]!r}; its results would not "
-            "be those of unseen images. Start from a run with the same folds, or on other images."
-        )
+    path = source.run / runfolder.SPLITS
+    folds = runfolder.read_json(path).get("folds", [])
+    if source.fold >= len(folds):
+        raise UserError(f"{path} has no fold {source.fold}; restore the file.")
+    there = folds[source.fold]
+    for held_out, seen in (
+        (split.test, there["train"] + there["validation"]),
+        (split.validation, there["train"]),
+    ):
+        known = sorted(set(uid[held_out].tolist()) & set(seen))
+        if known:
+            raise UserError(
+                f"{FIELD}: fold {source.fold} of {source.run} was trained or chosen with "
+                f"{len(known)} of the images that fold {fold} holds out here, such as "
+                f"{known[0]!r}; the results would not be those of unseen images. Start from a run "
+                "with the same folds, or on other images."
+            )
 
 
 def load(source: Source, like: TrainState) -> tuple[dict[str, Any], list[str]]:

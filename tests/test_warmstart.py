@@ -167,7 +167,7 @@ def test_networks_of_an_ensemble_may_start_from_different_runs(source, tmp_path)
 def refused(config, workdir, *words):
     with pytest.raises(UserError) as caught:
         crossval.train_and_evaluate(config, workdir)
-    for word in ("train.start_from=", *words):
+    for word in ("train.start_from", *words):
         assert word in str(caught.value)
     assert not workdir.exists()
 
@@ -230,5 +230,17 @@ def test_weights_that_know_the_images_held_out_here(source, tmp_path):
         } | {there: [known]}
         (copy / "splits.json").write_text(json.dumps(content))
         refused(make_config(start_from=str(copy)), tmp_path / "new", "1 of the images", repr(known))
+    # Nor if it was an ancestor that knows them.
+    child = make_config(folds=(1,), start_from=str(source))
+    crossval.train_and_evaluate(child, tmp_path / "child")
+    content = json.loads((tmp_path / "child" / "splits.json").read_text())
+    content["folds"][1] |= {"train": ["elsewhere_1"], "validation": ["elsewhere_2"]}
+    (tmp_path / "child" / "splits.json").write_text(json.dumps(content))
+    grandchild = make_config(start_from=str(tmp_path / "child" / "fold_1"))
+    refused(grandchild, tmp_path / "new", f"fold 1 of {source} was trained", "holds out")
+    content = json.loads((tmp_path / "child" / "config.json").read_text())
+    content["train"]["start_from"] = str(tmp_path / "gone")
+    (tmp_path / "child" / "config.json").write_text(json.dumps(content))
+    refused(grandchild, tmp_path / "new", "gone itself, which is no longer there")
     # The same folds share their validation images, which is no leak.
     crossval.train_and_evaluate(make_config(start_from=str(source)), tmp_path / "fine")
