@@ -127,15 +127,19 @@ def _check_unseen(source: Source, fold: int, split: splits.Split, uid: np.ndarra
     folds of the same dataset.
     """
     path = source.run / runfolder.SPLITS
-    folds = runfolder.read_json(path).get("folds", [])
-    if source.fold >= len(folds):
-        raise UserError(f"{path} has no fold {source.fold}; restore the file.")
-    there = folds[source.fold]
+    try:
+        there = runfolder.read_json(path)["folds"][source.fold]
+        trained_on, chosen_with = set(there["train"]), set(there["validation"])
+    except (IndexError, KeyError, TypeError):
+        raise UserError(
+            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
+            "what its weights have seen. Restore that file, or start from another run."
+        ) from None
     for held_out, seen in (
-        (split.test, there["train"] + there["validation"]),
-        (split.validation, there["train"]),
+        (split.test, trained_on | chosen_with),
+        (split.validation, trained_on),
     ):
-        known = sorted(set(uid[held_out].tolist()) & set(seen))
+        known = sorted(set(uid[held_out].tolist()) & seen)
         if known:
             raise UserError(
                 f"{FIELD}: fold {source.fold} of {source.run} was trained or chosen with "

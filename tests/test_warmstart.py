@@ -242,5 +242,10 @@ def test_weights_that_know_the_images_held_out_here(source, tmp_path):
     content["train"]["start_from"] = str(tmp_path / "gone")
     (tmp_path / "child" / "config.json").write_text(json.dumps(content))
     refused(grandchild, tmp_path / "new", "gone itself, which is no longer there")
+    # Nor if it cannot be told.
+    path = tmp_path / "child" / "splits.json"
+    for damaged in ({}, {"folds": []}, {"folds": [{}, {"train": []}]}, {"folds": None}, []):
+        path.write_text(json.dumps(damaged))
+        refused(grandchild, tmp_path / "new", str(path), "images of fold 1")
     # The same folds share their validation images, which is no leak.
     crossval.train_and_evaluate(make_config(start_from=str(source)), tmp_path / "fine")
