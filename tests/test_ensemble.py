@@ -217,6 +217,12 @@ def test_it_is_exported_as_one_model(runs, joined, tmp_path):
     assert "2 copies whose probabilities are averaged: the best weights of 2 trainings of" in card
 
 
+def test_the_card_of_a_run_that_kept_its_last_weights_says_so(tmp_path):
+    workdir = train_run(tmp_path / "run", seed=1, folds=(0,), keep="last")
+    export.export_run(workdir, tmp_path / "out", wanted=("stablehlo",))
+    assert "the last weights of fold 0" in (tmp_path / "out" / "model_card.md").read_text()
+
+
 def test_the_summary_and_the_report_show_its_networks(runs, joined):
     result = json.loads((joined / "summary.json").read_text())
     assert [network["seed"] for network in result["networks"]] == [1, 2]

@@ -139,8 +139,9 @@ def _model(
         "## Model",
         "",
         f"Network `{config.model.name}` for {' and '.join(tasks[task] for task in config.tasks)}; "
-        f"{count:,} parameters{copies}: the best weights of {seeds}fold{'s' * (folds > 1)} "
-        f"{_join(trained.folds)}. Input: {height} × {width} pixels, grey values 0..255; "
+        f"{count:,} parameters{copies}: the {config.train.keep} weights of "
+        f"{seeds}fold{'s' * (folds > 1)} {_join(trained.folds)}. "
+        f"Input: {height} × {width} pixels, grey values 0..255; "
         "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",
         "",
         f"Trained with JAX {packages.get('jax', '(unknown)')} on {_devices(environment)}; exported "
