@@ -31,6 +31,9 @@ class MultiTask(torch.nn.Module):
           classes: number of classes.
         """
         super().__init__()
+        # MONAI's UpCat asks for types and pads odd sizes, and each of its calls would break the
+        # graph of torch.compile. Without these it computes the same of multiples of 16.
+        self.one_graph = False
         features = [width * 2**i for i in range(5)] + [width]
         self.backbone = BasicUNetPlusPlus(
             spatial_dims=2,
@@ -60,7 +63,11 @@ class MultiTask(torch.nn.Module):
         for j in range(1, 5):
             for i in range(4 - j, -1, -1):
                 skips = torch.cat([node[i, k] for k in range(j)], dim=1)
-                node[i, j] = getattr(net, f"upcat_{i}_{j}")(node[i + 1, j - 1], skips)
+                up = getattr(net, f"upcat_{i}_{j}")
+                if self.one_graph:
+                    node[i, j] = up.convs(torch.cat([skips, up.upsample(node[i + 1, j - 1])], 1))
+                else:
+                    node[i, j] = up(node[i + 1, j - 1], skips)
         maps = [getattr(net, f"final_conv_0_{j}")(node[0, j]) for j in range(1, 5)]
         sides = [self.head_down(node[3, j]) for j in (0, 1)]
         pooled = self.head_block(torch.cat([*sides, node[4, 0]], dim=1)).mean(dim=(2, 3))

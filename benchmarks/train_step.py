@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the peer")
     parser.add_argument(
-        "--settings", default="published,huge_pages,channels_last,compiled,best", help="of the peer"
+        "--settings",
+        default="published,huge_pages,channels_last,compiled,compiled_channels_last,best",
+        help="of the peer",
     )
     options = parser.parse_args()
     results = {}

@@ -71,10 +71,9 @@ def test_equals_lax_in_single_and_double_precision(own, shape):
         assert_close(value_and_gradients(own, *arrays), expected, 1e-13)
 
 
-@pytest.mark.parametrize("group", [1, 2, 4])
-def test_weight_gradient_is_the_same_for_every_grouping(monkeypatch, group):
-    image, _, gradient = draw((2, 5, 8, 3, 6))
-    monkeypatch.setattr(convolution, "group_size", lambda channels, width: group)
+@pytest.mark.parametrize("channels, out", [(3, 6), (6, 3), (5, 5)])
+def test_weight_gradient_by_its_definition(channels, out):
+    image, _, gradient = draw((2, 5, 8, channels, out))
     found = convolution.weight_gradient(jnp.asarray(image), jnp.asarray(gradient))
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     for i in range(3):
@@ -84,12 +83,17 @@ def test_weight_gradient_is_the_same_for_every_grouping(monkeypatch, group):
             np.testing.assert_allclose(found[i, j], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "channels, width, expected",
-    [(12, 64, 4), (12, 6, 2), (24, 128, 2), (32, 128, 2), (24, 7, 1), (48, 64, 1), (12, 1, 1)],
-)
-def test_group_size(channels, width, expected):
-    assert convolution.group_size(channels, width) == expected
+def test_weight_gradient_of_many_pixels_keeps_its_digits():
+    image, _, gradient = draw((8, 128, 128, 4, 4))
+    image += 1  # a sum whose parts do not cancel
+    gradient += 1
+    found = convolution.weight_gradient(jnp.asarray(image), jnp.asarray(gradient))
+    padded = np.pad(image.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for i in range(3):
+        for j in range(3):
+            shifted = padded[:, i : i + 128, j : j + 128]
+            expected = np.einsum("bhwc,bhwo->co", shifted, gradient.astype(float), optimize=True)
+            np.testing.assert_allclose(found[i, j], expected, rtol=1e-5)
 
 
 def test_bfloat16_gradients_are_summed_in_single_precision():

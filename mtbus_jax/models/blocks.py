@@ -53,14 +53,12 @@ def convolution_of_all(
     features: int,
     *,
     use_bias: bool = True,
+    bias_cancels: bool = False,
     kernel_init: nn.initializers.Initializer = torch_default_init,
     name: str,
 ) -> jax.Array:
     """A 3×3 `convolution` of the concatenation of ``maps`` and, if there is one, of ``up``."""
-    if up is None:
-        image = jnp.concatenate(maps, axis=-1)
-        return convolution(image, features, use_bias=use_bias, kernel_init=kernel_init, name=name)
-    return ConvolutionOfBoth(features, use_bias, kernel_init, name=name)(maps, up)
+    return ConvolutionOfBoth(features, use_bias, kernel_init, bias_cancels, name=name)(maps, up)
 
 
 class ConvolutionOfBoth(nn.Module):
@@ -70,20 +68,25 @@ class ConvolutionOfBoth(nn.Module):
       features: channels of the output.
       use_bias: whether there is a bias.
       kernel_init: initialiser of the kernel, ``(3, 3, in, features)``, ``in`` of all maps together.
+      bias_cancels: whether what follows takes the bias away again, as an instance norm does. The
+        bias is a parameter then, as in the original, but is not added: that would be one more pass
+        over the map, and another for a gradient of zero.
     """
 
     features: int
     use_bias: bool
     kernel_init: nn.initializers.Initializer
+    bias_cancels: bool = False
 
     @nn.compact
-    def __call__(self, maps: Sequence[jax.Array], up: upsampled.Upsampled) -> jax.Array:
+    def __call__(self, maps: Sequence[jax.Array], up: upsampled.Upsampled | None) -> jax.Array:
         """Maps of ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
-        channels = sum(each.shape[-1] for each in maps) + up.kernel.shape[2]
+        channels = sum(each.shape[-1] for each in maps) + (up.kernel.shape[2] if up else 0)
         kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
         image = upsampled.convolution_of_both(maps, up, kernel)
         if self.use_bias:
-            image += self.param("bias", torch_default_bias_init(9 * channels), (self.features,))
+            bias = self.param("bias", torch_default_bias_init(9 * channels), (self.features,))
+            image = image if self.bias_cancels else image + bias
         return image
 
 
@@ -162,6 +165,7 @@ class ConvBlock(nn.Module):
                 up,
                 features,
                 use_bias=self.use_bias,
+                bias_cancels=True,
                 kernel_init=self.kernel_init,
                 name=f"conv_{i}",
             )

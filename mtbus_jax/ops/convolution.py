@@ -1,12 +1,11 @@
-"""A 3×3 convolution whose weight gradient is made of matrix products.
+"""A 3×3 convolution whose weight gradient is a convolution of rows.
 
 XLA's CPU backend writes that gradient as a convolution with a window as large as the image, which
 runs at a fraction of the speed of the forward pass (`benchmarks/convolution.py` shows both). Here
-it is what it says: for each of the nine offsets a product over all pixels, XᵀG. A product of 24 by
-24 channels leaves a processor idle, so neighbouring pixels of a row are taken as one with more
-channels, for which no value of one side moves in memory. The other side is copied into windows,
-each group with one pixel more on either side: their product holds the three offsets within a row in
-its diagonal blocks and beside them.
+the window is as large in one direction only: a position is a whole row of all images, whose pixels
+are the channels that are summed over, and one row of padding makes the three offsets between rows.
+The three offsets within a row are copies side by side. XLA computes such a convolution as a product
+of matrices that are read in place.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
     Returns:
       ``(3, 3, in, out)`` of the image's type, summed in float32 or better.
     """
-    # The side with fewer channels is copied into windows. Gradients of the kernel seen from either
+    # The side with fewer channels is copied three times. Gradients of the kernel seen from either
     # side are each other's reflection.
     if image.shape[3] < gradient.shape[3]:
         products = _shifted_products(image, gradient)
@@ -163,42 +162,26 @@ def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
 
     Returns ``(3, 3, channels of moving, channels of fixed)``.
     """
-    height, width, channels = moving.shape[1:]
-    group = group_size(channels, width)
-    windows, groups = _windows(moving, group), _grouped(fixed, group)
-    rows = []
-    for i in range(3):
-        blocks = product_over_pixels(windows[:, i : i + height], groups)
-        blocks = blocks.reshape(group + 2, channels, group, -1)
-        rows.append(jnp.stack([sum(blocks[p + j, :, p] for p in range(group)) for j in range(3)]))
-    return jnp.stack(rows)
-
-
-def group_size(channels: int, width: int) -> int:
-    """How many pixels of a row are taken as one: 4, 2 or 1; divides ``width``.
-
-    Measured: more pixels make larger and faster products, of which a smaller part is wanted.
-    """
-    return next(n for n in (4, 2, 1) if n == 1 or (n * channels <= 64 and width % n == 0))
-
-
-def _grouped(image: jax.Array, group: int) -> jax.Array:
-    """``(batch, height, width, c)`` → ``(batch, height, width / group, group·c)``, in place."""
-    batch, height, width, channels = image.shape
-    return image.reshape(batch, height, width // group, group * channels)
-
-
-def _windows(image: jax.Array, group: int) -> jax.Array:
-    """Each group with a pixel more on either side, and a row of zeros above and below.
-
-    ``(batch, height, width, c)`` → ``(batch, height + 2, width / group, (group + 2)·c)``.
-    """
-    width, channels = image.shape[2:]
-    padded = jnp.pad(image, ((0, 0), (1, 1), (1, max(group - 1, 1)), (0, 0)))
-    if group == 1:
-        return jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
-    groups = _grouped(padded, group)
-    return jnp.concatenate([groups[:, :, :-1], groups[:, :, 1:, : 2 * channels]], axis=-1)
+    batch, height, width, channels = moving.shape
+    precise = jnp.promote_types(moving.dtype, jnp.float32)
+    # Row by row with all images side by side; a product with the identity, because XLA would fuse a
+    # transposition into the copies below and read the image one number here, one number there.
+    rows = moving.transpose(1, 0, 2, 3).reshape(-1, channels)
+    planes = lax.dot_general(jnp.eye(channels, dtype=moving.dtype), rows, (((1,), (1,)), ((), ())))
+    planes = planes.reshape(channels, height, batch, width)
+    border = jnp.zeros_like(planes[..., :1])
+    left = jnp.concatenate([border, planes[..., :-1]], axis=-1)
+    right = jnp.concatenate([planes[..., 1:], border], axis=-1)
+    copies = jnp.concatenate([left, planes, right]).reshape(3 * channels, height, batch * width)
+    products = lax.conv_general_dilated(
+        copies,
+        fixed.transpose(1, 0, 2, 3).reshape(height, batch * width, -1),
+        (1,),
+        ((1, 1),),
+        dimension_numbers=("NHC", "HIO", "NHC"),
+        preferred_element_type=precise,
+    )
+    return products.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3)
 
 
 def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -44,17 +44,21 @@ class Upsampled(NamedTuple):
         return image if self.bias is None else image + self.bias
 
 
-def convolution_of_both(maps: Sequence[jax.Array], up: Upsampled, kernel: jax.Array) -> jax.Array:
+def convolution_of_both(
+    maps: Sequence[jax.Array], up: Upsampled | None, kernel: jax.Array
+) -> jax.Array:
     """3×3 convolution with zero padding 1 of the concatenation of ``maps`` and of ``up``.
 
     Args:
       maps: each ``(batch, height, width, any)``.
-      up: of the same height and width when computed.
+      up: of the same height and width when computed; None where there is none.
       kernel: ``(3, 3, in, out)``, ``in`` the channels of all maps and of ``up``.
 
     Returns:
       ``(batch, height, width, out)``.
     """
+    if up is None:
+        return _convolve(jnp.concatenate(maps, axis=-1), kernel)
     if not _pays(up, kernel.shape[3]):
         together = jnp.concatenate([*maps, up.computed()], axis=-1)
         return _convolve(together, kernel)
