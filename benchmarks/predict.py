@@ -78,7 +78,7 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
     plateau = state.plateau._replace(best_epoch=np.int32(1))
     state = state.replace(best_params=state.params, plateau=plateau, epoch=np.int32(1))
     with Checkpoints(runfolder.fold_dir(workdir, 0) / "checkpoints", {}) as checkpoints:
-        checkpoints.save(state)
+        checkpoints.save(state, 1)
     return flax.traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
 
 
