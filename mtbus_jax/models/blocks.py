@@ -62,7 +62,7 @@ def convolution_of_all(
 
 
 class ConvolutionOfBoth(nn.Module):
-    """3×3 convolution of maps and an upsampled map; parameters are those of `nn.Conv` by name.
+    """3×3 convolution of maps and any upsampled map; parameters are those of `nn.Conv` by name.
 
     Attributes:
       features: channels of the output.
