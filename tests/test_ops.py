@@ -31,6 +31,7 @@ SHAPES = [
     (1, 1, 1, 4, 4),
     (1, 3, 4, 70, 100),
     (1, 4, 2, 200, 193),
+    (2, 5, 6, 50, 50),
 ]
 
 
@@ -71,7 +72,8 @@ def test_equals_lax_in_single_and_double_precision(own, shape):
         assert_close(value_and_gradients(own, *arrays), expected, 1e-13)
 
 
-@pytest.mark.parametrize("channels, out", [(3, 6), (6, 3), (5, 5)])
+# Fewer channels on either side; as many, and of those so many that they are treated as the others.
+@pytest.mark.parametrize("channels, out", [(3, 6), (6, 3), (5, 5), (50, 50)])
 def test_weight_gradient_by_its_definition(channels, out):
     image, _, gradient = draw((2, 5, 8, channels, out))
     found = convolution.weight_gradient(jnp.asarray(image), jnp.asarray(gradient))
@@ -83,8 +85,9 @@ def test_weight_gradient_by_its_definition(channels, out):
             np.testing.assert_allclose(found[i, j], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_weight_gradient_of_many_pixels_keeps_its_digits():
-    image, _, gradient = draw((8, 128, 128, 4, 4))
+@pytest.mark.parametrize("out", [4, 5])
+def test_weight_gradient_of_many_pixels_keeps_its_digits(out):
+    image, _, gradient = draw((8, 128, 128, 4, out))
     image += 1  # a sum whose parts do not cancel
     gradient += 1
     found = convolution.weight_gradient(jnp.asarray(image), jnp.asarray(gradient))
@@ -96,8 +99,9 @@ def test_weight_gradient_of_many_pixels_keeps_its_digits():
             np.testing.assert_allclose(found[i, j], expected, rtol=1e-5)
 
 
-def test_bfloat16_gradients_are_summed_in_single_precision():
-    image, kernel, gradient = (jnp.asarray(a, jnp.bfloat16) for a in draw((2, 32, 32, 8, 8)))
+@pytest.mark.parametrize("out", [8, 9])
+def test_bfloat16_gradients_are_summed_in_single_precision(out):
+    image, kernel, gradient = (jnp.asarray(a, jnp.bfloat16) for a in draw((2, 32, 32, 8, out)))
     found = convolution.weight_gradient(image, gradient)
     assert found.dtype == jnp.bfloat16
     exact = [a.astype(jnp.float32) for a in (image, kernel, gradient)]

@@ -4,7 +4,7 @@ XLA's CPU backend writes that gradient as a convolution with a window as large a
 runs at a fraction of the speed of the forward pass (`benchmarks/convolution.py` shows both). Here
 the window is as large in one direction only: a position is a whole row of all images, whose pixels
 are the channels that are summed over, and one row of padding makes the three offsets between rows.
-The three offsets within a row are copies side by side. XLA computes such a convolution as a product
+The three offsets within a row are copies of one side. XLA computes such a convolution as a product
 of matrices that are read in place.
 """
 
@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+# With more, the product is large enough for the library as it is. Measured, docs/performance.md.
+_MOST_CHANNELS = 48
 
 
 def conv_general_dilated(
@@ -162,26 +164,61 @@ def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
 
     Returns ``(3, 3, channels of moving, channels of fixed)``.
     """
-    batch, height, width, channels = moving.shape
-    precise = jnp.promote_types(moving.dtype, jnp.float32)
-    # Row by row with all images side by side; a product with the identity, because XLA would fuse a
-    # transposition into the copies below and read the image one number here, one number there.
-    rows = moving.transpose(1, 0, 2, 3).reshape(-1, channels)
-    planes = lax.dot_general(jnp.eye(channels, dtype=moving.dtype), rows, (((1,), (1,)), ((), ())))
-    planes = planes.reshape(channels, height, batch, width)
+    width, channels = moving.shape[2:]
+    others = fixed.shape[3]
+    if channels == others <= _MOST_CHANNELS:
+        # Three copies as channels; the product has three times as many columns, and what the
+        # library rearranges before multiplying is not nine times the moving side but three times
+        # either. F moves up and down against M instead, so the rows' offsets are reversed.
+        rows = _rows(moving)
+        padded = jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (0, 0)))
+        copies = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
+        products = _row_products(_planes(_rows(fixed)), copies)
+        return jnp.flip(products.reshape(others, 3, 3, channels).transpose(1, 2, 3, 0), 0)
+    planes = _planes(_rows(moving))
     border = jnp.zeros_like(planes[..., :1])
     left = jnp.concatenate([border, planes[..., :-1]], axis=-1)
     right = jnp.concatenate([planes[..., 1:], border], axis=-1)
-    copies = jnp.concatenate([left, planes, right]).reshape(3 * channels, height, batch * width)
-    products = lax.conv_general_dilated(
-        copies,
-        fixed.transpose(1, 0, 2, 3).reshape(height, batch * width, -1),
+    products = _row_products(jnp.concatenate([left, planes, right]), _rows(fixed))
+    return products.reshape(3, channels, 3, others).transpose(2, 0, 1, 3)
+
+
+def _rows(image: jax.Array) -> jax.Array:
+    """``(height, batch, width, channels)``: row by row, with all images side by side."""
+    return image.transpose(1, 0, 2, 3)
+
+
+def _planes(rows: jax.Array) -> jax.Array:
+    """``(height, batch, width, channels)`` → ``(channels, height, batch, width)``.
+
+    A product with the identity: XLA would fuse a transposition into copies that follow and read the
+    image one number here, one number there.
+    """
+    *pixels, channels = rows.shape
+    identity = jnp.eye(channels, dtype=rows.dtype)
+    planes = lax.dot_general(identity, rows.reshape(-1, channels), (((1,), (1,)), ((), ())))
+    return planes.reshape(channels, *pixels)
+
+
+def _row_products(planes: jax.Array, rows: jax.Array) -> jax.Array:
+    """Σ over rows y and their pixels of PR for three offsets i, P in row y + i − 1, R in row y.
+
+    Args:
+      planes: ``(p, height, batch, width)``.
+      rows: ``(height, batch, width, r)``.
+
+    Returns:
+      ``(p, 3, r)``, summed in float32 or better.
+    """
+    count, height, _, _ = planes.shape
+    return lax.conv_general_dilated(
+        planes.reshape(count, height, -1),
+        rows.reshape(height, -1, rows.shape[3]),
         (1,),
         ((1, 1),),
         dimension_numbers=("NHC", "HIO", "NHC"),
-        preferred_element_type=precise,
+        preferred_element_type=jnp.promote_types(planes.dtype, jnp.float32),
     )
-    return products.reshape(3, channels, 3, -1).transpose(2, 0, 1, 3)
 
 
 def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
