@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtbus_jax.models import drawing
+from mtbus_jax.models import drawing, parts
 from mtbus_jax.ops import convolution as conv_op
 from mtbus_jax.ops import pooling, upsampled
 
@@ -181,9 +181,13 @@ class DownBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, image: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, any)`` to ``(batch, height/2, width/2, features)``."""
-        return ConvBlock(self.features, name="block")(pooling.max_pool(image))
+    def __call__(self, *images: jax.Array) -> jax.Array:
+        """Maps ``(batch, height, width, any)`` to ``(batch, height/2, width/2, features)``.
+
+        Several are parts of a batch, see `parts.cut`, which are joined.
+        """
+        pooled = parts.join([pooling.max_pool(image) for image in images])
+        return ConvBlock(self.features, name="block")(pooled)
 
 
 class Upsample(nn.Module):

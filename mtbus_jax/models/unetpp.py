@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, heads
+from mtbus_jax.models import blocks, heads, parts
 
 HEADS = ("released", "printed")
 
@@ -62,6 +62,10 @@ class UNetPlusPlus(nn.Module):
     # What `features` are without being given, in units of the width.
     multiples = (1, 2, 4, 8, 16, 1)
 
+    # Rows that a CPU computes in the parts of `parts.cut`. Those below have most of the weights,
+    # which it would read, and whose gradients it would write, once for each part.
+    rows_in_parts = 2
+
     # Rows below row 0, that is, how often the resolution is halved. Height and width of the
     # input must be multiples of 2 ** depth.
     depth = 4
@@ -87,17 +91,14 @@ class UNetPlusPlus(nn.Module):
                 f"model.features={self.features} must have {len(self.multiples)} numbers: five "
                 "rows and the last node."
             )
-        encoder = self._encoder(image)
-        node = {(i, 0): features for i, features in enumerate(encoder)}
+        node = {(i, 0): maps for i, maps in enumerate(self._encoder(image))}
         upsampled = None
         if types.SEGMENTATION in self.tasks or self.head == "printed":
             upsampled = self._grid(node)
         segmentation = ()
         if types.SEGMENTATION in self.tasks:
             columns = range(self.depth, 0, -1) if self.deep_supervision else (self.depth,)
-            segmentation = tuple(
-                blocks.convolution(node[0, j], 1, kernel=1, name=f"segment_0_{j}") for j in columns
-            )
+            segmentation = tuple(_segment(node[0, j], name=f"segment_0_{j}") for j in columns)
         class_logits = None
         if types.CLASSIFICATION in self.tasks:
             class_logits = self._classify(node, upsampled)
@@ -108,14 +109,24 @@ class UNetPlusPlus(nn.Module):
             return self.features
         return tuple(self.width * each for each in self.multiples)
 
-    def _encoder(self, image: jax.Array) -> list[jax.Array]:
+    def _encoder(self, image: jax.Array) -> list[list[jax.Array]]:
+        """X(0..4,0), each in the parts of its row."""
         features = self._features()
-        maps = [blocks.ConvBlock(features[0], name="node_0_0")(image)]
+        block = blocks.ConvBlock(features[0], name="node_0_0")
+        rows = [[block(part) for part in self._parts(0, [image])]]
         for i in range(1, self.depth + 1):
-            maps.append(blocks.DownBlock(features[i], name=f"node_{i}_0")(maps[-1]))
-        return maps
+            down = blocks.DownBlock(features[i], name=f"node_{i}_0")
+            if i < self.rows_in_parts:
+                rows.append([down(part) for part in rows[-1]])
+            else:
+                rows.append([down(*rows[-1])])
+        return rows
 
-    def _grid(self, node: dict[tuple[int, int], jax.Array]) -> jax.Array:
+    def _parts(self, i: int, maps: list[jax.Array]) -> list[jax.Array]:
+        """A batch, of row i or of the one below, in the parts in which row i is computed."""
+        return parts.cut(maps[0]) if len(maps) == 1 and i < self.rows_in_parts else maps
+
+    def _grid(self, node: dict[tuple[int, int], list[jax.Array]]) -> jax.Array:
         """Fills in the decoder nodes; returns the upsampled bottleneck that X(3,1) read."""
         bottleneck_up = None
         *row_features, last_features = self._features()
@@ -124,21 +135,23 @@ class UNetPlusPlus(nn.Module):
             for i in range(self.depth - j, -1, -1):
                 if not segments and (i, j) != (self.depth - 1, 1):
                     continue
-                below = node[i + 1, j - 1]
-                up_features = below.shape[-1] // (2 if i > 0 else 1)
-                up = blocks.Upsample(up_features, name=f"up_{i}_{j}").deferred(below)
-                skips = [node[i, k] for k in range(j)]
+                below = self._parts(i, node[i + 1, j - 1])
+                up_features = below[0].shape[-1] // (2 if i > 0 else 1)
+                upsample = blocks.Upsample(up_features, name=f"up_{i}_{j}")
+                ups = [upsample.deferred(part) for part in below]
                 features = last_features if (i, j) == (0, self.depth) else row_features[i]
                 block = blocks.ConvBlock(features, name=f"node_{i}_{j}")
-                node[i, j] = block(*skips, up=up)
+                skips = zip(*(node[i, k] for k in range(j)), strict=True)
+                node[i, j] = [block(*maps, up=up) for maps, up in zip(skips, ups, strict=True)]
                 if (i, j) == (self.depth - 1, 1):
-                    bottleneck_up = up.computed()
+                    bottleneck_up = ups[0].computed()
         return bottleneck_up
 
     def _classify(
-        self, node: dict[tuple[int, int], jax.Array], upsampled: jax.Array | None
+        self, node: dict[tuple[int, int], list[jax.Array]], upsampled: jax.Array | None
     ) -> jax.Array:
         row = self.depth - 1
+        node = {(i, j): maps[0] for (i, j), maps in node.items() if i >= row}
         bottleneck = node[self.depth, 0]
         if self.head == "printed":
             features = jnp.concatenate([node[row, 0], node[row, 1], upsampled], axis=-1)
@@ -152,6 +165,18 @@ class UNetPlusPlus(nn.Module):
             features = jnp.concatenate([*maps, bottleneck], axis=-1)
             features = blocks.ConvBlock(self.head_features, name="head_block")(features)
         return heads.PooledClassifier(self.classes, name="classifier")(features)
+
+
+def _segment(maps: list[jax.Array], *, name: str) -> jax.Array:
+    """Segmentation logits of a node, the whole batch's; created inside a compact module."""
+    layer = nn.Conv(
+        1,
+        (1, 1),
+        kernel_init=blocks.torch_default_init,
+        bias_init=blocks.torch_default_bias_init(maps[0].shape[-1]),
+        name=name,
+    )
+    return parts.join([layer(part) for part in maps])
 
 
 class BasicUNetPlusPlus(UNetPlusPlus):
