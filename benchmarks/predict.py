@@ -93,14 +93,20 @@ def _batch(phantoms: list[Phantom], size: int) -> types.Batch:
     )
 
 
-def compare(folder: Path, batch: int, phantoms: list[Phantom], options: argparse.Namespace) -> dict:
+def compare(
+    folder: Path,
+    batch: int,
+    phantoms: list[Phantom],
+    settings: list[str],
+    options: argparse.Namespace,
+) -> dict:
     """Runs and prints the comparison for one batch size."""
     sides = []
     count = max(_FEWEST, _BATCHES * batch)
     pictures = folder / f"pictures_{count}"
     if not pictures.exists():
         write_pictures(pictures, phantoms[:count])
-    for name in ("mtbus_jax", *options.settings.split(",")):
+    for name in ("mtbus_jax", *settings):
         out = folder / f"{name}_{batch}"
         out.mkdir()
         if name == "mtbus_jax":
@@ -153,16 +159,14 @@ def print_stages(sides: list[side_by_side.Side], count: int) -> None:
 def main() -> None:
     """Makes pictures and weights, then compares for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    side_by_side.peer_arguments(parser)
+    side_by_side.peer_arguments(parser, settings="published,channels_last,two_threads")
     parser.add_argument("--batch", default="1,32", help="pictures per call of the network")
     parser.add_argument("--size", type=int, default=128, help="height and width, pixels")
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--training_steps", type=int, default=40)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the peer")
-    parser.add_argument(
-        "--settings", default="published,channels_last,two_threads", help="of the peer"
-    )
     options = parser.parse_args()
+    settings = side_by_side.settings_of(parser, options)
     batches = [int(each) for each in options.batch.split(",")]
     hostmemory.keep_freed_memory()
     parallel.enable_compilation_cache()
@@ -178,7 +182,7 @@ def main() -> None:
             **{f"param:{k}": np.asarray(v) for k, v in params.items()},
         )
         for batch in batches:
-            results[f"batch {batch}"] = compare(folder, batch, phantoms, options)
+            results[f"batch {batch}"] = compare(folder, batch, phantoms, settings, options)
     if options.json:
         side_by_side.write(options.json, results)
 

@@ -132,12 +132,24 @@ def hardware() -> dict:
     return {"processor": name, "cores": len(os.sched_getaffinity(0))}
 
 
-def peer_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that every comparison with PyTorch has."""
-    parser.add_argument("--peer_python", required=True, help="interpreter with requirements.txt")
+def peer_arguments(parser: argparse.ArgumentParser, *, settings: str) -> None:
+    """Adds the options that every comparison with PyTorch has; ``settings`` are its default."""
+    parser.add_argument("--peer_python", default="", help="interpreter with requirements.txt")
+    parser.add_argument("--settings", default=settings, help="of the peer; none with --settings=")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=3, help="steps of a side per round")
     parser.add_argument("--json", default="", help="write the results here")
+
+
+def settings_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The peer's settings; ends the process, with 2, if there are some and no peer."""
+    settings = [each for each in options.settings.split(",") if each]
+    if settings and not options.peer_python:
+        parser.error(
+            "--peer_python is missing: the Python of an environment with benchmarks/"
+            "requirements.txt. With --settings= this library is timed alone."
+        )
+    return settings
 
 
 def _quartiles(values: list[float]) -> list[float]:

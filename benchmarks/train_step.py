@@ -53,24 +53,23 @@ def _mask(phantom: Phantom, size: int) -> np.ndarray:
 def main() -> None:
     """Runs the comparison for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    side_by_side.peer_arguments(parser)
+    side_by_side.peer_arguments(
+        parser,
+        settings="published,huge_pages,channels_last,compiled,compiled_channels_last,best",
+    )
     parser.add_argument("--batch", default="2,8", help="images per step")
     parser.add_argument("--size", type=int, default=128, help="height and width, pixels")
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the peer")
-    parser.add_argument(
-        "--settings",
-        default="published,huge_pages,channels_last,compiled,compiled_channels_last,best",
-        help="of the peer",
-    )
     options = parser.parse_args()
+    peers = side_by_side.settings_of(parser, options)
     results = {}
     for batch in map(int, options.batch.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "batch.npz"
             write_batch(path, batch=batch, size=options.size, width=options.width)
             sides = [side_by_side.Side("mtbus_jax", [sys.executable, HERE / "our_train.py", path])]
-            for settings in options.settings.split(","):
+            for settings in peers:
                 command = [options.peer_python, HERE / "peer_train.py", path, settings]
                 command.append(f"--device={options.device}")
                 huge = settings in ("huge_pages", "best")

@@ -1,0 +1,47 @@
+"""The benchmarks run, on networks and images so small that their figures mean nothing."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# By script: options that make it short. Without a peer, which takes an environment of its own.
+OPTIONS = {
+    "convolution": "--batch=1 --size=32 --width=4 --rounds=1",
+    "folds": "--mappings=sequence,vmap --model=unet --image_size=16,16 --width=2 --batch_size=2 "
+    "--steps=1 --rounds=2 --images=8",
+    "growth": "--model=unet --size=16 --width=2 --batch=1 --images=16 --data=resident,streamed "
+    "--programs=2",
+    "loop": "--networks=unet:2:16:2 --images=16 --rounds=2",
+    "predict": "--settings= --batch=2 --size=16 --width=2 --rounds=2 --steps=1 --training_steps=1",
+    "train_step": "--settings= --batch=2 --size=16 --width=2 --rounds=2 --steps=1",
+}
+
+
+def run(script, options):
+    return subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / f"{script}.py", *options.split(" ")],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("script", OPTIONS)
+def test_it_runs_and_writes_its_figures(script, tmp_path):
+    path = tmp_path / "figures.json"
+    done = run(script, f"{OPTIONS[script]} --json={path}")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(path.read_text())) > 1
+
+
+@pytest.mark.parametrize("script", ["predict", "train_step"])
+def test_without_a_peer_it_is_refused(script):
+    done = run(script, "--batch=2")
+    assert done.returncode == 2
+    assert "--peer_python is missing" in done.stderr
