@@ -5,7 +5,9 @@
 Pillow decodes and writes, NumPy picks the pixels that the network sees, as this library does. The
 mask is thresholded at the network's size and enlarged by repeating pixels, which is less work than
 the interpolation of this library. Settings: ``published``; ``channels_last``, the memory layout;
-``two_threads``: two batches at once go through the network, each with half of the cores.
+``two_threads``: two batches at once go through the network, each with half of the cores;
+``compiled``: the whole network in one graph with frozen weights; ``best``: compiled in that layout,
+with memory from transparent huge pages (predict.py sets what they take in the environment).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 import torch_unetpp
 from PIL import Image
 
-SETTINGS = ("published", "channels_last", "two_threads")
+SETTINGS = ("published", "channels_last", "two_threads", "compiled", "best")
 
 
 def main() -> None:
@@ -38,12 +40,16 @@ def main() -> None:
     device = torch.device(options.device)
     net = torch_unetpp.MultiTask(width=int(arrays["width"])).eval()
     torch_unetpp.load_flax(net, {k[6:]: arrays[k] for k in arrays if k.startswith("param:")})
-    channels_last = options.settings == "channels_last"
+    channels_last = options.settings in ("channels_last", "best")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     workers = 2 if options.settings == "two_threads" else 1
     threads = max(1, torch.get_num_threads() // workers)
     torch.set_num_threads(threads)
     net = net.to(device, memory_format=layout)
+    run = net
+    if options.settings in ("compiled", "best"):
+        net.one_graph = True
+        run = torch.compile(net, dynamic=False, fullgraph=True)
     paths = sorted(options.pictures.iterdir())
     batches = [paths[i : i + options.batch] for i in range(0, len(paths), options.batch)]
 
@@ -65,7 +71,7 @@ def main() -> None:
     @torch.inference_mode()
     def network(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image = torch.from_numpy(small[:, None]).float().to(device, memory_format=layout)
-        maps, logits = net(image)
+        maps, logits = run(image)
         mask = torch.sigmoid(maps[-1][:, 0]) > 0.5
         probability = torch.softmax(logits, dim=1)
         return mask.cpu().numpy(), probability.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()

@@ -122,7 +122,10 @@ def compare(
             f"--batch={batch}",
             f"--device={options.device}",
         ]
-        sides.append(side_by_side.Side(f"PyTorch {name}", command))
+        environment = {"TORCHINDUCTOR_FREEZING": "1"} if name in ("compiled", "best") else {}
+        if name == "best":
+            environment["THP_MEM_ALLOC_ENABLE"] = "1"
+        sides.append(side_by_side.Side(f"PyTorch {name}", command, environment))
     for side in sides[1:]:
         ours, theirs = sides[0].facts, side.facts
         np.testing.assert_allclose(
@@ -159,7 +162,9 @@ def print_stages(sides: list[side_by_side.Side], count: int) -> None:
 def main() -> None:
     """Makes pictures and weights, then compares for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    side_by_side.peer_arguments(parser, settings="published,channels_last,two_threads")
+    side_by_side.peer_arguments(
+        parser, settings="published,channels_last,two_threads,compiled,best"
+    )
     parser.add_argument("--batch", default="1,32", help="pictures per call of the network")
     parser.add_argument("--size", type=int, default=128, help="height and width, pixels")
     parser.add_argument("--width", type=int, default=24)
