@@ -22,8 +22,8 @@ def torch_default_bias_init(fan_in: int) -> nn.initializers.Initializer:
     return drawing.Initializer("uniform", fan_in=fan_in)
 
 
-def convolution(
-    image: jax.Array,
+def convolution_layer(
+    channels: int,
     features: int,
     *,
     kernel: int = 3,
@@ -31,9 +31,8 @@ def convolution(
     use_bias: bool = True,
     kernel_init: nn.initializers.Initializer = torch_default_init,
     name: str,
-) -> jax.Array:
+) -> nn.Conv:
     """A square convolution with zero padding ``kernel // 2``, created inside a compact module."""
-    fan_in = kernel * kernel * image.shape[-1]
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -41,10 +40,15 @@ def convolution(
         padding=kernel // 2,
         use_bias=use_bias,
         kernel_init=kernel_init,
-        bias_init=torch_default_bias_init(fan_in),
+        bias_init=torch_default_bias_init(kernel * kernel * channels),
         conv_general_dilated=conv_op.conv_general_dilated,
         name=name,
-    )(image)
+    )
+
+
+def convolution(image: jax.Array, features: int, *, name: str, **options) -> jax.Array:
+    """The `convolution_layer` of these options, applied once."""
+    return convolution_layer(image.shape[-1], features, name=name, **options)(image)
 
 
 def convolution_of_all(

@@ -169,13 +169,7 @@ class UNetPlusPlus(nn.Module):
 
 def _segment(maps: list[jax.Array], *, name: str) -> jax.Array:
     """Segmentation logits of a node, the whole batch's; created inside a compact module."""
-    layer = nn.Conv(
-        1,
-        (1, 1),
-        kernel_init=blocks.torch_default_init,
-        bias_init=blocks.torch_default_bias_init(maps[0].shape[-1]),
-        name=name,
-    )
+    layer = blocks.convolution_layer(maps[0].shape[-1], 1, kernel=1, name=name)
     return parts.join([layer(part) for part in maps])
 
 

@@ -167,9 +167,9 @@ def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
     width, channels = moving.shape[2:]
     others = fixed.shape[3]
     if channels == others <= _MOST_CHANNELS:
-        # Three copies as channels; the product has three times as many columns, and what the
-        # library rearranges before multiplying is not nine times the moving side but three times
-        # either. F moves up and down against M instead, so the rows' offsets are reversed.
+        # Three copies as channels, and F moves up and down against M, so the rows' offsets are
+        # reversed. The library then rearranges three times either side before it multiplies, and
+        # not nine times the one and once the other.
         rows = _rows(moving)
         padded = jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (0, 0)))
         copies = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
