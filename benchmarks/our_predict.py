@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch", type=int, required=True)
     options = parser.parse_args()
-    hostmemory.keep_freed_memory()
+    hostmemory.keep_for_prediction(options.batch)
     parallel.enable_compilation_cache()
     predictor = Predictor(
         options.run, folds=[0], tta=False, refine="none", batch_size=options.batch

@@ -14,6 +14,8 @@ import ctypes
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER = 2**31 - 1
 _PAD_BYTES = 256 << 20
+# Up to so many pictures at a time, what a program allocates fits a thread's own pool.
+_SMALL_BATCH = 4
 
 
 def keep_freed_memory(*, of_all_threads: bool = True) -> bool:
@@ -37,3 +39,18 @@ def keep_freed_memory(*, of_all_threads: bool = True) -> bool:
         settings[_ARENA_MAX] = 1
     accepted = [library.mallopt(name, value) for name, value in settings.items()]
     return all(accepted)
+
+
+def keep_for_prediction(batch_size: int) -> bool:
+    """`keep_freed_memory` as it is fastest for programs in threads of their own.
+
+    A common pool keeps the large blocks of large batches. With small ones threads wait for each
+    other at its lock, and it is searched for longer than it saves (`docs/performance.md`).
+
+    Args:
+      batch_size: pictures that go through the network together.
+
+    Returns:
+      Whether it was possible.
+    """
+    return keep_freed_memory(of_all_threads=batch_size > _SMALL_BATCH)

@@ -187,3 +187,28 @@ def test_networks_are_the_same_with_and_without(monkeypatch, name, options, size
     for f, e in zip(jax.tree.leaves(gradient), jax.tree.leaves(reference), strict=True):
         assert f.dtype == np.float64
         assert np.abs(f - e).max() <= 1e-11 * scale
+
+
+# A factor of three has no joint kernel; the last map would take more multiplications with one.
+@pytest.mark.parametrize("factor, channels, features", [(2, 6, 5), (3, 4, 4), (2, 40, 1)])
+def test_arranged_beforehand_equals_lax(factor, channels, features):
+    rng = np.random.default_rng(factor)
+    up = upsampled.Upsampled(
+        rng.standard_normal((2, 3, 4, channels)),
+        rng.standard_normal((factor, factor, features, channels)),
+        rng.standard_normal(features),
+    )
+    maps = [rng.standard_normal((2, 3 * factor, 4 * factor, each)) for each in (2, 1)]
+    kernel = rng.standard_normal((3, 3, 3 + features, 9))
+    with jax.enable_x64(True):
+        arranged = upsampled.arrange(maps, up, kernel)
+        assert ("up" in arranged) == (channels == 6)
+        found = jax.jit(upsampled.convolution_with_arranged)(maps, up, arranged)
+        expected = lax.conv_transpose(
+            up.image, up.kernel, (factor, factor), "VALID", transpose_kernel=True
+        )
+        expected = jnp.concatenate([*maps, expected + up.bias], axis=-1)
+        expected = lax.conv_general_dilated(
+            expected, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())

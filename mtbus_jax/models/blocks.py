@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtbus_jax.models import drawing, parts
+from mtbus_jax.models import drawing, parts, prepared
 from mtbus_jax.ops import convolution as conv_op
 from mtbus_jax.ops import pooling, upsampled
 
@@ -87,7 +87,11 @@ class ConvolutionOfBoth(nn.Module):
         """Maps of ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
         channels = sum(each.shape[-1] for each in maps) + (up.kernel.shape[2] if up else 0)
         kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
-        image = upsampled.convolution_of_both(maps, up, kernel)
+        arranged = prepared.of(self, lambda: upsampled.arrange(maps, up, kernel))
+        if arranged is None:
+            image = upsampled.convolution_of_both(maps, up, kernel)
+        else:
+            image = upsampled.convolution_with_arranged(maps, up, arranged)
         if self.use_bias:
             bias = self.param("bias", torch_default_bias_init(9 * channels), (self.features,))
             image = image if self.bias_cancels else image + bias

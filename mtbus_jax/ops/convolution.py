@@ -103,12 +103,16 @@ def patches_convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       ``(batch, height, width, out)``.
     """
-    batch, height, width, channels = image.shape
+    products = patches(image) @ kernel.reshape(-1, kernel.shape[3])
+    return products.reshape(*image.shape[:3], -1)
+
+
+def patches(image: jax.Array) -> jax.Array:
+    """Every pixel's 3×3 patch, zero outside: (batch, height, width, in) → (pixels, 9·in)."""
+    _, height, width, channels = image.shape
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * channels)
-    products = patches @ kernel.reshape(9 * channels, -1)
-    return products.reshape(batch, height, width, -1)
+    return jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * channels)
 
 
 @jax.custom_vjp

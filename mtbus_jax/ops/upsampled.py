@@ -11,14 +11,14 @@ the upsampled map nor its concatenation with the others is written to memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mtbus_jax.ops import convolution, transposed
+from mtbus_jax.ops import convolution, fixed_kernel, transposed
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Of the 2×2 pixels that a phase reads.
@@ -68,6 +68,37 @@ def convolution_of_both(
     return _convolve(together, kernel[:, :, :channels]) + rest
 
 
+def arrange(maps: Sequence[jax.Array], up: Upsampled | None, kernel: jax.Array) -> dict[str, Any]:
+    """What `convolution_with_arranged` reads, from the arguments of `convolution_of_both`.
+
+    Of the images only the shapes are read.
+    """
+    # The joint kernel costs nothing any more.
+    if up is not None and _saved(up, kernel.shape[3]) <= 0:
+        maps, up = [*maps, up.computed()], None
+    shape = (*maps[0].shape[:3], sum(each.shape[-1] for each in maps))
+    arranged = {"maps": fixed_kernel.arrange(kernel[:, :, : shape[3]], shape)}
+    if up is not None:
+        joint, bias = joint_kernel(up, kernel[:, :, shape[3] :])
+        arranged["up"] = {
+            "kernel": joint,
+            "biases": biases_inside(bias, *up.image.shape[1:3]),
+        }
+    return arranged
+
+
+def convolution_with_arranged(
+    maps: Sequence[jax.Array], up: Upsampled | None, arranged: dict[str, Any]
+) -> jax.Array:
+    """`convolution_of_both` with a kernel that was `arrange`d."""
+    if up is not None and "up" not in arranged:
+        maps = [*maps, up.computed()]
+    image = fixed_kernel.convolve(jnp.concatenate(maps, axis=-1), arranged["maps"])
+    if "up" not in arranged:
+        return image
+    return image + convolution_in_phases(up.image, **arranged["up"])
+
+
 def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
     return convolution.conv_general_dilated(
         image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
@@ -81,13 +112,18 @@ def _pays(up: Upsampled, out: int) -> bool:
     The platform is JAX's default backend at tracing time.
     """
     batch, height, width, channels = up.image.shape
-    factor, columns, features, _ = up.kernel.shape
-    if jax.default_backend() != "cpu" or (factor, columns) != (2, 2):
-        return False
-    if not isinstance(batch, int):
+    if jax.default_backend() != "cpu" or not isinstance(batch, int):
         return False  # a free batch size: a network that is exported
-    saved = channels * features + 9 * features * out - 4 * channels * out
-    return 4 * batch * height * width * saved >= 2 * 64 * channels * features * out
+    cost = 2 * 64 * channels * up.kernel.shape[2] * out
+    return 4 * batch * height * width * _saved(up, out) >= max(cost, 1)
+
+
+def _saved(up: Upsampled, out: int) -> int:
+    """Multiplications per pixel of the result that a joint kernel saves, 0 where there is none."""
+    factor, columns, features, channels = up.kernel.shape
+    if (factor, columns) != (2, 2):
+        return 0
+    return channels * features + 9 * features * out - 4 * channels * out
 
 
 def convolution_of_upsampled(up: Upsampled, kernel: jax.Array) -> jax.Array:
@@ -99,6 +135,19 @@ def convolution_of_upsampled(up: Upsampled, kernel: jax.Array) -> jax.Array:
 
     Returns:
       ``(batch, 2·height, 2·width, out)``.
+    """
+    return _phases_convolution(up.image, *joint_kernel(up, kernel))
+
+
+def joint_kernel(up: Upsampled, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Kernel and bias of the 2×2 convolution that `convolution_of_upsampled` is.
+
+    Args:
+      up: its ``image`` is not read.
+      kernel: ``(3, 3, features, out)``.
+
+    Returns:
+      ``(2, 2, in, 4·out)`` and ``(2, 2, 4·out)``, see `_phases_convolution`.
     """
     _, _, channels, out = kernel.shape
     padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
@@ -116,7 +165,7 @@ def convolution_of_upsampled(up: Upsampled, kernel: jax.Array) -> jax.Array:
         bias = jnp.zeros((2, 2, 4 * out), joint.dtype)
     else:
         bias = jnp.einsum("abspqrmo,m->sqabo", phases, up.bias).reshape(2, 2, 4 * out)
-    return _phases_convolution(up.image, joint, bias)
+    return joint, bias
 
 
 @jax.custom_vjp
@@ -131,13 +180,39 @@ def _phases_convolution(image: jax.Array, kernel: jax.Array, bias: jax.Array) ->
     Returns:
       ``(batch, 2·height, 2·width, out)``.
     """
-    _, height, width, _ = image.shape
+    return convolution_in_phases(image, kernel, biases_inside(bias, *image.shape[1:3]))
+
+
+def convolution_in_phases(image: jax.Array, kernel: jax.Array, biases: jax.Array) -> jax.Array:
+    """`convolution_of_upsampled` of a `joint_kernel` and `biases_inside`; gradients are JAX's.
+
+    Args:
+      image: ``(batch, height, width, in)``.
+      kernel: ``(2, 2, in, 4·out)``.
+      biases: ``(height + 1, width + 1, 4·out)``.
+
+    Returns:
+      ``(batch, 2·height, 2·width, out)``.
+    """
     phases = lax.conv_general_dilated(
         image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
     )
+    return _interleave(phases + biases)
+
+
+def biases_inside(bias: jax.Array, height: int, width: int) -> jax.Array:
+    """For each position the sum of the biases of those of its pixels that lie inside the image.
+
+    Args:
+      bias: ``(2, 2, 4·out)``.
+      height: of the small map.
+      width: of the small map.
+
+    Returns:
+      ``(height + 1, width + 1, 4·out)``.
+    """
     inside = jnp.asarray(_inside(height, width), bias.dtype)
-    border = inside @ bias.reshape(4, -1)
-    return _interleave(phases + border.reshape(height + 1, width + 1, -1))
+    return (inside @ bias.reshape(4, -1)).reshape(height + 1, width + 1, -1)
 
 
 def _forward(image, kernel, bias):

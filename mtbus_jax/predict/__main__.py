@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_free(out, overwrite=args.overwrite)
     _check_apart(args.input, out)
     found = imagefile.find(args.input)
-    hostmemory.keep_freed_memory()
+    hostmemory.keep_for_prediction(args.batch_size)
     parallel.enable_compilation_cache()
     predictor = Predictor(
         args.run,

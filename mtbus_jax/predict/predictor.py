@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy
 
 from mtbus_jax import augment, imagefile, refine, steps, trained, trust, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
 from mtbus_jax.preprocess import resize_nearest
 
@@ -147,21 +147,11 @@ class Predictor:
                 f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
-        self._variables = network.variables
         kept = augment.symmetries(config.train.augmentation, *self.image_size)
         self._symmetries = kept if self.tta else kept[:1]
-        self.members = len(self._variables) * len(self._symmetries)
+        self.members = len(network.members) * len(self._symmetries)
         self._batch_size = batch_size
-        self._programs: dict[int, jax.stages.Compiled] = {}  # by batch size
-
-        def program(variables, image):
-            outputs = network.module.apply(variables, image.astype(jnp.float32), train=False)
-            probability = None
-            if outputs.segmentation:
-                probability = jax.nn.sigmoid(outputs.segmentation[0])
-            return steps.Predictions(probability, outputs.class_logits)
-
-        self._program = jax.jit(program)
+        self._programs = Programs(network, batch_size)
         on_cpu = jax.default_backend() == "cpu"
         self._at_once = min(_CPU_PROGRAMS, os.cpu_count() or 1) if on_cpu else 1
 
@@ -210,26 +200,16 @@ class Predictor:
 
     def _start(self, frames: list[imagefile.Frame], pool: ThreadPoolExecutor) -> _Started:
         pictures = np.stack([resize_nearest(frame.grey, *self.image_size) for frame in frames])
-        size = self._compiled_size(len(frames))
-        program = self._programs[size]
-        filled = np.concatenate([pictures, np.repeat(pictures[:1], size - len(frames), axis=0)])
+        # Here and not in the threads, which would compile it twice.
+        program = self._programs.at_least(len(frames))
+        missing = np.repeat(pictures[:1], program.size - len(frames), axis=0)
+        filled = np.concatenate([pictures, missing])
         members = [
-            pool.submit(self._run_member, program, variables, filled[..., None], number)
-            for variables in self._variables
+            pool.submit(self._run_member, program.compiled, variables, filled[..., None], number)
+            for variables in program.variables
             for number in self._symmetries
         ]
         return _Started(frames, members)
-
-    def _compiled_size(self, count: int) -> int:
-        """A batch size with a compiled program: one that exists if it can, else a power of two."""
-        fitting = [size for size in self._programs if size >= count]
-        if fitting:
-            return min(fitting)
-        size = min(self._batch_size, 1 << (count - 1).bit_length())
-        pictures = jax.ShapeDtypeStruct((size, *self.image_size, 1), np.uint8)
-        # Here and not in the threads, which would compile it twice.
-        self._programs[size] = self._program.lower(self._variables[0], pictures).compile()
-        return size
 
     def _run_member(
         self, program: jax.stages.Compiled, variables, pictures: np.ndarray, number: int
