@@ -11,6 +11,9 @@ import numpy as np
 from mtbus_jax import steps, trained
 from mtbus_jax.models import prepared
 
+# Compiled soon rather than well.
+_RUN_ONCE = {"xla_backend_optimization_level": 0}
+
 
 class Program(NamedTuple):
     """A network for batches of one size.
@@ -63,6 +66,9 @@ class Programs:
     def _compile(self, size: int) -> Program:
         pictures = jax.ShapeDtypeStruct((size, *self._network.image_size, 1), np.uint8)
         module = self._network.module
-        prepare = jax.jit(lambda variables: prepared.prepare(module, variables, pictures.shape))
+        prepare = jax.jit(
+            lambda variables: prepared.prepare(module, variables, pictures.shape),
+            compiler_options=_RUN_ONCE if jax.default_backend() == "cpu" else None,
+        )
         variables = [prepare(each) for each in self._network.variables]
         return Program(size, self._program.lower(variables[0], pictures).compile(), variables)
