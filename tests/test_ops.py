@@ -220,3 +220,21 @@ def test_memory_stays_as_it_is_without_glibc(monkeypatch):
 
     monkeypatch.setattr(hostmemory.ctypes, "CDLL", lambda name: Other())
     assert hostmemory.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize("batch_size, common", [(1, False), (4, False), (8, True), (32, True)])
+def test_threads_share_memory_for_large_batches_only(batch_size, common, monkeypatch):
+    settings = {}
+
+    class Recording:
+        gnu_get_libc_version = None
+
+        @staticmethod
+        def mallopt(name, value):
+            settings[name] = value
+            return 1
+
+    monkeypatch.setattr(hostmemory.ctypes, "CDLL", lambda name: Recording())
+    assert hostmemory.keep_for_prediction(batch_size)
+    arena_max = -8  # M_ARENA_MAX of malloc.h
+    assert settings.get(arena_max) == (1 if common else None)
