@@ -29,7 +29,7 @@ def outputs_of(module, variables, image):
 
 
 def names_of(variables):
-    """Arrangements that were chosen, and whether an upsampled map is left uncomputed."""
+    """Keys of what was prepared: arrangements, and "up" where a map is never upsampled."""
     paths, _ = jax.tree_util.tree_flatten_with_path(variables[prepared.COLLECTION])
     return {key.key for path, _ in paths for key in path if hasattr(key, "key")}
 
@@ -60,12 +60,14 @@ def test_outputs_are_those_of_the_network_as_it_is(count, monkeypatch):
 def test_other_networks_may_be_prepared_too(name):
     module = models.create(name, **SMALL[name])
     variables = models.init(module, jax.random.key(0), (*SIZE, 1))
-    image = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 1)).astype(np.float32)
-    ready = prepared.prepare(module, variables, image.shape)
+    image = np.random.default_rng(0).uniform(0, 255, (1, *SIZE, 1))
+    with jax.enable_x64(True):
+        variables = double(variables)
+        ready = jax.jit(lambda v: prepared.prepare(module, v, image.shape))(variables)
+        found, expected = (outputs_of(module, v, image) for v in (ready, variables))
     assert (prepared.COLLECTION in ready) == (name != "unet")  # which has no layers that gain
-    found, expected = (outputs_of(module, v, image) for v in (ready, variables))
     for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(f, e, rtol=0, atol=1e-3 * max(1, np.abs(e).max()))
+        np.testing.assert_allclose(f, e, rtol=0, atol=1e-9 * np.abs(e).max())
 
 
 def test_weights_stay_as_they_are_and_accelerators_prepare_nothing(monkeypatch):

@@ -43,7 +43,7 @@ def conv_general_dilated(
     if jax.default_backend() == "cpu" and _applies(
         lhs, rhs, window_strides, padding, dimension_numbers, **options
     ):
-        if is_wide(lhs, rhs):
+        if is_wide(lhs.shape, rhs.shape):
             return patches_convolution(lhs, rhs)
         return convolution_3x3(lhs, rhs)
     return plain(lhs, rhs, window_strides, padding)
@@ -84,10 +84,10 @@ def _applies(
     return min(rhs.shape[2:]) >= 4
 
 
-def is_wide(image: jax.Array, kernel: jax.Array) -> bool:
+def is_wide(shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
     """Whether there are so few pixels for so many channels that `patches_convolution` is faster."""
-    batch, height, width, _ = image.shape
-    return batch * height * width <= 2 * min(kernel.shape[2:])
+    batch, height, width, _ = shape
+    return batch * height * width <= 2 * min(kernel_shape[2:])
 
 
 def patches_convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -33,7 +33,7 @@ def arrangement(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> str:
     many = channels >= _FEWEST_IN and out >= _FEWEST_OUT
     if many and pixels > out and height % winograd.ROWS == 0:
         return FOUR_ROWS
-    return PATCHES if pixels <= 2 * min(channels, out) else PLAIN
+    return PATCHES if convolution.is_wide(shape, kernel_shape) else PLAIN
 
 
 def arrange(kernel: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array | list[jax.Array]]:
@@ -73,6 +73,4 @@ def convolve(image: jax.Array, arranged: dict[str, jax.Array | list[jax.Array]])
         products = lax.dot_general(kernel, convolution.patches(image), (((1,), (1,)), ((), ())))
         # Without the barrier XLA would swap the factors again to do without transposing.
         return lax.optimization_barrier(products).T.reshape(*image.shape[:3], -1)
-    return lax.conv_general_dilated(
-        image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return convolution.convolution_3x3(image, kernel)
