@@ -58,7 +58,7 @@ def test_four_rows_at_a_time_keep_their_digits():
     with jax.enable_x64(True):
         exact = plain(image.astype(np.float64), kernel.astype(np.float64))
     largest = np.abs(exact).max()
-    found = jax.jit(winograd.convolution)(image, winograd.sums_of_rows(jnp.asarray(kernel)))
+    found = jax.jit(winograd.convolution)(image, winograd.sums_of_kernel(jnp.asarray(kernel)))
     assert np.abs(np.asarray(found) - exact).max() < 3e-6 * largest
 
 
@@ -76,7 +76,7 @@ def test_multiplications_are_half_as_many():
     """By the products' shapes: 6 sums of a quarter of the rows, 3 taps each, instead of 9 taps."""
     image, kernel = draw((2, 8, 5, 3, 4), np.float32)
     text = str(
-        jax.make_jaxpr(lambda i, k: winograd.convolution(i, winograd.sums_of_rows(k)))(
+        jax.make_jaxpr(lambda i, k: winograd.convolution(i, winograd.sums_of_kernel(k)))(
             image, kernel
         )
     )

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mtbus_jax.ops import four_rows, products
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # With more, the product is large enough for the library as it is. Measured, docs/performance.md.
 _MOST_CHANNELS = 48
@@ -31,11 +33,12 @@ def conv_general_dilated(
     dimension_numbers: lax.ConvDimensionNumbers,
     **options,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`; on a CPU with the gradient rule of this module if it applies.
+    """`jax.lax.conv_general_dilated`; on a CPU by a rule of this package if one applies.
 
-    It applies to channels-last 3×3 convolutions with stride 1, padding 1, neither dilation nor
-    groups, a known batch size and more than a few channels. Elsewhere this is lax's own function.
-    The platform is JAX's default backend at tracing time.
+    With many channels that is `four_rows`, with few pixels beside them `patches_convolution`, and
+    `convolution_3x3` for the rest. They apply to channels-last 3×3 convolutions with stride 1,
+    padding 1, neither dilation nor groups, a known batch size and more than a few channels.
+    Elsewhere this is lax's own function. The platform is JAX's default backend at tracing time.
     """
     plain = functools.partial(
         lax.conv_general_dilated, dimension_numbers=dimension_numbers, **options
@@ -43,6 +46,8 @@ def conv_general_dilated(
     if jax.default_backend() == "cpu" and _applies(
         lhs, rhs, window_strides, padding, dimension_numbers, **options
     ):
+        if four_rows.pays(lhs, rhs):
+            return four_rows.convolution(lhs, rhs)
         if is_wide(lhs.shape, rhs.shape):
             return patches_convolution(lhs, rhs)
         return convolution_3x3(lhs, rhs)
@@ -103,8 +108,8 @@ def patches_convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       ``(batch, height, width, out)``.
     """
-    products = patches(image) @ kernel.reshape(-1, kernel.shape[3])
-    return products.reshape(*image.shape[:3], -1)
+    result = patches(image) @ kernel.reshape(-1, kernel.shape[3])
+    return result.reshape(*image.shape[:3], -1)
 
 
 def patches(image: jax.Array) -> jax.Array:
@@ -157,10 +162,10 @@ def weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
     # The side with fewer channels is copied three times. Gradients of the kernel seen from either
     # side are each other's reflection.
     if image.shape[3] < gradient.shape[3]:
-        products = _shifted_products(image, gradient)
+        sums = _shifted_products(image, gradient)
     else:
-        products = jnp.flip(_shifted_products(gradient, image), (0, 1)).swapaxes(2, 3)
-    return products.astype(image.dtype)
+        sums = jnp.flip(_shifted_products(gradient, image), (0, 1)).swapaxes(2, 3)
+    return sums.astype(image.dtype)
 
 
 def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
@@ -174,59 +179,13 @@ def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
         # Three copies as channels, and F moves up and down against M, so the rows' offsets are
         # reversed. The library then rearranges three times either side before it multiplies, and
         # not nine times the one and once the other.
-        rows = _rows(moving)
-        padded = jnp.pad(rows, ((0, 0), (0, 0), (1, 1), (0, 0)))
+        padded = jnp.pad(products.rows(moving), ((0, 0), (0, 0), (1, 1), (0, 0)))
         copies = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
-        products = _row_products(_planes(_rows(fixed)), copies)
-        return jnp.flip(products.reshape(others, 3, 3, channels).transpose(1, 2, 3, 0), 0)
-    planes = _planes(_rows(moving))
+        sums = products.row_products(products.planes(products.rows(fixed)), copies)
+        return jnp.flip(sums.reshape(others, 3, 3, channels).transpose(1, 2, 3, 0), 0)
+    planes = products.planes(products.rows(moving))
     border = jnp.zeros_like(planes[..., :1])
     left = jnp.concatenate([border, planes[..., :-1]], axis=-1)
     right = jnp.concatenate([planes[..., 1:], border], axis=-1)
-    products = _row_products(jnp.concatenate([left, planes, right]), _rows(fixed))
-    return products.reshape(3, channels, 3, others).transpose(2, 0, 1, 3)
-
-
-def _rows(image: jax.Array) -> jax.Array:
-    """``(height, batch, width, channels)``: row by row, with all images side by side."""
-    return image.transpose(1, 0, 2, 3)
-
-
-def _planes(rows: jax.Array) -> jax.Array:
-    """``(height, batch, width, channels)`` → ``(channels, height, batch, width)``.
-
-    A product with the identity: XLA would fuse a transposition into copies that follow and read the
-    image one number here, one number there.
-    """
-    *pixels, channels = rows.shape
-    identity = jnp.eye(channels, dtype=rows.dtype)
-    planes = lax.dot_general(identity, rows.reshape(-1, channels), (((1,), (1,)), ((), ())))
-    return planes.reshape(channels, *pixels)
-
-
-def _row_products(planes: jax.Array, rows: jax.Array) -> jax.Array:
-    """Σ over rows y and their pixels of PR for three offsets i, P in row y + i − 1, R in row y.
-
-    Args:
-      planes: ``(p, height, batch, width)``.
-      rows: ``(height, batch, width, r)``.
-
-    Returns:
-      ``(p, 3, r)``, summed in float32 or better.
-    """
-    count, height, _, _ = planes.shape
-    return lax.conv_general_dilated(
-        planes.reshape(count, height, -1),
-        rows.reshape(height, -1, rows.shape[3]),
-        (1,),
-        ((1, 1),),
-        dimension_numbers=("NHC", "HIO", "NHC"),
-        preferred_element_type=jnp.promote_types(planes.dtype, jnp.float32),
-    )
-
-
-def product_over_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
-    """AᵀB of ``(…, channels)`` arrays, summed in float32 or better: (a's channels, b's)."""
-    precise = jnp.promote_types(a.dtype, jnp.float32)
-    a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-    return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=precise)
+    sums = products.row_products(jnp.concatenate([left, planes, right]), products.rows(fixed))
+    return sums.reshape(3, channels, 3, others).transpose(2, 0, 1, 3)

@@ -51,7 +51,7 @@ def arrange(kernel: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array | 
         # A library of matrix products rearranges the second factor before it multiplies, and the
         # kernel is the larger one. As the first it is read as it lies there.
         return {name: kernel.reshape(-1, kernel.shape[3]).T}
-    return {name: winograd.sums_of_rows(kernel) if name == FOUR_ROWS else kernel}
+    return {name: list(winograd.sums_of_kernel(kernel)) if name == FOUR_ROWS else kernel}
 
 
 def convolve(image: jax.Array, arranged: dict[str, jax.Array | list[jax.Array]]) -> jax.Array:

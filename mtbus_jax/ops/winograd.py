@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # Rows of the result that are computed together.
@@ -48,40 +49,93 @@ _OF_PRODUCTS = (
 )
 
 
-def sums_of_rows(kernel: jax.Array) -> list[jax.Array]:
-    """The six sums of the rows of a ``(3, 3, in, out)`` kernel, each ``(1, 3, in, out)``."""
-    return [_weighted_sum(weights, kernel)[None] for weights in _OF_KERNEL]
+def sums_of_kernel(kernel: jax.Array) -> jax.Array:
+    """The six sums of the rows of a ``(3, 3, in, out)`` kernel, ``(6, 3, in, out)``."""
+    weights = jnp.asarray(_OF_KERNEL, kernel.dtype)
+    return (weights @ kernel.reshape(3, -1)).reshape(6, *kernel.shape[1:])
 
 
-def convolution(image: jax.Array, kernels: Sequence[jax.Array]) -> jax.Array:
-    """3×3 convolution (cross-correlation) with zero padding 1 and stride 1.
+def transpose_of_sums_of_kernel(sums: Sequence[jax.Array]) -> jax.Array:
+    """``(3, 3, in, out)`` from six ``(3, in, out)``: the transpose of `sums_of_kernel`."""
+    weights = np.transpose(_OF_KERNEL)
+    return jnp.stack([_weighted_sum(each, sums) for each in weights])
+
+
+def sums_of_image(image: jax.Array) -> list[jax.Array]:
+    """The six sums of the rows that four rows of a convolution's result read.
 
     Args:
       image: ``(batch, height, width, in)``; height a multiple of four.
-      kernels: `sums_of_rows` of the kernel.
 
     Returns:
-      ``(batch, height, width, out)``.
+      Each ``(batch, height / 4, width, in)``.
     """
-    batch, height, width, channels = image.shape
-    fours = image.reshape(batch, height // ROWS, ROWS, width, channels)
+    fours = _in_fours(image)
     border = jnp.zeros_like(fours[:, :1, 0])
     above = jnp.concatenate([border, fours[:, :-1, -1]], axis=1)
     below = jnp.concatenate([fours[:, 1:, 0], border], axis=1)
     rows = [above, *(fours[:, :, i] for i in range(ROWS)), below]
+    return [_weighted_sum(weights, rows) for weights in _OF_IMAGE]
+
+
+def transpose_of_sums_of_image(sums: Sequence[jax.Array]) -> jax.Array:
+    """``(batch, height, width, in)`` from six: the transpose of `sums_of_image`."""
+    above, *rows, below = (_weighted_sum(each, sums) for each in np.transpose(_OF_IMAGE))
+    border = jnp.zeros_like(above[:, :1])
+    # What is above four rows is the last of the four rows before.
+    rows[0] += jnp.concatenate([border, below[:, :-1]], axis=1)
+    rows[-1] += jnp.concatenate([above[:, 1:], border], axis=1)
+    return _in_ones(rows)
+
+
+def rows_of_result(products: Sequence[jax.Array]) -> jax.Array:
+    """``(batch, height, width, out)`` from six ``(batch, height / 4, width, out)``."""
+    return _in_ones([_weighted_sum(weights, products) for weights in _OF_PRODUCTS])
+
+
+def transpose_of_rows_of_result(gradient: jax.Array) -> list[jax.Array]:
+    """Six sums of a ``(batch, height, width, out)``'s rows: the transpose of `rows_of_result`."""
+    fours = _in_fours(gradient)
+    rows = [fours[:, :, i] for i in range(ROWS)]
+    return [_weighted_sum(weights, rows) for weights in np.transpose(_OF_PRODUCTS)]
+
+
+def convolution(image: jax.Array, sums: Sequence[jax.Array]) -> jax.Array:
+    """3×3 convolution (cross-correlation) with zero padding 1 and stride 1.
+
+    Args:
+      image: ``(batch, height, width, in)``; height a multiple of four.
+      sums: `sums_of_kernel` of the kernel.
+
+    Returns:
+      ``(batch, height, width, out)``.
+    """
     products = [
-        lax.conv_general_dilated(
-            _weighted_sum(weights, rows),
-            kernel,
-            (1, 1),
-            ((0, 0), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        for weights, kernel in zip(_OF_IMAGE, kernels, strict=True)
+        convolution_of_rows(each, kernel)
+        for each, kernel in zip(sums_of_image(image), sums, strict=True)
     ]
-    result = jnp.stack([_weighted_sum(weights, products) for weights in _OF_PRODUCTS], axis=2)
-    return result.reshape(batch, height, width, -1)
+    return rows_of_result(products)
+
+
+def convolution_of_rows(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution along the width, of ``(batch, rows, width, in)`` with ``(3, in, out)``."""
+    return lax.conv_general_dilated(
+        image, kernel[None], (1, 1), ((0, 0), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _in_fours(image: jax.Array) -> jax.Array:
+    """``(batch, height, …)`` → ``(batch, height / 4, 4, …)``."""
+    batch, height, *rest = image.shape
+    return image.reshape(batch, height // ROWS, ROWS, *rest)
+
+
+def _in_ones(rows: Sequence[jax.Array]) -> jax.Array:
+    """Four ``(batch, height / 4, …)`` → ``(batch, height, …)``."""
+    fours = jnp.stack(rows, axis=2)
+    return fours.reshape(fours.shape[0], -1, *fours.shape[3:])
 
 
 def _weighted_sum(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
-    return sum(w * a for w, a in zip(weights, arrays, strict=True) if w)
+    # Python's numbers, which leave the arrays' type as it is.
+    return sum(float(w) * a for w, a in zip(weights, arrays, strict=True) if w)
