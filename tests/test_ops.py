@@ -9,6 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convolution_checks import assert_close, value_and_gradients
 from jax import lax
 
 from mtbus_jax import hostmemory
@@ -42,22 +43,6 @@ def draw(shape, dtype=np.float32):
     kernel = rng.standard_normal((3, 3, channels, out)).astype(dtype)
     gradient = rng.standard_normal((batch, height, width, out)).astype(dtype)
     return image, kernel, gradient
-
-
-def value_and_gradients(function, image, kernel, gradient):
-    @jax.jit
-    def both(image, kernel, gradient):
-        value, pull = jax.vjp(function, image, kernel)
-        return value, *pull(gradient)
-
-    return both(image, kernel, gradient)
-
-
-def assert_close(found, expected, tolerance):
-    """Largest difference relative to the largest value."""
-    for f, e in zip(found, expected, strict=True):
-        assert f.shape == e.shape and f.dtype == e.dtype
-        assert np.abs(f - e).max() <= tolerance * np.abs(e).max()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
