@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtbus_jax.models import drawing, parts, prepared
 from mtbus_jax.ops import convolution as conv_op
-from mtbus_jax.ops import pooling, upsampled
+from mtbus_jax.ops import normalisation, pooling, upsampled
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it.
@@ -98,38 +98,42 @@ class ConvolutionOfBoth(nn.Module):
         return image
 
 
-class PointwiseOfUpsampled(nn.Module):
-    """1×1 convolution of an upsampled map; parameters are those of `nn.Conv` by name and shape.
-
-    Both are linear, so they are one transposed convolution: the map is upsampled with ``features``
-    channels instead of all its own.
-
-    Attributes:
-      features: channels of the output.
-      kernel_init: initialiser of the kernel, ``(1, 1, in, features)``.
-    """
-
-    features: int
-    kernel_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, up: upsampled.Upsampled) -> jax.Array:
-        """To ``(batch, height, width, features)``, height and width those of ``up`` computed."""
-        channels = up.kernel.shape[2]
-        kernel = self.param("kernel", self.kernel_init, (1, 1, channels, self.features))[0, 0]
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        if up.bias is not None:
-            bias = bias + up.bias @ kernel
-        joint = jnp.einsum("ijmn,mo->ijon", up.kernel, kernel)
-        return upsampled.Upsampled(up.image, joint, bias).computed()
-
-
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
     """Instance normalisation with ε 1e-5, created inside a compact module."""
+    if normalisation.applies(image):
+        return InstanceNorm(affine, name=name)(image)
     # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.
     return nn.InstanceNorm(
-        epsilon=1e-5, use_fast_variance=False, use_bias=affine, use_scale=affine, name=name
+        epsilon=normalisation.EPSILON,
+        use_fast_variance=False,
+        use_bias=affine,
+        use_scale=affine,
+        name=name,
     )(image)
+
+
+class InstanceNorm(nn.Module):
+    """`normalisation.instance_norm` with parameters; those of `nn.InstanceNorm` by name and shape.
+
+    Attributes:
+      affine: whether there are scale and bias.
+    """
+
+    affine: bool
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Of the same shape as ``image``, ``(batch, height, width, channels)``."""
+        shape = image.shape[-1:]
+        if not self.affine:
+            return normalisation.instance_norm(
+                image, jnp.ones(shape, image.dtype), jnp.zeros(shape, image.dtype)
+            )
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        return normalisation.instance_norm(
+            image, scale.astype(image.dtype), bias.astype(image.dtype)
+        )
 
 
 def dense(vector: jax.Array, features: int, *, name: str) -> jax.Array:
@@ -257,32 +261,3 @@ class TransposedConvolution(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         return upsampled.Upsampled(image, kernel, bias)
-
-
-def segment_levels(
-    maps: Mapping[int, jax.Array],
-    levels: Iterable[int],
-    kernel_init: nn.initializers.Initializer,
-) -> tuple[jax.Array, ...]:
-    """Deep supervision: segmentation logits of decoder levels, created inside a compact module.
-
-    Args:
-      maps: of the decoder by level; level l has 1 / 2^(l − 1) of the resolution.
-      levels: to segment, 1 among them.
-      kernel_init: initialiser of the 1×1 convolutions.
-
-    Returns:
-      ``(batch, height, width, 1)`` for each level, all at the resolution of level 1.
-    """
-    logits = []
-    for level in levels:
-        features, name = maps[level], f"segment_{level}"
-        if level == 1:
-            logits.append(nn.Conv(1, (1, 1), kernel_init=kernel_init, name=name)(features))
-        else:
-            upsample = Upsample(
-                features.shape[-1], factor=2 ** (level - 1), name=f"supervise_{level}"
-            )
-            segment = PointwiseOfUpsampled(1, kernel_init, name=name)
-            logits.append(segment(upsample.deferred(features)))
-    return tuple(logits)

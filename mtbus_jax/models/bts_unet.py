@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, heads
+from mtbus_jax.models import blocks, heads, supervision
 from mtbus_jax.models.nnunet import NEGATIVE_SLOPE, kaiming_normal
 from mtbus_jax.ops import pooling
 
@@ -89,7 +89,7 @@ class BTSUNet(nn.Module):
         if types.SEGMENTATION in self.tasks:
             decoder = self._decode(encoder, bottleneck)
             levels = range(1, self.depth + 1) if self.deep_supervision else (1,)
-            segmentation = blocks.segment_levels(decoder, levels, kaiming_normal)
+            segmentation = supervision.segment_levels(decoder, levels, kaiming_normal)
             head_maps.append(decoder[self.depth])
         if types.CLASSIFICATION in self.tasks:
             class_logits = heads.FusionHead(self.classes, name="head")(head_maps)

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, drawing, heads
+from mtbus_jax.models import blocks, drawing, heads, supervision
 from mtbus_jax.ops import pooling
 
 NEGATIVE_SLOPE = 0.01
@@ -97,7 +97,7 @@ class NNUNet(nn.Module):
         if types.SEGMENTATION in self.tasks:
             decoder, bottleneck_up = self._decode(encoder, bottleneck)
             levels = (1, 2, 3, 4) if self.deep_supervision else (1,)
-            segmentation = blocks.segment_levels(decoder, levels, kaiming_normal)
+            segmentation = supervision.segment_levels(decoder, levels, kaiming_normal)
         if types.CLASSIFICATION in self.tasks:
             deep = 10 * self.width
             maps = [self._single(encoder[self.depth], deep, name="head_encoder")]
