@@ -25,6 +25,8 @@ which this one takes MT UNet++'s head.
 
 from __future__ import annotations
 
+import collections
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,7 @@ import jax.numpy as jnp
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads, parts
+from mtbus_jax.ops import shares as shares_op
 
 HEADS = ("released", "printed")
 
@@ -65,6 +68,10 @@ class UNetPlusPlus(nn.Module):
     # Rows that a CPU computes in the parts of `parts.cut`. Those below have most of the weights,
     # which it would read, and whose gradients it would write, once for each part.
     rows_in_parts = 2
+
+    # Rows in which a map is convolved for all nodes that read it at once, see `ops.shares`: those
+    # with fewer channels than fill a processor's registers.
+    rows_of_shares = 1
 
     # Rows below row 0, that is, how often the resolution is halved. Height and width of the
     # input must be multiples of 2 ** depth.
@@ -129,6 +136,7 @@ class UNetPlusPlus(nn.Module):
     def _grid(self, node: dict[tuple[int, int], list[jax.Array]]) -> jax.Array:
         """Fills in the decoder nodes; returns the upsampled bottleneck that X(3,1) read."""
         bottleneck_up = None
+        shares = collections.defaultdict(list)
         *row_features, last_features = self._features()
         segments = types.SEGMENTATION in self.tasks
         for j in range(1, self.depth + 1):
@@ -141,11 +149,36 @@ class UNetPlusPlus(nn.Module):
                 ups = [upsample.deferred(part) for part in below]
                 features = last_features if (i, j) == (0, self.depth) else row_features[i]
                 block = blocks.ConvBlock(features, name=f"node_{i}_{j}")
+                self._add_shares(shares, node, i, j - 1)
                 skips = zip(*(node[i, k] for k in range(j)), strict=True)
-                node[i, j] = [block(*maps, up=up) for maps, up in zip(skips, ups, strict=True)]
+                node[i, j] = [
+                    block(*maps, up=up, shares=shares[i, j, part])
+                    for part, (maps, up) in enumerate(zip(skips, ups, strict=True))
+                ]
                 if (i, j) == (self.depth - 1, 1):
                     bottleneck_up = ups[0].computed()
         return bottleneck_up
+
+    def _add_shares(
+        self,
+        shares: dict[tuple[int, int, int], list[jax.Array]],
+        node: dict[tuple[int, int], list[jax.Array]],
+        i: int,
+        k: int,
+    ) -> None:
+        """Adds the shares of X(i, k) in the nodes that read it, by i, j and part of a batch."""
+        maps = node[i, k]
+        if i >= self.rows_of_shares or self.is_initializing() or not shares_op.pays(maps[0].shape):
+            return
+        columns = range(k + 1, self.depth - i + 1)
+        channels = maps[0].shape[-1]
+        of_map = slice(k * channels, (k + 1) * channels)
+        params = self.variables["params"]
+        kernels = [params[f"node_{i}_{j}"]["conv_1"]["kernel"][:, :, of_map] for j in columns]
+        layer = blocks.Shares(name=f"shares_{i}_{k}")
+        for part, image in enumerate(maps):
+            for j, share in zip(columns, layer(image, kernels), strict=True):
+                shares[i, j, part].append(share)
 
     def _classify(
         self, node: dict[tuple[int, int], list[jax.Array]], upsampled: jax.Array | None

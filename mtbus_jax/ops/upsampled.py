@@ -50,7 +50,7 @@ def convolution_of_both(
     """3×3 convolution with zero padding 1 of the concatenation of ``maps`` and of ``up``.
 
     Args:
-      maps: each ``(batch, height, width, any)``.
+      maps: each ``(batch, height, width, any)``; may be none if there is ``up``.
       up: of the same height and width when computed; None where there is none.
       kernel: ``(3, 3, in, out)``, ``in`` the channels of all maps and of ``up``.
 
@@ -62,6 +62,8 @@ def convolution_of_both(
     if not _pays(up, kernel.shape[3]):
         together = jnp.concatenate([*maps, up.computed()], axis=-1)
         return _convolve(together, kernel)
+    if not maps:
+        return convolution_of_upsampled(up, kernel)
     together = jnp.concatenate(maps, axis=-1)
     channels = together.shape[-1]
     rest = convolution_of_upsampled(up, kernel[:, :, channels:])
@@ -76,10 +78,13 @@ def arrange(maps: Sequence[jax.Array], up: Upsampled | None, kernel: jax.Array) 
     # The joint kernel costs nothing any more.
     if up is not None and _saved(up, kernel.shape[3]) <= 0:
         maps, up = [*maps, up.computed()], None
-    shape = (*maps[0].shape[:3], sum(each.shape[-1] for each in maps))
-    arranged = {"maps": fixed_kernel.arrange(kernel[:, :, : shape[3]], shape)}
+    channels = sum(each.shape[-1] for each in maps)
+    arranged = {}
+    if maps:
+        shape = (*maps[0].shape[:3], channels)
+        arranged["maps"] = fixed_kernel.arrange(kernel[:, :, :channels], shape)
     if up is not None:
-        joint, bias = joint_kernel(up, kernel[:, :, shape[3] :])
+        joint, bias = joint_kernel(up, kernel[:, :, channels:])
         arranged["up"] = {
             "kernel": joint,
             "biases": biases_inside(bias, *up.image.shape[1:3]),
@@ -93,10 +98,12 @@ def convolution_with_arranged(
     """`convolution_of_both` with a kernel that was `arrange`d."""
     if up is not None and "up" not in arranged:
         maps = [*maps, up.computed()]
-    image = fixed_kernel.convolve(jnp.concatenate(maps, axis=-1), arranged["maps"])
-    if "up" not in arranged:
-        return image
-    return image + convolution_in_phases(up.image, **arranged["up"])
+    parts = []
+    if maps:
+        parts.append(fixed_kernel.convolve(jnp.concatenate(maps, axis=-1), arranged["maps"]))
+    if "up" in arranged:
+        parts.append(convolution_in_phases(up.image, **arranged["up"]))
+    return sum(parts[1:], parts[0])
 
 
 def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
