@@ -5,7 +5,7 @@ Instance Normalization: The Missing Ingredient for Fast Stylization, arXiv:1607.
 multiplied by a weight, and a bias is added.
 
 The gradient has a rule of its own: two sums over pixels, then one pass that reads the image and the
-gradient. Left to JAX, XLA writes four maps of that size on the way.
+gradient. On the way to the gradient that JAX derives, XLA writes two more maps of that size.
 
 Without gradients, as in prediction, mean and variance take one pass, from sums of numbers and of
 their squares. That would lose digits where the mean is far larger than the deviation, so a second
