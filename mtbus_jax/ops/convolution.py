@@ -54,6 +54,19 @@ def conv_general_dilated(
     return plain(lhs, rhs, window_strides, padding)
 
 
+def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3×3 convolution with zero padding 1 and stride 1, by `conv_general_dilated`.
+
+    Args:
+      image: ``(batch, height, width, in)``.
+      kernel: ``(3, 3, in, out)``.
+
+    Returns:
+      ``(batch, height, width, out)``.
+    """
+    return conv_general_dilated(image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT)
+
+
 def _applies(
     lhs,
     rhs,

@@ -20,8 +20,6 @@ import jax.numpy as jnp
 
 from mtbus_jax.ops import convolution, fixed_kernel
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 def pays(shape: Sequence[int]) -> bool:
     """Whether shares are faster than convolutions of concatenations.
@@ -45,7 +43,9 @@ def of_map(image: jax.Array, kernels: Sequence[jax.Array]) -> list[jax.Array]:
     Returns:
       ``(batch, height, width, any)`` for each kernel.
     """
-    together = _convolve(*map(jax.lax.stop_gradient, (image, jnp.concatenate(kernels, axis=-1))))
+    together = convolution.convolve(
+        *map(jax.lax.stop_gradient, (image, jnp.concatenate(kernels, axis=-1)))
+    )
     return _taken_apart(together, kernels)
 
 
@@ -86,19 +86,13 @@ def _backward(saved, gradient):
     maps, kernel, shares = saved
 
     def convolution_of_all(maps, kernel):
-        return _convolve(jnp.concatenate(maps, axis=-1), kernel)
+        return convolution.convolve(jnp.concatenate(maps, axis=-1), kernel)
 
     _, pull = jax.vjp(convolution_of_all, maps, kernel)
     return *pull(gradient), jax.tree.map(jnp.zeros_like, shares)
 
 
 total.defvjp(_forward, _backward)
-
-
-def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolution.conv_general_dilated(
-        image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
-    )
 
 
 def _taken_apart(image: jax.Array, kernels: Sequence[jax.Array]) -> list[jax.Array]:

@@ -58,16 +58,16 @@ def convolution_of_both(
       ``(batch, height, width, out)``.
     """
     if up is None:
-        return _convolve(jnp.concatenate(maps, axis=-1), kernel)
+        return convolution.convolve(jnp.concatenate(maps, axis=-1), kernel)
     if not _pays(up, kernel.shape[3]):
         together = jnp.concatenate([*maps, up.computed()], axis=-1)
-        return _convolve(together, kernel)
+        return convolution.convolve(together, kernel)
     if not maps:
         return convolution_of_upsampled(up, kernel)
     together = jnp.concatenate(maps, axis=-1)
     channels = together.shape[-1]
     rest = convolution_of_upsampled(up, kernel[:, :, channels:])
-    return _convolve(together, kernel[:, :, :channels]) + rest
+    return convolution.convolve(together, kernel[:, :, :channels]) + rest
 
 
 def arrange(maps: Sequence[jax.Array], up: Upsampled | None, kernel: jax.Array) -> dict[str, Any]:
@@ -104,12 +104,6 @@ def convolution_with_arranged(
     if "up" in arranged:
         parts.append(convolution_in_phases(up.image, **arranged["up"]))
     return sum(parts[1:], parts[0])
-
-
-def _convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolution.conv_general_dilated(
-        image, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
-    )
 
 
 def _pays(up: Upsampled, out: int) -> bool:
