@@ -43,10 +43,8 @@ def of_map(image: jax.Array, kernels: Sequence[jax.Array]) -> list[jax.Array]:
     Returns:
       ``(batch, height, width, any)`` for each kernel.
     """
-    together = convolution.convolve(
-        *map(jax.lax.stop_gradient, (image, jnp.concatenate(kernels, axis=-1)))
-    )
-    return _taken_apart(together, kernels)
+    image, kernel = jax.lax.stop_gradient((image, jnp.concatenate(kernels, axis=-1)))
+    return _taken_apart(convolution.convolve(image, kernel), kernels)
 
 
 def arrange(image: jax.Array, kernels: Sequence[jax.Array]) -> dict:
