@@ -1,7 +1,11 @@
-"""Comparing a convolution with another, values and gradients."""
+"""Comparing an operation, or a network that is made of it, with another: values and gradients."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+# Compiled soon rather than well.
+SOON = {"xla_backend_optimization_level": 0}
 
 
 def value_and_gradients(function, image, kernel, gradient):
@@ -20,3 +24,26 @@ def assert_close(found, expected, tolerance):
     for f, e in zip(found, expected, strict=True):
         assert f.shape == e.shape and f.dtype == e.dtype
         assert np.abs(f - e).max() <= tolerance * np.abs(e).max()
+
+
+def network_and_gradients(module, variables, image):
+    """Outputs of a network, and gradients of a function of them, in double precision.
+
+    An instance norm of few pixels magnifies rounding, so not in single precision.
+    """
+
+    def outputs(params, image):
+        out = module.apply({"params": params}, image, train=True)
+        return sum(jnp.sum(jnp.sin(each)) for each in jax.tree.leaves(out)), out
+
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+        program = jax.jit(jax.value_and_grad(outputs, has_aux=True), compiler_options=SOON)
+        return program(params, image)
+
+
+def assert_networks_close(found, expected):
+    """Of trees of arrays in double precision."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for f, e in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(f, e, rtol=0, atol=1e-8 * max(np.abs(e).max(), 1e-3))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convolution_checks import assert_close
+from convolution_checks import assert_close, assert_networks_close, network_and_gradients
 from jax import lax
 
 from mtbus_jax import models
@@ -15,8 +15,6 @@ from mtbus_jax.ops import shares
 
 # batch, height, width, channels of the maps, of the result. Non-square, one map, one pixel.
 SHAPES = [(2, 6, 5, (4, 4, 4), 7), (1, 3, 8, (5, 6), 4), (3, 4, 2, (6,), 5), (2, 1, 1, (4, 2), 3)]
-# Compiled soon rather than well.
-SOON = {"xla_backend_optimization_level": 0}
 
 
 def draw(shape, dtype):
@@ -113,43 +111,27 @@ def test_vmap_and_second_derivatives():
             assert_close(*map(jax.tree.leaves, (found, expected)), 1e-12)
 
 
-def small():
+def test_a_network_and_its_gradients_are_the_same_with_and_without_shares(monkeypatch):
     module = models.create("unetpp", width=4, head_features=8)
+    variables = models.init(module, jax.random.key(0), (32, 16, 1))
     image = np.random.default_rng(0).uniform(0, 255, (3, 32, 16, 1))
     image[-1] = 0  # nothing to see
-    return module, models.init(module, jax.random.key(0), (32, 16, 1)), image
-
-
-def test_a_network_and_its_gradients_are_the_same_with_and_without_shares(monkeypatch):
-    module, variables, image = small()
     counted = []
     own = shares.of_map
     monkeypatch.setattr(
         shares, "of_map", lambda i, kernels: counted.append(len(kernels)) or own(i, kernels)
     )
 
-    def outputs(params, image):
-        out = module.apply({"params": params}, image, train=True)
-        return sum(jnp.sum(jnp.sin(each)) for each in jax.tree.leaves(out)), out
-
     found = []
-    with jax.enable_x64(True):
-        # An instance norm of few pixels magnifies rounding, so not in single precision.
-        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
-        for rows in (0, 1, 3):
-            monkeypatch.setattr(unetpp.UNetPlusPlus, "rows_of_shares", rows)
-            counted.clear()
-            program = jax.jit(
-                jax.value_and_grad(lambda p, i: outputs(p, i), has_aux=True), compiler_options=SOON
-            )
-            found.append(program(params, image))
-            # Of two parts of a batch in rows 0 and 1: for the nodes to come, of each map.
-            of_row = [[4, 4, 3, 3, 2, 2, 1, 1], [3, 3, 2, 2, 1, 1], [2, 1]]
-            assert sorted(counted) == sorted(itertools.chain(*of_row[:rows]))
+    for rows in (0, 1, 3):
+        monkeypatch.setattr(unetpp.UNetPlusPlus, "rows_of_shares", rows)
+        counted.clear()
+        found.append(network_and_gradients(module, variables, image))
+        # Of two parts of a batch in rows 0 and 1: for the nodes to come, of each map.
+        of_row = [[4, 4, 3, 3, 2, 2, 1, 1], [3, 3, 2, 2, 1, 1], [2, 1]]
+        assert sorted(counted) == sorted(itertools.chain(*of_row[:rows]))
     for other in found[1:]:
-        assert jax.tree.structure(other) == jax.tree.structure(found[0])
-        for f, e in zip(*map(jax.tree.leaves, (other, found[0])), strict=True):
-            np.testing.assert_allclose(f, e, rtol=0, atol=1e-8 * max(np.abs(e).max(), 1e-3))
+        assert_networks_close(other, found[0])
 
 
 def test_accelerators_and_exported_networks_convolve_the_concatenation(monkeypatch):
