@@ -13,8 +13,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mtbus_jax import cluster
 from mtbus_jax.errors import UserError, exit_on_user_error
+from mtbus_jax.runtime import cluster
 
 _MODES = ("train_and_evaluate", "evaluate")
 
@@ -84,9 +84,11 @@ def main(argv: list[str]) -> None:
         from_environment=_DISTRIBUTED.value,
     )
     # Imported late, so that --help answers at once.
-    from mtbus_jax import crossval, hostmemory, parallel, summary
+    from mtbus_jax import crossval
+    from mtbus_jax.evaluation import summary
+    from mtbus_jax.runtime import host_memory, parallel
 
-    hostmemory.keep_freed_memory(of_all_threads=False)
+    host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
     parallel.enable_compilation_cache()
     if found is not None:

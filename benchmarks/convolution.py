@@ -1,4 +1,4 @@
-"""The convolutions of MT UNet++ on a CPU: lax against `mtbus_jax.ops`, layer by layer.
+"""The convolutions of MT UNet++ on a CPU: lax against `mtbus_jax.models.cpu`, layer by layer.
 
     python benchmarks/convolution.py --batch=2 --size=128 --width=24
 
@@ -23,8 +23,8 @@ import numpy as np
 import side_by_side
 from jax import lax
 
-from mtbus_jax import hostmemory
-from mtbus_jax.ops import convolution, upsampled
+from mtbus_jax.models.cpu import convolution, upsampled
+from mtbus_jax.runtime import host_memory
 
 _OPTIONS = {
     "window_strides": (1, 1),
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", default="")
     options = parser.parse_args()
-    hostmemory.keep_freed_memory()
+    host_memory.keep_freed_memory()
     rows = []
     print("| pixels | in | upsampled | out | lax forward | ours | lax all | ours | ratio of all |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

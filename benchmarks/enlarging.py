@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mtbus_jax.evaluate import read_cases
+from mtbus_jax.evaluation.evaluate import read_cases
+from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.metrics.segmentation import dice
 from mtbus_jax.predict import Predictor
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.preprocess import resize_nearest
 from tfds_busi import raw
 
 

@@ -23,8 +23,10 @@ from pathlib import Path  # noqa: E402
 import jax  # noqa: E402
 from absl import logging  # noqa: E402
 
-from mtbus_jax import crossval, hostmemory, parallel, runfolder, train  # noqa: E402
-from mtbus_jax.setup import Setup  # noqa: E402
+from mtbus_jax import data  # noqa: E402
+from mtbus_jax.runtime import host_memory, parallel  # noqa: E402
+from mtbus_jax.training import fold, run_folder  # noqa: E402
+from mtbus_jax.training.experiment import Setup  # noqa: E402
 
 STEPS = 3
 EVENTS = {
@@ -39,7 +41,7 @@ class _Stop(Exception):
     """Enough steps."""
 
 
-class MarkedRun(train.FoldRun):
+class MarkedRun(fold.FoldRun):
     """A fold that marks the end of its first steps and stops then."""
 
     def next_batches(self):
@@ -75,20 +77,20 @@ def main() -> None:
     config.log.progress = False
     if len(sys.argv) > 3:
         config.model.width = int(sys.argv[3])
-    hostmemory.keep_freed_memory(of_all_threads=False)
+    host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
     parallel.enable_compilation_cache()
     setup = Setup.from_config(config)
     marks["setup"] = time.monotonic()
-    cases = crossval.load_cases(config)
+    cases = data.load_configured(config)
     marks["data"] = time.monotonic()
     setup.load_ahead(config)
-    parts = runfolder.find_folds(workdir, cases, config.data.split)
-    runfolder.open_run(workdir, config)
-    directory = runfolder.fold_dir(workdir, 0)
+    parts = run_folder.find_folds(workdir, cases, config.data.split)
+    run_folder.open_run(workdir, config)
+    directory = run_folder.fold_dir(workdir, 0)
     run = MarkedRun(config, setup, cases, parts[0], fold=0, directory=directory, origin={})
     try:
-        loop = train.FoldLoop(config, setup, cases)
+        loop = fold.FoldLoop(config, setup, cases)
         with run.open(ahead=functools.partial(loop.trace_ahead, run)):
             loop.train(run)
     except _Stop:

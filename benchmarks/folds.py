@@ -48,8 +48,9 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
     import numpy as np
 
     from configs import base
-    from mtbus_jax import parallel, parallel_folds, steps
-    from mtbus_jax.setup import Setup, fold_keys
+    from mtbus_jax.runtime import parallel
+    from mtbus_jax.training import folds_together, steps
+    from mtbus_jax.training.experiment import Setup, fold_keys
 
     config = base.get_config()
     config.model.name, config.model.width = arguments.model, arguments.width
@@ -91,7 +92,7 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
         train = placement.map_train(setup.train_steps(placement.axis_name))
         resident = placement.put_shared(data)
         carried = [
-            placement.put(parallel_folds.stack([trees[f] for f in folds]))
+            placement.put(folds_together.stack([trees[f] for f in folds]))
             for trees in (states, totals)
         ]
         own_keys = placement.put(jnp.stack([keys[f] for f in folds]))
@@ -107,7 +108,7 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
         return run
 
     def vmap() -> Callable[[], None]:
-        return together(parallel_folds.StackedFolds(setup.devices), range(count))
+        return together(folds_together.StackedFolds(setup.devices), range(count))
 
     def pmap() -> Callable[[], None]:
         devices = jax.local_devices()
@@ -116,7 +117,7 @@ def make_rounds(arguments: argparse.Namespace) -> dict[str, Callable[[], None]]:
             for start in range(0, count, len(devices))
         ]
         runs = [
-            together(parallel_folds.FoldPerDevice(devices[: len(group)]), group) for group in groups
+            together(folds_together.FoldPerDevice(devices[: len(group)]), group) for group in groups
         ]
         return lambda: [run() for run in runs]
 

@@ -34,7 +34,7 @@ print("jax", jax.__version__)
 PY
 
 echo "== correctness on this device"
-python3 -m pytest -q -p no:cacheprovider tests/test_steps.py tests/test_models.py \
+python3 -m pytest -q -p no:cacheprovider tests/training/test_steps.py tests/models/test_registry.py \
   2>&1 | tee "$out/correctness.txt" || echo "(see $out/correctness.txt)"
 
 configs=(mt_unetpp mt_unetpp_bus_uclm)

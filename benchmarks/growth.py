@@ -57,10 +57,12 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
     import numpy as np
 
     from configs import base
-    from mtbus_jax import parallel, residence, steps, types
-    from mtbus_jax.inference import make_batches
-    from mtbus_jax.setup import Setup, fold_keys
-    from mtbus_jax.train import epoch_order
+    from mtbus_jax import types
+    from mtbus_jax.runtime import parallel
+    from mtbus_jax.training import device_data, steps
+    from mtbus_jax.training.evaluator import make_batches
+    from mtbus_jax.training.experiment import Setup, fold_keys
+    from mtbus_jax.training.fold import epoch_order
 
     parallel.enable_compilation_cache()
     config = base.get_config()
@@ -81,7 +83,7 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
         test_fold=np.full(images, types.NO_FOLD, np.int32),
     )
     setup = Setup.from_config(config)
-    placed = residence.place(config, cases, setup.devices)
+    placed = device_data.place(config, cases, setup.devices)
     program = parallel.pmap_train(
         setup.train_steps(parallel.AXIS),
         setup.devices,

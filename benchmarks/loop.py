@@ -28,12 +28,14 @@ import numpy as np
 import side_by_side
 
 from configs import base
-from mtbus_jax import hostmemory, parallel, residence, splits, steps, types
-from mtbus_jax.inference import Evaluator, make_batches
-from mtbus_jax.phantom import make_phantoms
-from mtbus_jax.preprocess import resize_nearest
-from mtbus_jax.setup import Setup
-from mtbus_jax.train import FoldLoop, FoldRun
+from mtbus_jax import splits, types
+from mtbus_jax.images.phantom import make_phantoms
+from mtbus_jax.images.preprocess import resize_nearest
+from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.training import device_data, steps
+from mtbus_jax.training.evaluator import Evaluator, make_batches
+from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.fold import FoldLoop, FoldRun
 
 WARM_UP = 2  # rounds, which compile; the last round is left out too, as it ends with a checkpoint
 
@@ -104,11 +106,11 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
     split = splits.Split(train=shuffled[held:], validation=shuffled[:held], test=shuffled[:0])
 
     devices = setup.devices
-    data = residence.resident_dataset(cases, devices)
+    data = device_data.resident_dataset(cases, devices)
     train = parallel.pmap_train(setup.train_steps(parallel.AXIS), devices)
     evaluator = Evaluator(
         setup,
-        residence.Resident(cases, devices),
+        device_data.Resident(cases, devices),
         batch_size=config.eval.batch_size,
         steps_per_call=0,
     )
@@ -178,7 +180,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", action="store_true", help="write one every epoch")
     parser.add_argument("--json", default="", help="write the results here")
     options = parser.parse_args()
-    hostmemory.keep_freed_memory(of_all_threads=False)
+    host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
     parallel.enable_compilation_cache()
     print(f"{'':<16}{'steps':>6}{'ms per step of':>32}   epoch over (quartiles)")

@@ -14,11 +14,13 @@ import numpy as np
 import side_by_side
 from PIL import Image
 
-from mtbus_jax import hostmemory, imagefile, parallel, steps
+from mtbus_jax import images
+from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.predict import Prediction, Predictor
 from mtbus_jax.predict.output import Output
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.preprocess import resize_nearest
+from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.training import steps
 
 
 def main() -> None:
@@ -29,16 +31,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch", type=int, required=True)
     options = parser.parse_args()
-    hostmemory.keep_for_prediction(options.batch)
+    host_memory.keep_for_prediction(options.batch)
     parallel.enable_compilation_cache()
     predictor = Predictor(
         options.run, folds=[0], tta=False, refine="none", batch_size=options.batch
     )
-    sources = imagefile.find([options.pictures]).sources
+    sources = images.find([options.pictures]).sources
 
-    def decode() -> Iterator[imagefile.Frame]:
+    def decode() -> Iterator[images.Frame]:
         for source in sources:
-            yield from imagefile.read(source.path)
+            yield from images.read(source.path)
 
     def write(predictions: Iterable[Prediction]) -> None:
         for source, prediction in zip(sources, predictions, strict=True):

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import side_by_side
 
-from mtbus_jax import hostmemory, losses, models, parallel, state, steps, train, types
+from mtbus_jax import losses, models, types
+from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.training import fold, state, steps
 
 
 def main() -> None:
     """Prepares the step and serves it."""
     arrays = np.load(sys.argv[1])
-    hostmemory.keep_freed_memory(of_all_threads=False)
+    host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
     parallel.enable_compilation_cache()
     module = models.create("unetpp", width=int(arrays["width"]))
@@ -43,7 +45,7 @@ def main() -> None:
             key=jax.random.key(0),
         ),
         donate_argnums=0,
-        compiler_options=train.COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
+        compiler_options=fold.COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
     )
     loss = None
 

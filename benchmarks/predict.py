@@ -29,11 +29,13 @@ import side_by_side
 from PIL import Image
 
 from configs import base
-from mtbus_jax import hostmemory, parallel, runfolder, steps, types
-from mtbus_jax.checkpoint import Checkpoints
-from mtbus_jax.phantom import Phantom, make_phantoms
-from mtbus_jax.preprocess import resize_nearest
-from mtbus_jax.setup import Setup
+from mtbus_jax import files, types
+from mtbus_jax.images.phantom import Phantom, make_phantoms
+from mtbus_jax.images.preprocess import resize_nearest
+from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training.checkpoint import Checkpoints
+from mtbus_jax.training.experiment import Setup
 
 HERE = Path(__file__).parent
 # Pictures per step: so many, and so many batches, at least.
@@ -55,7 +57,7 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
     config.model.width = options.width
     config.train.devices = 1
     workdir.mkdir()
-    runfolder.write_json(workdir / runfolder.CONFIG, config.to_dict())
+    files.write_json(workdir / run_folder.CONFIG, config.to_dict())
     setup = Setup.from_config(config)
     state = setup.init_state(config, 0)
     program = jax.jit(
@@ -77,7 +79,7 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
         state, _ = program(state, _batch(chosen, options.size))
     plateau = state.plateau._replace(best_epoch=np.int32(1))
     state = state.replace(best_params=state.params, plateau=plateau, epoch=np.int32(1))
-    with Checkpoints(runfolder.fold_dir(workdir, 0) / "checkpoints", {}) as checkpoints:
+    with Checkpoints(run_folder.fold_dir(workdir, 0) / "checkpoints", {}) as checkpoints:
         checkpoints.save(state, 1)
     return flax.traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
 
@@ -173,7 +175,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = side_by_side.settings_of(parser, options)
     batches = [int(each) for each in options.batch.split(",")]
-    hostmemory.keep_freed_memory()
+    host_memory.keep_freed_memory()
     parallel.enable_compilation_cache()
     results = {}
     with tempfile.TemporaryDirectory() as name:

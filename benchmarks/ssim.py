@@ -20,11 +20,11 @@ import numpy as np
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
-from mtbus_jax.curation import candidates, pipeline, ssim
-from mtbus_jax.curation.archive import read_archive
-from mtbus_jax.curation.features import local_features
-from mtbus_jax.phantom import make_phantoms
-from mtbus_jax.preprocess import resize_nearest
+from mtbus_jax.curate import candidates, pipeline, ssim
+from mtbus_jax.curate.archive import read_archive
+from mtbus_jax.curate.features import local_features
+from mtbus_jax.images.phantom import make_phantoms
+from mtbus_jax.images.preprocess import resize_nearest
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 

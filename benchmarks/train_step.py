@@ -20,8 +20,8 @@ import numpy as np
 import side_by_side
 
 from mtbus_jax import models
-from mtbus_jax.phantom import Phantom, make_phantoms
-from mtbus_jax.preprocess import resize_nearest
+from mtbus_jax.images.phantom import Phantom, make_phantoms
+from mtbus_jax.images.preprocess import resize_nearest
 
 HERE = Path(__file__).parent
 

@@ -8,24 +8,16 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import (
-    checkpoint,
-    data,
-    parallel,
-    reliability,
-    reporting,
-    residence,
-    runfolder,
-    splits,
-    summary,
-    types,
-    warmstart,
-)
+from mtbus_jax import data, report, splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.evaluate import evaluate_fold
-from mtbus_jax.setup import Setup
-from mtbus_jax.train import FoldRun
-from mtbus_jax.train_folds import PMAP, SEQUENCE, check_mapping, train_folds
+from mtbus_jax.evaluation import summary
+from mtbus_jax.evaluation.evaluate import evaluate_fold
+from mtbus_jax.evaluation.trust import measure
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import checkpoint, device_data, run_folder, warm_start
+from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.fold import FoldRun
+from mtbus_jax.training.folds import PMAP, SEQUENCE, check_mapping, train_folds
 
 # Fields of config.data that say where things lie; they may differ between machines.
 _PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
@@ -50,28 +42,28 @@ def train_and_evaluate(
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
-    parallel.on_primary(lambda: summary.check_class_order(workdir))
+    parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     with parallel.together():
         setup = Setup.from_config(config)
-        cases = load_cases(config)
-    if not (workdir / runfolder.SPLITS).exists():
+        cases = data.load_configured(config)
+    if not (workdir / run_folder.SPLITS).exists():
         setup.load_ahead(config)  # while scikit-learn is imported, to draw the folds
     fingerprint = _same_everywhere(config, cases)
-    parts = parallel.on_primary(lambda: runfolder.find_folds(workdir, cases, config.data.split))
+    parts = parallel.on_primary(lambda: run_folder.find_folds(workdir, cases, config.data.split))
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
-        runfolder.check_folds(numbers, len(parts))
-    resident = residence.is_resident(config, cases, setup.devices)
+        run_folder.check_folds(numbers, len(parts))
+    resident = device_data.is_resident(config, cases, setup.devices)
     check_mapping(config, wanted, resident=resident)
     sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
-    parallel.on_primary(lambda: runfolder.open_run(workdir, config))
+    parallel.on_primary(lambda: run_folder.open_run(workdir, config))
     content = parallel.on_primary(
-        lambda: runfolder.write_splits(workdir, cases, config.data.split, parts)
+        lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
     )
     if config.log.progress and parallel.is_primary():
         _announce(config, cases, setup, content, wanted, resident)
     arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
-    starts = {f: functools.partial(warmstart.start, source) for f, source in sources.items()}
+    starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
     runs = [
         FoldRun(config, setup, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
     ]
@@ -98,8 +90,8 @@ def write_tables(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
       UserError: if nothing has been tested, or the data is missing.
     """
     workdir = Path(workdir)
-    cases = load_cases(config)
-    return _write_results(workdir, cases, runfolder.find_folds(workdir, cases, config.data.split))
+    cases = data.load_configured(config)
+    return _write_results(workdir, cases, run_folder.find_folds(workdir, cases, config.data.split))
 
 
 def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = None) -> dict:
@@ -118,67 +110,47 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         are in another order.
     """
     workdir = Path(workdir)
-    config = parallel.on_primary(lambda: runfolder.load_config(workdir))
-    parallel.on_primary(lambda: summary.check_class_order(workdir))
+    config = parallel.on_primary(lambda: run_folder.load_config(workdir))
+    parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     if overrides is not None:
         for field in _PLACES:
             config.data[field] = overrides.data[field]
         config.data.resident = overrides.data.resident
         config.eval = overrides.eval
     with parallel.together():
-        cases = load_cases(config)
+        cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
-    folds, _ = parallel.on_primary(lambda: runfolder.open_splits(workdir, cases, config.data.split))
+    folds, _ = parallel.on_primary(
+        lambda: run_folder.open_splits(workdir, cases, config.data.split)
+    )
     trained = parallel.on_primary(
-        lambda: [f for f in range(len(folds)) if runfolder.fold_dir(workdir, f).is_dir()]
+        lambda: [f for f in range(len(folds)) if run_folder.fold_dir(workdir, f).is_dir()]
     )
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
-    networks = parallel.on_primary(lambda: runfolder.networks(workdir, config))
+    networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
         evaluate_fold(config, cases, folds[fold], networks=networks, **arguments)
     if overrides is not None:
-        parallel.on_primary(lambda: runfolder.record(workdir, "eval", config.eval))
+        parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
     return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
-
-
-def load_cases(config: config_dict.ConfigDict) -> types.Cases:
-    """The images that a configuration names.
-
-    Raises:
-      UserError: if they are not to be had.
-    """
-    image_size = tuple(config.data.image_size)
-    if config.data.arrays_file:
-        cases = data.load_arrays(
-            config.data.arrays_file, name=config.data.name, image_size=image_size
-        )
-    else:
-        cases = data.load_cases(
-            config.data.name,
-            image_size=image_size,
-            data_dir=config.data.data_dir or None,
-            manual_dir=config.data.manual_dir or None,
-            cache_dir=config.data.cache_dir or None,
-        )
-    return data.only_classes(cases, tuple(config.data.classes))
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
     """The dataset's fingerprint, after a check that all processes run the same."""
     fingerprint = data.fingerprint(cases)
     own = {f"data.{place}" for place in _PLACES} | {"log.progress"}
-    fields = {k: v for k, v in runfolder.flatten(config).items() if k not in own}
+    fields = {k: v for k, v in run_folder.flatten(config).items() if k not in own}
     parallel.check_same({"dataset": fingerprint, **fields})
     return fingerprint
 
 
 def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict:
     """What is made of all tested folds: trust, summary, report; returns the summary."""
-    reliability.write_trust(workdir, cases, folds)
+    measure.write_trust(workdir, cases, folds)
     result = summary.write_summary(workdir)
-    reporting.write_report(workdir, cases)
+    report.write_report(workdir, cases)
     return result
 
 
@@ -188,21 +160,21 @@ def _sources(
     cases: types.Cases,
     folds: list[splits.Split],
     wanted: tuple[int, ...],
-) -> dict[int, warmstart.Source]:
+) -> dict[int, warm_start.Source]:
     """What the folds that have not begun are to start from; none without ``train.start_from``."""
 
     def begun(fold: int) -> bool:
-        directory = runfolder.fold_dir(workdir, fold) / "checkpoints"
+        directory = run_folder.fold_dir(workdir, fold) / "checkpoints"
         return checkpoint.epoch_on_disk(directory, checkpoint.LATEST) > 0
 
     fresh = [f for f in wanted if not begun(f)]
-    found = {f: warmstart.find(config, f, folds[f], cases.uid) for f in fresh}
+    found = {f: warm_start.find(config, f, folds[f], cases.uid) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
 
 
 def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
     origin = {"dataset": fingerprint, "split": folds[fold].fingerprint(cases.uid)}
-    return {"fold": fold, "directory": runfolder.fold_dir(workdir, fold), "origin": origin}
+    return {"fold": fold, "directory": run_folder.fold_dir(workdir, fold), "origin": origin}
 
 
 def _announce(config, cases, setup, content, folds, resident) -> None:

@@ -21,12 +21,15 @@ from pathlib import Path
 from absl import logging
 from ml_collections import config_dict
 
-from mtbus_jax import crossval, hostmemory, logbook, parallel, runfolder, summary, trained
+from mtbus_jax import crossval, files
 from mtbus_jax.errors import UserError, exit_on_user_error
-from mtbus_jax.evaluate import CASES
+from mtbus_jax.evaluation import summary
+from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.training import logbook, run_folder, trained_folds
+from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
-_OF_RUN = (runfolder.CONFIG, runfolder.ENVIRONMENT)
+_OF_RUN = (run_folder.CONFIG, run_folder.ENVIRONMENT)
 _OF_FOLD = (CASES, logbook.METRICS)
 _WEIGHTS = "checkpoints/best"
 _MAY_DIFFER = ("seed", "name", "eval.average", "train.start_from")
@@ -53,9 +56,9 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
         raise UserError("--runs: give two run folders or more.")
     if out.exists():
         raise UserError(f"--out={out} exists; give a new folder.")
-    configs = [runfolder.load_config(folder) for folder in folders]
+    configs = [run_folder.load_config(folder) for folder in folders]
     for folder in folders:
-        summary.check_class_order(folder)
+        run_folder.check_class_order(folder)
     _check_together(folders, configs)
     folds = _common_folds(folders)
     try:
@@ -83,7 +86,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
       UserError: naming the runs and what differs.
     """
     seeds: dict[int, Path] = {}
-    splits = [runfolder.read_json(folder / runfolder.SPLITS) for folder in folders]
+    splits = [files.read_json(folder / run_folder.SPLITS) for folder in folders]
     for folder, config, split in zip(folders, configs, splits, strict=True):
         seed = config.get("seed")
         if isinstance(seed, tuple):
@@ -96,7 +99,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
         seeds[seed] = folder
         differing = [
             f"{field} ({first} and {other})"
-            for field, first, other in runfolder.differences(configs[0], config)
+            for field, first, other in run_folder.differences(configs[0], config)
             if field not in _MAY_DIFFER
         ]
         if differing:
@@ -106,7 +109,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
             )
         if split != splits[0]:
             raise UserError(
-                f"--runs: {folders[0]} and {folder} have other folds in {runfolder.SPLITS}; an "
+                f"--runs: {folders[0]} and {folder} have other folds in {run_folder.SPLITS}; an "
                 "image that tests one network may have trained the other."
             )
 
@@ -117,7 +120,7 @@ def _common_folds(folders: list[Path]) -> list[int]:
     Raises:
       UserError: if there is none.
     """
-    tested = [set(trained.tested_folds(folder)) for folder in folders]
+    tested = [set(trained_folds.tested_folds(folder)) for folder in folders]
     common = sorted(set.intersection(*tested))
     if not common:
         each = "; ".join(
@@ -141,22 +144,22 @@ def _gather(
 ) -> None:
     """The run folder before it is tested."""
     for number, folder in enumerate(folders):
-        network = runfolder.network_dir(workdir, number)
+        network = run_folder.network_dir(workdir, number)
         network.mkdir(parents=True)
         for name in _OF_RUN:
             _copy(folder / name, network / name)
         for fold in folds:
-            source, target = runfolder.fold_dir(folder, fold), runfolder.fold_dir(network, fold)
+            source, target = run_folder.fold_dir(folder, fold), run_folder.fold_dir(network, fold)
             target.mkdir()
             for name in _OF_FOLD:
                 _copy(source / name, target / name)
             shutil.copytree(source / _WEIGHTS, target / _WEIGHTS, copy_function=_link)
     for fold in folds:
-        runfolder.fold_dir(workdir, fold).mkdir()
+        run_folder.fold_dir(workdir, fold).mkdir()
     config = configs[0].to_dict() | {"seed": [config.seed for config in configs]}
     config["data"]["folds"] = folds
-    runfolder.write_json(workdir / runfolder.CONFIG, config)
-    for name in (runfolder.ENVIRONMENT, runfolder.SPLITS):
+    files.write_json(workdir / run_folder.CONFIG, config)
+    for name in (run_folder.ENVIRONMENT, run_folder.SPLITS):
         _copy(folders[0] / name, workdir / name)
 
 
@@ -193,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", required=True, help="run folder to make")
     args = parser.parse_args(argv)
-    hostmemory.keep_freed_memory()
+    host_memory.keep_freed_memory()
     parallel.enable_compilation_cache()
     print(summary.to_markdown(make_ensemble(args.runs, args.out)))
     print(f"Run folder: {args.out}")

@@ -11,24 +11,14 @@ import scipy.special
 import tiny
 
 from configs import mt_unetpp
-from mtbus_jax import (
-    crossval,
-    data,
-    ensemble,
-    evaluate,
-    export,
-    models,
-    predictions_file,
-    published,
-    runfolder,
-    steps,
-    trained,
-    types,
-)
+from mtbus_jax import crossval, data, ensemble, files, models, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import evaluate, published, stored_predictions
+from mtbus_jax.export import command
 from mtbus_jax.metrics import calibration
 from mtbus_jax.predict import Predictor
-from mtbus_jax.setup import Setup
+from mtbus_jax.training import run_folder, steps, trained_folds
+from mtbus_jax.training.experiment import Setup
 
 SEEDS = (1, 2, 3)
 VERSIONS = 4  # flips; the images are not square
@@ -39,7 +29,7 @@ CLASS_COLUMNS = [f"probability_{name}" for name in types.CLASS_NAMES]
 def tiny_world():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-        patch.setattr(data, "load_cases", lambda name, **kwargs: tiny.make_cases())
+        patch.setattr(data.arrays, "load_cases", lambda name, **kwargs: tiny.make_cases())
         yield
 
 
@@ -68,7 +58,7 @@ def joined(runs, tmp_path_factory):
 
 def network_says(run, fold, images):
     """Probabilities of a run's network for images as they are: masks and classes."""
-    found = trained.load(run, [fold])
+    found = trained_folds.load(run, [fold])
     outputs = jax.jit(found.module.apply)(found.members[0].variables, images.astype(np.float32))
     masks = scipy.special.expit(np.asarray(outputs.segmentation[0], np.float64))
     return masks[..., 0], scipy.special.softmax(np.asarray(outputs.class_logits), axis=-1)
@@ -80,7 +70,7 @@ def flipped(images, number):
 
 
 def rows_of(workdir, fold):
-    path = runfolder.fold_dir(workdir, fold) / evaluate.CASES
+    path = run_folder.fold_dir(workdir, fold) / run_folder.CASES
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
@@ -106,7 +96,7 @@ def test_the_answer_is_the_mean_of_the_networks(runs, joined, fold):
     np.testing.assert_allclose(rows[CLASS_COLUMNS], classes, atol=1e-6)
     assert rows.predicted.tolist() == [types.CLASS_NAMES[c] for c in classes.argmax(axis=-1)]
     masks = (said[0][0] + said[1][0]) / 2
-    stored = predictions_file.read(runfolder.fold_dir(joined, fold))
+    stored = stored_predictions.read(run_folder.fold_dir(joined, fold))
     np.testing.assert_allclose(stored.probability, masks, atol=1 / 512 + 1e-5)
     clear = np.abs(masks - 0.5).min(axis=(1, 2)) > 1e-6
     assert clear.sum() > len(clear) / 2
@@ -116,7 +106,7 @@ def test_the_answer_is_the_mean_of_the_networks(runs, joined, fold):
 def test_with_average_the_flipped_versions_are_part_of_the_answer(runs, joined, tmp_path):
     for workdir, networks in ((runs[0], runs[:1]), (joined, runs[:2])):
         copy = shutil.copytree(workdir, tmp_path / workdir.name)
-        config = runfolder.load_config(copy)
+        config = run_folder.load_config(copy)
         config.eval.average = True
         result = crossval.evaluate(copy, overrides=config)
         rows, cases = rows_of(copy, 0), tiny.make_cases()
@@ -129,19 +119,19 @@ def test_with_average_the_flipped_versions_are_part_of_the_answer(runs, joined, 
         classes = np.mean([said for _, said in each], axis=0)
         np.testing.assert_allclose(rows[CLASS_COLUMNS], classes, atol=1e-6)
         back = [flipped(masks, k % VERSIONS) for k, (masks, _) in enumerate(each)]
-        stored = predictions_file.read(runfolder.fold_dir(copy, 0))
+        stored = stored_predictions.read(run_folder.fold_dir(copy, 0))
         np.testing.assert_allclose(stored.probability, np.mean(back, axis=0), atol=1 / 512 + 1e-5)
         np.testing.assert_allclose(stored.mean_probability, stored.probability, atol=1e-6)
         assert np.abs(rows[CLASS_COLUMNS] - rows_of(workdir, 0)[CLASS_COLUMNS]).to_numpy().max() > 0
         # The tiny dataset has no published figures, so no departures from them either.
         assert result["departures_from_published_recipe"] is None
-        assert runfolder.load_config(copy).eval.average  # the folder says what its figures are
-        assert not runfolder.load_config(workdir).eval.average
+        assert run_folder.load_config(copy).eval.average  # the folder says what its figures are
+        assert not run_folder.load_config(workdir).eval.average
 
 
 def test_after_upright_training_the_mean_is_over_the_image_and_its_mirror_image(tmp_path):
     workdir = train_run(tmp_path / "run", seed=1, folds=(0,), augmentation="upright")
-    config = runfolder.load_config(workdir)
+    config = run_folder.load_config(workdir)
     config.eval.average = True
     crossval.evaluate(workdir, overrides=config)
     rows, cases = rows_of(workdir, 0), tiny.make_cases()
@@ -149,7 +139,7 @@ def test_after_upright_training_the_mean_is_over_the_image_and_its_mirror_image(
     each = [network_says(workdir, 0, view) for view in (images, images[:, :, ::-1])]
     classes = np.mean([said for _, said in each], axis=0)
     np.testing.assert_allclose(rows[CLASS_COLUMNS], classes, atol=1e-6)
-    stored = predictions_file.read(runfolder.fold_dir(workdir, 0))
+    stored = stored_predictions.read(run_folder.fold_dir(workdir, 0))
     assert len(stored.class_logits) == 2
     mean = (each[0][0] + each[1][0][:, :, ::-1]) / 2
     np.testing.assert_allclose(stored.mean_probability, mean, atol=1 / 512 + 1e-5)
@@ -159,10 +149,11 @@ def test_trust_is_fitted_to_all_members(runs, joined):
     content = json.loads((joined / "trust.json").read_text())
     cases = tiny.make_cases()
     for fold in (0, 1):
-        stored = predictions_file.read(runfolder.fold_dir(joined, fold), "validation")
+        stored = stored_predictions.read(run_folder.fold_dir(joined, fold), "validation")
         assert len(stored.class_logits) == 2 * VERSIONS
         alone = [
-            predictions_file.read(runfolder.fold_dir(run, fold), "validation") for run in runs[:2]
+            stored_predictions.read(run_folder.fold_dir(run, fold), "validation")
+            for run in runs[:2]
         ]
         both = np.concatenate([each.class_logits for each in alone])
         np.testing.assert_allclose(stored.class_logits, both, atol=1e-5)
@@ -207,7 +198,7 @@ def test_the_folder_needs_no_other(runs, joined, tmp_path):
 
 
 def test_it_is_exported_as_one_model(runs, joined, tmp_path):
-    export.export_run(joined, tmp_path / "out", folds=(0,), wanted=("stablehlo",))
+    command.export_run(joined, tmp_path / "out", folds=(0,), wanted=("stablehlo",))
     images = tiny.make_cases(4, seed=6).image.astype(np.float32)
     exported = jax.export.deserialize((tmp_path / "out" / "model.stablehlo").read_bytes())
     outputs = exported.call(images)
@@ -219,7 +210,7 @@ def test_it_is_exported_as_one_model(runs, joined, tmp_path):
 
 def test_the_card_of_a_run_that_kept_its_last_weights_says_so(tmp_path):
     workdir = train_run(tmp_path / "run", seed=1, folds=(0,), keep="last")
-    export.export_run(workdir, tmp_path / "out", wanted=("stablehlo",))
+    command.export_run(workdir, tmp_path / "out", wanted=("stablehlo",))
     assert "the last weights of fold 0" in (tmp_path / "out" / "model_card.md").read_text()
 
 
@@ -252,15 +243,15 @@ def test_folds_that_not_all_have_are_left_out(runs, tmp_path, capsys):
     assert result["folds"] == [0]
     assert len(result["networks"]) == 3
     assert "left out: fold 1" in capsys.readouterr().out
-    assert trained.load(tmp_path / "three").folds == (0,)
+    assert trained_folds.load(tmp_path / "three").folds == (0,)
 
 
 def test_a_departure_from_the_published_recipe():
     config = mt_unetpp.get_config().to_dict()
-    assert published.departures(runfolder.flatten(config)) == []
+    assert published.departures(run_folder.flatten(config)) == []
     config["eval"]["average"] = True
     config["seed"] = (1, 2, 3)
-    assert published.departures(runfolder.flatten(config)) == [
+    assert published.departures(run_folder.flatten(config)) == [
         "eval.average = True instead of False",
         "the mean of 3 networks instead of one",
     ]
@@ -276,24 +267,24 @@ def test_too_few_and_the_same_network_twice(runs, tmp_path):
 
 def test_runs_that_do_not_go_together(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
-    config = runfolder.load_config(other)
+    config = run_folder.load_config(other)
     config.train.learning_rate = 0.5
-    runfolder.write_json(other / runfolder.CONFIG, config.to_dict())
+    files.write_json(other / run_folder.CONFIG, config.to_dict())
     refused([runs[0], other], tmp_path / "out", "train.learning_rate (0.01 and 0.5)")
 
 
 def test_runs_with_other_folds(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
-    content = runfolder.read_json(other / runfolder.SPLITS)
+    content = files.read_json(other / run_folder.SPLITS)
     content["folds"] = content["folds"][::-1]
-    runfolder.write_json(other / runfolder.SPLITS, content)
+    files.write_json(other / run_folder.SPLITS, content)
     refused([runs[0], other], tmp_path / "out", "splits.json", "may have trained")
 
 
 def test_no_tested_fold_in_common(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
-    (runfolder.fold_dir(other, 0) / evaluate.CASES).unlink()
-    shutil.rmtree(runfolder.fold_dir(other, 1) / "checkpoints" / "best")
+    (run_folder.fold_dir(other, 0) / run_folder.CASES).unlink()
+    shutil.rmtree(run_folder.fold_dir(other, 1) / "checkpoints" / "best")
     refused([runs[0], other], tmp_path / "out", "no fold in common", "none")
 
 
@@ -323,14 +314,14 @@ def test_without_the_dataset_nothing_is_made(runs, tmp_path, monkeypatch):
     def load(name, **kwargs):
         raise UserError(f"{name} is not to be had")
 
-    monkeypatch.setattr(data, "load_cases", load)
+    monkeypatch.setattr(data.arrays, "load_cases", load)
     refused(runs[:2], tmp_path / "out", "not to be had")
 
 
 def test_a_network_that_was_lost(joined, tmp_path):
     workdir = shutil.copytree(joined, tmp_path / "cut")
     shutil.rmtree(workdir / "network_0")
-    for use in (trained.load, crossval.evaluate, Predictor):
+    for use in (trained_folds.load, crossval.evaluate, Predictor):
         with pytest.raises(UserError, match="lacks network_0"):
             use(workdir)
 

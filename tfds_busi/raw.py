@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.preprocess import merge_masks, resize_nearest
+from mtbus_jax.images.preprocess import merge_masks, resize_nearest
 from mtbus_jax.types import CLASS_NAMES
 
 # A folder, a file, or either of them inside a zip archive: both types offer the few methods used

@@ -166,7 +166,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield index, {**example, **png, "height": height, "width": width}
 
     def _phantoms(self) -> Iterator[dict[str, Any]]:
-        from mtbus_jax import phantom, preprocess
+        from mtbus_jax.images import phantom, preprocess
 
         phantoms = sorted(phantom.make_phantoms(), key=lambda p: CLASS_NAMES[int(p.label)])
         test_fold = folds.draw_test_folds([int(p.label) for p in phantoms])

@@ -21,7 +21,6 @@ from mtbus_jax.models import (
     adityan,
     attention_unet,
     bts_unet,
-    drawing,
     nnunet,
     residual_unet,
     segresnet,
@@ -29,6 +28,7 @@ from mtbus_jax.models import (
     unet,
     unetpp,
 )
+from mtbus_jax.models.cpu import drawing
 
 REGISTRY: dict[str, type[nn.Module]] = {
     "unetpp": unetpp.UNetPlusPlus,

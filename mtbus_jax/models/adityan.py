@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.models import blocks, heads
-from mtbus_jax.ops import pooling, upsampled
+from mtbus_jax.models.cpu import pooling, upsampled
 
 RECONSTRUCTION = "reconstruction"
 

@@ -8,10 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mtbus_jax.models import drawing, parts, prepared
-from mtbus_jax.ops import convolution as conv_op
-from mtbus_jax.ops import normalisation, pooling, upsampled
-from mtbus_jax.ops import shares as shares_op
+from mtbus_jax.models.cpu import convolution as conv_op
+from mtbus_jax.models.cpu import drawing, normalisation, parts, pooling, precomputed, upsampled
+from mtbus_jax.models.cpu import shares as shares_op
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it.
@@ -110,7 +109,7 @@ class ConvolutionOfBoth(nn.Module):
         return image
 
     def _convolve(self, maps, up, kernel):
-        arranged = prepared.of(self, lambda: upsampled.arrange(maps, up, kernel))
+        arranged = precomputed.of(self, lambda: upsampled.arrange(maps, up, kernel))
         if arranged is None:
             return upsampled.convolution_of_both(maps, up, kernel)
         return upsampled.convolution_with_arranged(maps, up, arranged)
@@ -122,7 +121,7 @@ class Shares(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, kernels: Sequence[jax.Array]) -> list[jax.Array]:
         """``(batch, height, width, in)`` to one map for each of the ``(3, 3, in, any)`` kernels."""
-        arranged = prepared.of(self, lambda: shares_op.arrange(image, kernels))
+        arranged = precomputed.of(self, lambda: shares_op.arrange(image, kernels))
         if arranged is None:
             return shares_op.of_map(image, kernels)
         return shares_op.of_map_with_arranged(image, kernels, arranged)

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads, supervision
+from mtbus_jax.models.cpu import pooling
 from mtbus_jax.models.nnunet import NEGATIVE_SLOPE, kaiming_normal
-from mtbus_jax.ops import pooling
 
 
 class BTSUNet(nn.Module):

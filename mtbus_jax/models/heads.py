@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax.models import blocks
-from mtbus_jax.ops import pooling
+from mtbus_jax.models.cpu import pooling
 
 
 class PooledClassifier(nn.Module):

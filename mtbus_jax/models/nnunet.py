@@ -33,8 +33,8 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, drawing, heads, supervision
-from mtbus_jax.ops import pooling
+from mtbus_jax.models import blocks, heads, supervision
+from mtbus_jax.models.cpu import drawing, pooling
 
 NEGATIVE_SLOPE = 0.01
 

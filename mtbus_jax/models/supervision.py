@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax.models import blocks
-from mtbus_jax.ops import upsampled
+from mtbus_jax.models.cpu import upsampled
 
 
 def segment_levels(

@@ -33,8 +33,9 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import blocks, heads, parts
-from mtbus_jax.ops import shares as shares_op
+from mtbus_jax.models import blocks, heads
+from mtbus_jax.models.cpu import parts
+from mtbus_jax.models.cpu import shares as shares_op
 
 HEADS = ("released", "printed")
 

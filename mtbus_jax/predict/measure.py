@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from mtbus_jax import types
-from mtbus_jax.imagefile import Source, Spacing
+from mtbus_jax.images import Source, Spacing
 from mtbus_jax.predict.predictor import Prediction
 
 _BOX = ("top", "left", "bottom", "right")

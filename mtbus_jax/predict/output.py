@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mtbus_jax import overlay, types
+from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.imagefile import ReadError, Source
+from mtbus_jax.files import write_bytes, write_json, write_text
+from mtbus_jax.images import ReadError, Source, overlay
 from mtbus_jax.predict.measure import COLUMNS, measure, result_name
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
-from mtbus_jax.runfolder import write_bytes, write_json, write_text
 
 SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.csv"
 MASKS, OVERLAYS, PROBABILITIES = "masks", "overlays", "probabilities"

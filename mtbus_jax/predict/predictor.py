@@ -15,11 +15,13 @@ import jax
 import numpy as np
 import scipy
 
-from mtbus_jax import augment, imagefile, refine, steps, trained, trust, types
+from mtbus_jax import augment, images, refine, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import trust
+from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.preprocess import resize_nearest
+from mtbus_jax.training import steps, trained_folds
 
 REFINE = ("none", "hard", "probable")
 # What `Prediction.warning` says.
@@ -52,7 +54,7 @@ class Prediction:
       warning: ``uncertain``, "" or ``not calibrated``.
     """
 
-    frame: imagefile.Frame
+    frame: images.Frame
     mask: np.ndarray | None
     probability: np.ndarray | None
     class_id: int | None
@@ -84,7 +86,7 @@ class _Started(NamedTuple):
       members: per network and version `steps.Predictions` of all pictures, fold by fold.
     """
 
-    frames: list[imagefile.Frame]
+    frames: list[images.Frame]
     members: list[Future]
 
 
@@ -132,7 +134,7 @@ class Predictor:
         if refine is not None and refine not in REFINE:
             raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
         run = Path(run)
-        network = trained.load(run, folds)
+        network = trained_folds.load(run, folds)
         config = network.config
         self.folds = network.folds
         self.untested, self.without_weights = network.untested, network.without_weights
@@ -156,12 +158,12 @@ class Predictor:
         self._at_once = min(_CPU_PROGRAMS, os.cpu_count() or 1) if on_cpu else 1
 
     def __call__(
-        self, images: Sequence[str | os.PathLike[str] | np.ndarray | imagefile.Frame]
+        self, images: Sequence[str | os.PathLike[str] | np.ndarray | images.Frame]
     ) -> list[Prediction]:
         """Predicts pictures of any sizes.
 
         Args:
-          images: paths, of which one may hold several frames; pixels as `imagefile.from_array`
+          images: paths, of which one may hold several frames; pixels as `images.from_array`
             takes them; or frames.
 
         Returns:
@@ -174,13 +176,13 @@ class Predictor:
             raise UserError("Predictor takes a list of pictures: give [path].")
         return list(self.stream([frame for image in images for frame in _frames(image)]))
 
-    def stream(self, frames: Iterable[imagefile.Frame]) -> Iterator[Prediction]:
+    def stream(self, frames: Iterable[images.Frame]) -> Iterator[Prediction]:
         """Predicts frames as they come; holds a few batches, so there may be any number of them.
 
         While the next frames are read and results are used, the network works on others.
 
         Args:
-          frames: see `imagefile.read` and `imagefile.from_array`.
+          frames: see `images.read` and `images.from_array`.
 
         Yields:
           One prediction per frame, in order.
@@ -198,7 +200,7 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _start(self, frames: list[imagefile.Frame], pool: ThreadPoolExecutor) -> _Started:
+    def _start(self, frames: list[images.Frame], pool: ThreadPoolExecutor) -> _Started:
         pictures = np.stack([resize_nearest(frame.grey, *self.image_size) for frame in frames])
         # Here and not in the threads, which would compile it twice.
         program = self._programs.at_least(len(frames))
@@ -264,7 +266,7 @@ class Predictor:
 
     def _finish(
         self,
-        frame: imagefile.Frame,
+        frame: images.Frame,
         assessed: trust.Assessment,
         answer: _Answer,
         judged: trust.Judgement | None,
@@ -321,10 +323,10 @@ class Predictor:
         return ", ".join(changes) or "no"
 
 
-def _frames(image: str | os.PathLike[str] | np.ndarray | imagefile.Frame) -> Iterator:
-    if isinstance(image, imagefile.Frame):
+def _frames(image: str | os.PathLike[str] | np.ndarray | images.Frame) -> Iterator:
+    if isinstance(image, images.Frame):
         yield image
     elif isinstance(image, str | os.PathLike):
-        yield from imagefile.read(image)
+        yield from images.read(image)
     else:
-        yield imagefile.from_array(image)
+        yield images.from_array(image)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtbus_jax import steps, trained
-from mtbus_jax.models import prepared
+from mtbus_jax.models.cpu import precomputed
+from mtbus_jax.training import steps, trained_folds
 
 # Compiled soon rather than well.
 _RUN_ONCE = {"xla_backend_optimization_level": 0}
@@ -32,7 +32,7 @@ class Program(NamedTuple):
 class Programs:
     """Programs by batch size, compiled when they are first asked for; not thread-safe."""
 
-    def __init__(self, network: trained.Trained, batch_size: int):
+    def __init__(self, network: trained_folds.Trained, batch_size: int):
         """Compiles nothing yet.
 
         Args:
@@ -67,7 +67,7 @@ class Programs:
         pictures = jax.ShapeDtypeStruct((size, *self._network.image_size, 1), np.uint8)
         module = self._network.module
         prepare = jax.jit(
-            lambda variables: prepared.prepare(module, variables, pictures.shape),
+            lambda variables: precomputed.prepare(module, variables, pictures.shape),
             compiler_options=_RUN_ONCE if jax.default_backend() == "cpu" else None,
         )
         variables = [prepare(each) for each in self._network.variables]

@@ -1,0 +1,1 @@
+"""From trained weights to figures: predictions, metrics, trust, the summary of a run."""

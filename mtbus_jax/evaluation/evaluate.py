@@ -1,0 +1,174 @@
+"""Evaluation of one fold: best weights → one row per test image → ``cases.csv``.
+
+What is tested is the prediction for the image as it is, as published; or, with ``eval.average``,
+the mean over its flipped and turned versions; for an ensemble, the mean over its networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy
+from ml_collections import config_dict
+
+from mtbus_jax import files, refine, splits, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import stored_predictions
+from mtbus_jax.metrics import segmentation
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import device_data, run_folder, steps
+from mtbus_jax.training.checkpoint import Checkpoints
+from mtbus_jax.training.evaluator import Evaluator
+from mtbus_jax.training.experiment import Setup
+
+REFINED = "refined_"  # prefix of the columns after prediction refining
+
+
+def evaluate_fold(
+    config: config_dict.ConfigDict,
+    cases: types.Cases,
+    split: splits.Split,
+    *,
+    fold: int,
+    directory: Path,
+    origin: dict[str, str],
+    networks: Sequence[Path] | None = None,
+) -> pd.DataFrame:
+    """Tests the best weights of a fold; process 0 writes ``cases.csv`` and the predictions.
+
+    The predictions on the validation images are kept too: whatever is fitted after training
+    (calibration, thresholds) must be fitted on them.
+
+    Args:
+      config: of the run.
+      cases: the dataset.
+      split: indices of this fold.
+      fold: its number.
+      directory: the fold's folder.
+      origin: fingerprints of data and split, see `Checkpoints`.
+      networks: run folders of an ensemble's networks; None for the weights in ``directory``.
+
+    Returns:
+      The rows, see `case_rows`.
+
+    Raises:
+      UserError: if the fold was not trained, or on other data.
+    """
+    setup = Setup.from_config(config)
+    folders = [directory] if networks is None else [run_folder.fold_dir(n, fold) for n in networks]
+    evaluator = Evaluator(
+        setup,
+        device_data.place(config, cases, setup.devices),
+        batch_size=config.eval.batch_size,
+        steps_per_call=config.train.steps_per_call,
+    )
+    like = setup.abstract_state(config)
+    networks_variables = []
+    for folder in folders:
+        with Checkpoints(folder / "checkpoints", origin) as checkpoints:
+            variables = checkpoints.restore_best(like)
+        networks_variables.append(parallel.replicate(variables, setup.devices))
+    for part in stored_predictions.NAMES:
+        index = getattr(split, part)
+        # By network, the images as they are, then flipped and turned.
+        versions = [
+            list(evaluator.symmetric_predictions(variables, index, cases))
+            if config.eval.tta
+            else [evaluator(variables, index, predictions=True)[1]]
+            for variables in networks_variables
+        ]
+        members = [member for of_network in versions for member in of_network]
+        as_they_are = [of_network[0] for of_network in versions]
+        answer = mean_prediction(members if config.eval.average else as_they_are)
+        if parallel.is_primary():
+            stored_predictions.write(directory, part, cases.uid[index], members, answer=answer)
+        if part == "test":
+            rows = case_rows(cases.take(index), answer)
+    rows.insert(1, "fold", fold)
+    if parallel.is_primary():
+        files.write_text(directory / run_folder.CASES, rows.to_csv(index=False))
+    return rows
+
+
+def mean_prediction(members: Sequence[steps.Predictions]) -> steps.Predictions:
+    """Several predictions of the same images as one, by the mean of their probabilities.
+
+    Args:
+      members: numpy arrays of the same shapes; a single one is returned as it is.
+
+    Returns:
+      The mean tumour probability, and as class logits the logarithm of the mean probabilities.
+    """
+    if len(members) == 1:
+        return members[0]
+    probability = logits = None
+    if members[0].probability is not None:
+        probability = np.mean([member.probability for member in members], axis=0)
+    if members[0].class_logits is not None:
+        each = [scipy.special.log_softmax(member.class_logits, axis=-1) for member in members]
+        # Not the logarithm of a mean, which may be that of 0.
+        logits = scipy.special.logsumexp(each, axis=0) - np.log(len(members))
+    return steps.Predictions(probability, logits)
+
+
+def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFrame:
+    """One row per image with classes, probabilities and every metric.
+
+    Columns: ``uid, label`` (class names); with the classification task ``predicted`` and
+    ``probability_<class>``; with the segmentation task ``true_pixels``, ``predicted_pixels`` and
+    the metrics of `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on
+    normal), ``refined_predicted`` and ``refined_<metric>``. Undefined metrics are empty cells.
+
+    Args:
+      cases: the images, n of them.
+      predictions: numpy arrays in the same order.
+    """
+    names = np.array(types.CLASS_NAMES)
+    columns: dict[str, np.ndarray] = {"uid": cases.uid, "label": names[cases.label]}
+    has_mask = predictions.probability is not None
+    has_class = predictions.class_logits is not None
+    if has_class:
+        columns["predicted"] = names[np.argmax(predictions.class_logits, axis=-1)]
+        probability = scipy.special.softmax(predictions.class_logits, axis=-1)
+        for code, name in enumerate(types.CLASS_NAMES):
+            columns[f"probability_{name}"] = probability[:, code]
+    if has_mask:
+        truth = cases.mask[..., 0] > 0
+        mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+        columns["true_pixels"] = truth.sum(axis=(1, 2))
+        columns["predicted_pixels"] = mask.sum(axis=(1, 2))
+        columns |= _segmentation_columns(truth, mask)
+    if has_mask and has_class:
+        class_id = np.argmax(predictions.class_logits, axis=-1)
+        columns["incoherent"] = np.asarray(refine.incoherent(mask, class_id))
+        refined_mask, refined_class = map(np.asarray, refine.refine(mask, predictions.class_logits))
+        columns[f"{REFINED}predicted"] = names[refined_class]
+        refined_columns = _segmentation_columns(truth, refined_mask)
+        columns |= {REFINED + name: values for name, values in refined_columns.items()}
+    return pd.DataFrame(columns)
+
+
+def _segmentation_columns(truth: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        name: np.array([metric(t, m) for t, m in zip(truth, mask, strict=True)])
+        for name, metric in segmentation.METRICS.items()
+    }
+
+
+def read_cases(workdir: Path) -> pd.DataFrame:
+    """The rows of all evaluated folds of a run.
+
+    Raises:
+      UserError: if no fold has been evaluated.
+    """
+    paths = sorted(workdir.glob(f"fold_*/{run_folder.CASES}"))
+    if not paths:
+        raise UserError(
+            f"{workdir} holds no {run_folder.CASES} yet: no fold has been trained and tested."
+        )
+    # A uid such as "NA" or "007" stays the text it is; only an empty cell is undefined.
+    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
+    return pd.concat([pd.read_csv(path, **options) for path in paths], ignore_index=True)

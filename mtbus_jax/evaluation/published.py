@@ -1,0 +1,120 @@
+"""Published figures and the recipe behind them, to hold a run against.
+
+``published.csv`` states the figures of Aumente-Maestro et al. 2025 (Comput. Methods Programs
+Biomed. 260, 108540; mean and standard deviation over four folds), with the table each comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+# The recipe of Table 5, by configuration field. Oversampling, refining and tasks are not in it:
+# they are what the tables vary.
+_RECIPE: dict[str, Any] = {
+    "data.split": "published",
+    "data.folds": [0, 1, 2, 3],
+    "data.classes": ["benign", "malignant", "normal"],
+    "data.image_size": [128, 128],
+    "model.head": "released",
+    "model.deep_supervision": True,
+    "model.legacy": False,
+    "loss.weight": 0.85,
+    "loss.gamma": 2.0,
+    "train.epochs": 200,
+    "train.batch_size": 2,
+    "train.oversample_rule": "round",
+    "train.augment": True,
+    "train.augmentation": "released",
+    "train.rotation_fill": "zero",
+    "train.learning_rate": 1e-4,
+    "train.adam_b1": 0.9,
+    "train.adam_b2": 0.999,
+    "train.adam_epsilon": 1e-4,
+    "train.plateau_factor": 0.5,
+    "train.plateau_patience": 20,
+    "train.min_learning_rate": 1e-6,
+    "train.stop_patience": 50,
+    "train.start_from": "",
+    "train.keep": "best",
+    "eval.average": False,
+}
+# Feature maps of the first level, by network: those its published runs had.
+_WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
+# Tables 10 and 11.
+_RECIPE_CHANGES = {"curated_busi": {}, "bus_uclm": {"loss.weight": 0.4, "train.epochs": 250}}
+
+
+class Figure(NamedTuple):
+    """One published figure.
+
+    Attributes:
+      table: number of the table, or ``text``.
+      mean: over four folds.
+      sd: standard deviation over four folds; NaN where none is printed.
+    """
+
+    table: str
+    mean: float
+    sd: float
+
+
+@functools.cache
+def _table() -> pd.DataFrame:
+    path = Path(__file__).with_name("published.csv")
+    return pd.read_csv(path, dtype={"table": str})
+
+
+def figures(dataset: str, model: str, setting: str) -> dict[str, Figure]:
+    """Published figures by metric, such as ``dsc_average``; empty if there are none.
+
+    Args:
+      dataset: such as ``curated_busi``.
+      model: a network's name in `models.REGISTRY`.
+      setting: the row's name in the tables, such as ``MT+PR+DO``, see `setting_name`.
+    """
+    table = _table()
+    rows = table[(table.dataset == dataset) & (table.model == model) & (table.setting == setting)]
+    return {row.metric: Figure(row.table, row.mean, row.sd) for row in rows.itertuples(index=False)}
+
+
+def setting_name(tasks: tuple[str, ...], *, oversample: bool, refined: bool) -> str:
+    """The name that the published tables give a configuration, such as ``MT+PR+DO``."""
+    if len(tasks) == 2:
+        name = "MT"
+    else:
+        name = {"seg": "ST(Seg)", "cls": "ST(Cls)"}[tasks[0]]
+    return name + "+PR" * refined + "+DO" * oversample
+
+
+def recipe(dataset: str) -> dict[str, Any]:
+    """The published recipe for ``dataset`` by configuration field, without the network's width.
+
+    A dataset without published figures has the recipe of Curated BUSI.
+    """
+    return _RECIPE | _RECIPE_CHANGES.get(dataset, {})
+
+
+def departures(flat_config: dict[str, Any]) -> list[str] | None:
+    """Fields that differ from the published recipe, as text; None for a dataset without one.
+
+    Args:
+      flat_config: by field, see `run_folder.flatten`.
+    """
+    dataset = flat_config["data.name"]
+    if dataset not in _RECIPE_CHANGES:
+        return None
+    width = _WIDTHS.get(flat_config["model.name"], "the network's own")
+    fields = recipe(dataset) | {"model.width": width}
+    # An option of the network that is None is the network's own default, the published value.
+    found = [
+        f"{field} = {flat_config[field]} instead of {value}"
+        for field, value in fields.items()
+        if flat_config.get(field) is not None and flat_config[field] != value
+    ]
+    if isinstance(flat_config.get("seed"), list):
+        found.append(f"the mean of {len(flat_config['seed'])} networks instead of one")
+    return found

@@ -1,0 +1,117 @@
+"""What the best weights of a fold say about its images, kept beside ``cases.csv``.
+
+Masks for pictures, and the raw material of everything fitted after training, which needs the
+validation images too.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.files import write_bytes
+from mtbus_jax.metrics import calibration
+from mtbus_jax.training import steps
+
+# File in the fold's folder, by the part of the split it is about.
+NAMES = {"test": "predictions.npz", "validation": "predictions_validation.npz"}
+
+
+class Stored(NamedTuple):
+    """Predictions for n images; None for what the network does not compute.
+
+    Tumour probabilities are kept to 1/512, on the right side of 1/2.
+
+    Attributes:
+      uid: ``(n,)`` str.
+      probability: ``(n, height, width)`` float32, tumour probability that was tested.
+      mean_probability: same, mean over the members: each network's predictions for the image's
+        flipped and turned versions.
+      disagreement: ``(n,)`` float32, `calibration.mask_disagreement` between the members.
+      class_logits: ``(members, n, classes)`` float32.
+      logits: ``(n, classes)`` float32, class logits that were tested.
+    """
+
+    uid: np.ndarray
+    probability: np.ndarray | None
+    mean_probability: np.ndarray | None
+    disagreement: np.ndarray | None
+    class_logits: np.ndarray | None
+    logits: np.ndarray | None
+
+    @property
+    def mask(self) -> np.ndarray:
+        """``(n, height, width)`` bool, the tested mask before refining."""
+        return self.probability > steps.MASK_THRESHOLD
+
+
+def write(
+    directory: Path,
+    part: str,
+    uid: np.ndarray,
+    members: Sequence[steps.Predictions],
+    *,
+    answer: steps.Predictions,
+) -> None:
+    """Writes the predictions of one part of a fold.
+
+    Args:
+      directory: the fold's folder.
+      part: a key of `NAMES`.
+      uid: ``(n,)`` str.
+      members: numpy arrays in the same order; of the images as they are, then of flipped and
+        turned versions, turned back; network by network.
+      answer: made of them, the one that is tested.
+    """
+    arrays = {"uid": uid.astype(str)}
+    if members[0].probability is not None:
+        stack = np.stack([member.probability[..., 0] for member in members])
+        arrays["probability"] = _to_bytes(answer.probability[..., 0])
+        arrays["mean_probability"] = _to_bytes(stack.mean(axis=0))
+        arrays["disagreement"] = calibration.mask_disagreement(stack).astype(np.float32)
+    if members[0].class_logits is not None:
+        stack = np.stack([member.class_logits for member in members])
+        arrays["class_logits"] = stack.astype(np.float32)
+        arrays["logits"] = answer.class_logits.astype(np.float32)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(directory / NAMES[part], buffer.getvalue())
+
+
+def read(directory: Path, part: str = "test") -> Stored:
+    """The predictions of one part of a fold.
+
+    Args:
+      directory: the fold's folder.
+      part: a key of `NAMES`.
+
+    Raises:
+      UserError: if the file is missing or broken.
+    """
+    path = directory / NAMES[part]
+    again = "Run main.py --mode=evaluate --config=… --workdir=… on the run folder to write it"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        for name in ("probability", "mean_probability"):
+            if name in arrays:
+                arrays[name] = (arrays[name].astype(np.float32) + 0.5) / 256
+        if "class_logits" in arrays:  # files from before there was a choice have no "logits"
+            arrays.setdefault("logits", arrays["class_logits"][0])
+        return Stored(arrays["uid"], *(arrays.get(name) for name in Stored._fields[1:]))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing: the fold has not been tested, or by an earlier version. {again}."
+        ) from None
+    except Exception as error:  # a cut or foreign file raises nearly anything
+        raise UserError(f"{path} is broken ({type(error).__name__}). {again} again.") from None
+
+
+def _to_bytes(probability: np.ndarray) -> np.ndarray:
+    """In steps of 1/256 that keep the side of the threshold: p > 1/2 exactly where byte ≥ 128."""
+    return np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8)

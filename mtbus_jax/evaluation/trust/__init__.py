@@ -1,0 +1,49 @@
+"""How far a prediction can be trusted: fitted on validation images, measured on test images."""
+
+from __future__ import annotations
+
+from mtbus_jax.evaluation.trust.apply import (
+    ERROR_RATE,
+    NEVER,
+    TRUST,
+    WARNING_SHARE,
+    WRONG_DICE,
+    Assessment,
+    Doubt,
+    FoldTrust,
+    Judgement,
+    Logistic,
+    Presence,
+    Trust,
+    assess,
+    expected_dice,
+    join,
+    join_classes,
+    judge,
+    mask_signs,
+    read,
+    signs_of_doubt,
+)
+
+__all__ = [
+    "ERROR_RATE",
+    "NEVER",
+    "TRUST",
+    "WARNING_SHARE",
+    "WRONG_DICE",
+    "Assessment",
+    "Doubt",
+    "FoldTrust",
+    "Judgement",
+    "Logistic",
+    "Presence",
+    "Trust",
+    "assess",
+    "expected_dice",
+    "join",
+    "join_classes",
+    "judge",
+    "mask_signs",
+    "read",
+    "signs_of_doubt",
+]

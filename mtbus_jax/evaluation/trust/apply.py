@@ -1,0 +1,327 @@
+"""How far a prediction can be trusted: calibrated probabilities, uncertainty, warnings.
+
+Everything is fitted on validation images alone, one `FoldTrust` per fold; `assess` applies it to
+the outputs of an ensemble, whose members are folds, their networks and, for each, the flipped and
+turned versions of the image; `judge` then says how doubtful an answer is, given as mask and class.
+Fitted (by `fit`) are
+
+* a temperature for the class logits (Guo et al. 2017, ICML),
+* a threshold for conformal prediction sets (Sadinle et al. 2019, JASA),
+* the probability of a lesion, from the mask's probability mass and the members' agreement on it,
+* the probabilities that the class and the mask are wrong, from five signs of doubt (`Doubt`), and
+  above which value of their union a case earns a warning.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+
+from mtbus_jax import files, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.metrics import calibration
+
+TRUST = "trust.json"
+# Prediction sets may miss the true class this often.
+ERROR_RATE = 0.1
+# Share of the validation images that would have earned a warning.
+WARNING_SHARE = 0.2
+# A mask with less Dice than this counts as wrong.
+WRONG_DICE = 0.5
+
+
+class Logistic(NamedTuple):
+    """sigmoid(offset + weights · signs); no weight is negative.
+
+    Each sign speaks for the outcome or not at all: with 68 validation images, a free regression
+    would turn signs that say nearly the same against each other.
+    """
+
+    offset: float
+    weights: tuple[float, ...]
+
+    def __call__(self, signs: np.ndarray) -> np.ndarray:
+        """``(n, signs)`` → ``(n,)`` probability."""
+        return scipy.special.expit(self.offset + signs @ np.array(self.weights))
+
+
+class Presence(NamedTuple):
+    """Whether there is a lesion, judged by the mask alone.
+
+    Attributes:
+      model: probability q of a lesion from two signs: how concentrated the mask's probability mass
+        is, Σ p²/Σ p, and how far the members agree on the mask.
+      prior: share of validation images with a lesion.
+    """
+
+    model: Logistic
+    prior: float
+
+    def __call__(self, mean_probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
+        """``(n, height, width)`` mean tumour probability, ``(n,)`` disagreement → ``(n,)`` q."""
+        return self.model(mask_signs(mean_probability, disagreement))
+
+
+class Doubt(NamedTuple):
+    """Five signs of doubt about an answer, each ``(n,)`` float in [0, 1], 0 where there is none.
+
+    Attributes:
+      class_doubt: 1 − the calibrated probability of the answer's class.
+      class_disagreement: mean total variation distance of the members from their mean.
+      mask_disagreement: see `calibration.mask_disagreement`.
+      conflict: |q − (1 − c_normal)|: mask and class differ on whether there is a lesion.
+      dice_doubt: 1 − `expected_dice` of the answer's mask.
+    """
+
+    class_doubt: np.ndarray
+    class_disagreement: np.ndarray
+    mask_disagreement: np.ndarray
+    conflict: np.ndarray
+    dice_doubt: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldTrust:
+    """What was fitted on the validation images of one fold.
+
+    Attributes:
+      temperature: of the class logits; 1 without the classification task.
+      conformal_threshold: least probability of a class in a prediction set.
+      presence: see `Presence`.
+      class_error: probability of a wrong class from the signs of `Doubt`.
+      mask_error: probability of a mask with a Dice below `WRONG_DICE`, likewise.
+      warning_threshold: uncertainty above which there is a warning.
+      validation_images: it was fitted on.
+    """
+
+    temperature: float
+    conformal_threshold: float
+    presence: Presence
+    class_error: Logistic
+    mask_error: Logistic
+    warning_threshold: float
+    validation_images: int
+
+    def uncertainty(self, doubt: Doubt) -> np.ndarray:
+        """``(n,)`` probability that class or mask is wrong, as if independent of each other."""
+        signs = np.stack(doubt, axis=-1)
+        return 1 - (1 - self.class_error(signs)) * (1 - self.mask_error(signs))
+
+
+# For a task that the network does not have: its error has a probability of practically 0.
+NEVER = Logistic(-50.0, (0.0,) * len(Doubt._fields))
+# By fold.
+Trust = dict[int, FoldTrust]
+
+
+class Assessment(NamedTuple):
+    """What an ensemble says about n images; None for what the network does not compute.
+
+    Attributes:
+      probability: ``(n, height, width)`` float32, mean tumour probability.
+      class_probability: ``(n, classes)`` calibrated, mean over members.
+      presence: ``(n,)`` probability of a lesion, judged by the mask.
+      lesion_odds: ``(n,)`` by how much the mask raises the odds of a lesion, see
+        `refine.refine_probable`.
+      prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
+      class_disagreement: see `Doubt`.
+      mask_disagreement: see `Doubt`.
+    """
+
+    probability: np.ndarray | None
+    class_probability: np.ndarray | None
+    presence: np.ndarray | None = None
+    lesion_odds: np.ndarray | None = None
+    prediction_set: np.ndarray | None = None
+    class_disagreement: np.ndarray | None = None
+    mask_disagreement: np.ndarray | None = None
+
+
+class Judgement(NamedTuple):
+    """How doubtful n answers are.
+
+    Attributes:
+      uncertainty: ``(n,)`` in [0, 1], probability that class or mask is wrong.
+      warning: ``(n,)`` bool.
+    """
+
+    uncertainty: np.ndarray
+    warning: np.ndarray
+
+
+def read(workdir: Path) -> Trust | None:
+    """What was fitted for a run, or None if nothing was.
+
+    Raises:
+      UserError: if the file is broken.
+    """
+    path = workdir / TRUST
+    if not path.exists():
+        return None
+    try:
+        return {
+            int(fold): FoldTrust(
+                **{
+                    **values,
+                    "presence": Presence(
+                        _logistic(values["presence"][0], 2), values["presence"][1]
+                    ),
+                    "class_error": _logistic(values["class_error"], len(Doubt._fields)),
+                    "mask_error": _logistic(values["mask_error"], len(Doubt._fields)),
+                }
+            )
+            for fold, values in files.read_json(path)["folds"].items()
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is broken or of an earlier version ({type(error).__name__}). Run main.py "
+            "--mode=evaluate --workdir=… on the run folder to write it again, or remove it to go "
+            "without."
+        ) from None
+
+
+def assess(
+    probability: np.ndarray | None, class_logits: np.ndarray | None, trust: Trust, folds: list[int]
+) -> Assessment:
+    """Joins the members of an ensemble.
+
+    Args:
+      probability: ``(members, n, height, width)`` tumour probabilities, or None.
+      class_logits: ``(members, n, classes)``, or None.
+      trust: of the run.
+      folds: fold of each group of members; members come fold by fold, equally many of each.
+    """
+    mean = disagreement = None
+    if probability is not None:
+        mean = probability.mean(axis=0)
+        disagreement = calibration.mask_disagreement(probability)
+    return join(mean, disagreement, class_logits, trust, folds)
+
+
+def join(
+    mean_probability: np.ndarray | None,
+    disagreement: np.ndarray | None,
+    class_logits: np.ndarray | None,
+    trust: Trust,
+    folds: list[int],
+) -> Assessment:
+    """`assess` where the members' masks are already joined.
+
+    Args:
+      mean_probability: ``(n, height, width)``, or None.
+      disagreement: ``(n,)`` of `calibration.mask_disagreement`, or None.
+      class_logits: ``(members, n, classes)``, or None.
+      trust: of the run.
+      folds: see `assess`.
+    """
+    fitted = [trust[fold] for fold in folds]
+    members = None
+    if class_logits is not None:
+        temperature = np.repeat([f.temperature for f in fitted], len(class_logits) // len(folds))
+        members = scipy.special.softmax(class_logits / temperature[:, None, None], axis=-1)
+    presence = lesion_odds = None
+    if mean_probability is not None:
+        presence = np.mean([f.presence(mean_probability, disagreement) for f in fitted], axis=0)
+        prior = np.mean([f.presence.prior for f in fitted])
+        lesion_odds = presence / (1 - presence) * (1 - prior) / prior
+    class_probability = prediction_set = class_disagreement = None
+    if members is not None:
+        class_probability, class_disagreement = join_classes(members)
+        # The lowest of the folds' thresholds gives the largest set: rather too large than wrong.
+        threshold = min(f.conformal_threshold for f in fitted)
+        prediction_set = calibration.prediction_sets(class_probability, threshold)
+    return Assessment(
+        mean_probability,
+        class_probability,
+        presence,
+        lesion_odds,
+        prediction_set,
+        class_disagreement=class_disagreement,
+        mask_disagreement=disagreement,
+    )
+
+
+def join_classes(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(members, n, classes)`` probabilities → their mean, and the members' disagreement."""
+    mean = members.mean(axis=0)
+    return mean, np.abs(members - mean).sum(axis=-1).mean(axis=0) / 2
+
+
+def judge(
+    assessed: Assessment,
+    mask: np.ndarray | None,
+    class_id: np.ndarray | None,
+    trust: Trust,
+    folds: list[int],
+) -> Judgement:
+    """How doubtful answers are that were made of an assessment.
+
+    Args:
+      assessed: see `assess`.
+      mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
+        segmentation task.
+      class_id: ``(n,)`` their classes; None without the classification task.
+      trust: of the run.
+      folds: of the ensemble.
+    """
+    fitted = [trust[fold] for fold in folds]
+    doubt = signs_of_doubt(assessed, mask, class_id)
+    uncertainty = np.mean([f.uncertainty(doubt) for f in fitted], axis=0)
+    warning = uncertainty > np.mean([f.warning_threshold for f in fitted])
+    return Judgement(uncertainty, warning)
+
+
+def signs_of_doubt(
+    assessed: Assessment, mask: np.ndarray | None, class_id: np.ndarray | None
+) -> Doubt:
+    """The signs of doubt about answers; arguments as of `judge`."""
+    none = np.zeros(len(mask) if class_id is None else len(class_id))
+    doubt = Doubt(*[none] * len(Doubt._fields))
+    if mask is not None:
+        expected = expected_dice(assessed.probability, mask, assessed.presence)
+        doubt = doubt._replace(
+            mask_disagreement=assessed.mask_disagreement, dice_doubt=1 - expected
+        )
+    if class_id is not None:
+        said = np.take_along_axis(assessed.class_probability, class_id[:, None], axis=-1)[:, 0]
+        doubt = doubt._replace(class_doubt=1 - said, class_disagreement=assessed.class_disagreement)
+    if mask is not None and class_id is not None:
+        lesion_by_class = 1 - assessed.class_probability[:, types.NORMAL]
+        doubt = doubt._replace(conflict=np.abs(assessed.presence - lesion_by_class))
+    return doubt
+
+
+def expected_dice(probability: np.ndarray, mask: np.ndarray, presence: np.ndarray) -> np.ndarray:
+    """The Dice that the probabilities let expect of a mask m: q · 2 Σ p m / (Σ p + Σ m).
+
+    Of an empty mask 1 − q, since its Dice is 1 where there is no lesion. For the other masks, the
+    ratio of expectations stands for the expectation of the ratio.
+
+    Args:
+      probability: ``(n, height, width)``, p.
+      mask: ``(n, height, width)`` bool.
+      presence: ``(n,)`` probability q that there is a lesion.
+
+    Returns:
+      ``(n,)`` in [0, 1].
+    """
+    p, m = (a.reshape(len(mask), -1).astype(float) for a in (probability, mask))
+    overlap = 2 * (p * m).sum(axis=-1) / np.maximum((p + m).sum(axis=-1), 1e-9)
+    return np.where(m.any(axis=-1), presence * overlap, 1 - presence)
+
+
+def mask_signs(mean_probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
+    """``(n, 2)``: concentration Σ p²/Σ p of the mask's probability mass, and 1 − disagreement."""
+    flat = mean_probability.reshape(len(mean_probability), -1).astype(float)
+    mass = flat.sum(axis=-1)
+    return np.stack([(flat**2).sum(axis=-1) / np.maximum(mass, 1e-9), 1 - disagreement], axis=-1)
+
+
+def _logistic(values: list, signs: int) -> Logistic:
+    if len(values[1]) != signs:
+        raise ValueError(f"{len(values[1])} weights for {signs} signs")
+    return Logistic(float(values[0]), tuple(map(float, values[1])))

@@ -1,0 +1,270 @@
+"""What goes with an exported model: ``preprocessing.json`` and ``model_card.md``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mtbus_jax
+from mtbus_jax import models, types
+from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.export import interface
+from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
+from mtbus_jax.training import steps
+from mtbus_jax.training.trained_folds import Trained
+
+MADE_BY = "mtbus_jax.export"
+
+# Rows of the card's table, by name in summary.json; summary.md has all of them.
+_FIGURES = {
+    "dsc_average": "Dice, average",
+    **{f"dsc_{name}": f"Dice, {name}" for name in types.CLASS_NAMES},
+    "hausdorff95": "Hausdorff 95 % (px)",
+    "recall": "Recall of tumour pixels",
+    "precision": "Precision of tumour pixels",
+    "acc": "Accuracy of the class",
+    **{f"f1_{name}": f"F1, {name}" for name in types.CLASS_NAMES},
+    **{f"auc_{name}": f"AUC, {name} against the rest" for name in types.CLASS_NAMES},
+}
+_CITATIONS = {
+    "method": "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer "
+    "segmentation and classification in ultrasound imaging. Computer Methods and Programs in "
+    "Biomedicine 260, 108540 (2025), doi 10.1016/j.cmpb.2024.108540.",
+    "busi": "Al-Dhabyani, Gomaa, Khaled, Fahmy: Dataset of breast ultrasound images. Data in Brief "
+    "28, 104863 (2020), doi 10.1016/j.dib.2019.104863.",
+    "bus_uclm": "Vallez, Bueno, Deniz, Rienda, Pastor: BUS-UCLM: Breast ultrasound lesion "
+    "segmentation dataset. Scientific Data 12, 242 (2025), doi 10.1038/s41597-025-04562-3.",
+}
+_CITATIONS["curated_busi"] = _CITATIONS["busi"]
+
+
+def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
+    """The content of ``preprocessing.json``: all that is needed around the model.
+
+    Args:
+      trained: the original.
+      files: the model files.
+    """
+    height, width = trained.image_size
+    outputs = {
+        interface.TUMOUR: {
+            "shape": ["batch", height, width, 1],
+            "meaning": "probability of tumour per pixel",
+        },
+        interface.CLASSES: {
+            "shape": ["batch", len(types.CLASS_NAMES)],
+            "meaning": "probability per class, in the order of class_names",
+        },
+    }
+    return {
+        "made_by": MADE_BY,
+        "version": mtbus_jax.__version__,
+        "notice": "Research software, not a medical device.",
+        "run": trained.config.name,
+        "folds": list(trained.folds),
+        "files": [each.name for each in files],
+        "image_size": {"height": height, "width": width},
+        "steps": [
+            "decode to 8 bits a channel; ignore an alpha channel",
+            "colour to grey by ITU-R 601 luma: (19595 R + 38470 G + 7471 B + 32768) >> 16",
+            "resize to image_size by nearest neighbour, source index = floor(index * source size / "
+            "target size), rows and columns alike; no interpolation, no cropping",
+            "float32 grey values 0..255, no normalisation",
+        ],
+        "input": {
+            "name": interface.IMAGE,
+            "dtype": "float32",
+            "shape": ["batch", height, width, 1],
+            "range": [0, 255],
+        },
+        "outputs": {
+            name: outputs[name] for name in interface.output_names(tuple(trained.config.tasks))
+        },
+        "class_names": list(types.CLASS_NAMES),
+        "mask_threshold": steps.MASK_THRESHOLD,
+        "mask_rule": "tumour where the probability is greater than mask_threshold",
+        "refining": "empty the mask of a picture classified normal; call a picture with an empty "
+        "mask normal; both look at the pair before refining",
+        "mask_to_picture_size": "interpolate the probability linearly between the sampled pixels, "
+        "floor(index * picture size / image_size), constant beyond the last; then the mask rule",
+    }
+
+
+def model_card(
+    trained: Trained,
+    files: list[Written],
+    *,
+    result: dict[str, Any],
+    split_info: dict[str, Any],
+    environment: dict[str, Any],
+    checked_on: str,
+) -> str:
+    """The text of ``model_card.md``.
+
+    Args:
+      trained: the original.
+      files: the model files.
+      result: of `summary.summarise`, for the exported folds.
+      split_info: content of ``splits.json``.
+      environment: content of ``environment.json``.
+      checked_on: the images on which files and original were compared, in words.
+    """
+    lines = [
+        f"# Model card: {trained.config.name}",
+        "",
+        "**Research software, not a medical device.** Do not use its output for diagnosis or "
+        "treatment.",
+        "",
+        *_model(trained, files, environment, checked_on),
+        *_data(trained, result, split_info),
+        *_figures(trained, result),
+        *_use(trained),
+        *_citation(trained),
+    ]
+    return "\n".join(lines)
+
+
+def _model(
+    trained: Trained, files: list[Written], environment: dict[str, Any], checked_on: str
+) -> list[str]:
+    height, width = trained.image_size
+    config, members, folds = trained.config, len(trained.members), len(trained.folds)
+    count = models.parameter_count(trained.variables[0]["params"])
+    tasks = {
+        types.SEGMENTATION: "tumour segmentation",
+        types.CLASSIFICATION: f"classification ({', '.join(types.CLASS_NAMES)})",
+    }
+    copies = "" if members == 1 else f", {members} copies whose probabilities are averaged"
+    seeds = "" if members == folds else f"{members // folds} trainings of "
+    packages = environment.get("packages", {})
+    lines = [
+        "## Model",
+        "",
+        f"Network `{config.model.name}` for {' and '.join(tasks[task] for task in config.tasks)}; "
+        f"{count:,} parameters{copies}: the {config.train.keep} weights of "
+        f"{seeds}fold{'s' * (folds > 1)} {_join(trained.folds)}. "
+        f"Input: {height} × {width} pixels, grey values 0..255; "
+        "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",
+        "",
+        f"Trained with JAX {packages.get('jax', '(unknown)')} on {_devices(environment)}; exported "
+        f"with mtbus_jax {mtbus_jax.__version__}.",
+        "",
+        f"Each file was read again and compared with the network on {checked_on}, at batch sizes "
+        f"{_join(BATCH_SIZES)}, on a CPU; up to {TOLERANCE:g} is allowed.",
+        "",
+        "| file | largest difference of a probability | made and run with |",
+        "| --- | ---: | --- |",
+    ]
+    for each in files:
+        versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
+        lines.append(f"| `{each.name}` | {each.difference:.1e} | {versions} |")
+    return [*lines, ""]
+
+
+def _devices(environment: dict[str, Any]) -> str:
+    """What `run_folder.environment` calls "cpu: cpu" or "gpu: NVIDIA H200", each kind once."""
+    counts: dict[str, int] = {}
+    for device in environment.get("devices", ["unknown hardware"]):
+        platform, _, kind = device.partition(": ")
+        name = platform.upper() if kind == platform else kind or platform
+        counts[name] = counts.get(name, 0) + 1
+    return _join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
+
+
+def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+    config = trained.config
+    lines = [
+        "## Data",
+        "",
+        f"`{config.data.name}`, {split_info['images']} images of the classes "
+        f"{_join(config.data.classes)}; {split_info['split']} split of "
+        f"{len(split_info['folds'])} folds:",
+        "",
+        "| fold | training | validation | test |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for fold in trained.folds:
+        parts = split_info["folds"][fold]
+        counts = (str(len(parts[part])) for part in ("train", "validation", "test"))
+        lines.append(f"| {fold} | {' | '.join(counts)} |")
+    leaking = result["leaking_test_images"]
+    if leaking:
+        lines += [
+            "",
+            f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
+            "group of near-duplicates with training or validation images of their fold, so the "
+            "figures below may be too good.",
+        ]
+    untrained = [name for name in types.CLASS_NAMES if name not in config.data.classes]
+    if untrained:
+        lines += ["", f"The network has never seen the class {_join(untrained)}."]
+    return [*lines, ""]
+
+
+def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
+    kinds = {"raw": "raw", "refined": "refined"}
+    kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
+    several = "" if len(trained.members) == len(trained.folds) else "s, averaged,"
+    lines = [
+        "## Figures",
+        "",
+        f"Each fold's network{several} on the test images of its fold, at network resolution: "
+        "mean, then mean ± standard deviation over folds. Refined: mask and class made to agree.",
+        "",
+        f"|  | {' | '.join(kinds.values())} |",
+        f"| --- |{' ---: |' * len(kinds)}",
+    ]
+    tables = [result["results"][kind]["figures"] for kind in kinds]
+    for name, title in _FIGURES.items():
+        if name in tables[0]:
+            values = [plus_minus(table.get(name)) for table in tables]
+            lines.append(f"| {title} | {' | '.join(values)} |")
+    if len(trained.folds) > 1:
+        lines += [
+            "",
+            "**The average of the folds, which is what this model computes, has no figure of its "
+            "own:** every image of the dataset was used to train or choose some of its members. "
+            "Test it on other data.",
+        ]
+    departures = result["departures_from_published_recipe"]
+    if departures:
+        lines += ["", f"Departures from the published recipe: {'; '.join(departures)}."]
+    elif departures is None:
+        lines += ["", "No recipe is published for this dataset."]
+    else:
+        lines += ["", "Trained by the published recipe."]
+    return [*lines, ""]
+
+
+def _use(trained: Trained) -> list[str]:
+    height, width = trained.image_size
+    source = "simulated images" if trained.config.data.name == "phantom" else "one dataset"
+    return [
+        "## Intended use and limits",
+        "",
+        "For research on breast-ultrasound images: comparison of methods, teaching, integration "
+        "tests. Not for decisions about patients.",
+        "",
+        f"- Trained on {source}; other devices, centres and populations are untested.",
+        f"- A picture is squeezed to {height} × {width} pixels whatever its shape. Crop away text "
+        "and borders as the training images are.",
+        "- It answers for every picture, also for one that shows no breast.",
+        "- Probabilities are the network's own: not calibrated, without test-time augmentation.",
+        "",
+    ]
+
+
+def _citation(trained: Trained) -> list[str]:
+    lines = ["## Citation and licence", "", f"- {_CITATIONS['method']}"]
+    if trained.config.data.name in _CITATIONS:
+        lines.append(f"- {_CITATIONS[trained.config.data.name]}")
+    if trained.config.data.name != "phantom":
+        lines += [
+            "",
+            "The training images belong to their publishers and are not part of these files. Ask "
+            "their terms before you pass on weights trained on them.",
+        ]
+    return [*lines, "", "The software mtbus_jax is under the Apache License 2.0.", ""]
+
+
+def _join(values) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,228 @@
+"""Flax network → ONNX; runs in an environment of its own, see ``requirements-export.txt``.
+
+    python -m mtbus_jax.export.to_onnx JOB
+
+reads the folder JOB that `mtbus_jax.export.formats.write_onnx` prepared, and adds to it
+``model.onnx``, ``outputs.npz`` (what onnxruntime computes with that file) and ``versions.json``.
+jax2onnx wants another orbax than the library, so nothing of the library but its networks is
+imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import json
+import sys
+import unittest.mock
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbus_jax import models
+from mtbus_jax.export import interface
+
+# Old enough for runtimes of 2023 (tried with onnxruntime 1.16); every network here converts to it.
+OPSET, IR_VERSION = 18, 8
+PACKAGES = ("flax", "jax", "jax2onnx", "onnx", "onnxruntime")
+
+
+def convert(module: nn.Module, variables: dict[str, Any], image_size: tuple[int, int]) -> Any:
+    """One network as an ONNX model with a free batch size; its parameters are initializers.
+
+    Args:
+      module: the network.
+      variables: of the network, numpy arrays.
+      image_size: (height, width) of its input.
+
+    Returns:
+      An ``onnx.ModelProto``.
+    """
+    import jax2onnx
+
+    names = interface.output_names(module.tasks)
+
+    def function(image):
+        with replaced_layers():
+            outputs = interface.probabilities(module.apply(variables, image, train=False))
+        return tuple(outputs[name] for name in names)
+
+    model = jax2onnx.to_onnx(
+        function,
+        [("batch", *image_size, 1)],
+        opset=OPSET,
+        input_names=[interface.IMAGE],
+        output_names=names,
+    )
+    # jax2onnx leaves shapes of inner values behind that its own rewriting made wrong; runtimes
+    # infer them anyway, and warn about those.
+    del model.graph.value_info[:]
+    return model
+
+
+# Taken before jax2onnx puts its own in their place.
+_JAX_RESIZE, _DROPOUT = jax.image.resize, nn.Dropout.__call__
+_RANDOM = {name: getattr(jax.random, name) for name in ("key", "fold_in", "bernoulli")}
+
+
+@contextlib.contextmanager
+def replaced_layers() -> Iterator[None]:
+    """Puts equivalents that jax2onnx 0.17.1 can convert in the place of what it cannot.
+
+    * Transposed convolutions: no ``transpose_kernel=True`` (the kernel is turned instead) and no
+      explicit padding (the border is cut off instead).
+    * `jax.image.resize`: not with a free batch size (two matrix products instead).
+    * Dropout at test time, from fixed seeds: drawn while converting, a constant of the model.
+    """
+    convolve = nn.ConvTranspose.__call__
+    replacements = [
+        (nn.ConvTranspose, "__call__", lambda self, inputs: _transposed(self, inputs, convolve)),
+        (nn.Dropout, "__call__", _DROPOUT),
+        (jax.image, "resize", _resize),
+        *((jax.random, name, _at_once(function)) for name, function in _RANDOM.items()),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, replacement in replacements:
+            stack.enter_context(unittest.mock.patch.object(owner, name, replacement))
+        yield
+
+
+def _transposed(
+    module: nn.ConvTranspose, inputs: jax.Array, convolve: Callable[..., jax.Array]
+) -> jax.Array:
+    if not module.transpose_kernel:
+        return convolve(module, inputs)
+    params = dict(module.variables["params"])
+    params["kernel"] = np.flip(np.asarray(params["kernel"]), (0, 1)).swapaxes(2, 3)
+    plain = nn.ConvTranspose(
+        module.features,
+        module.kernel_size,
+        strides=module.strides,
+        padding="VALID",
+        use_bias=module.use_bias,
+        parent=None,
+    )
+    image = plain.apply({"params": params}, inputs)
+    if module.padding == "VALID":
+        return image
+    for axis, (kernel, padding) in enumerate(
+        zip(module.kernel_size, module.padding, strict=True), 1
+    ):
+        # VALID pads the spread-out input by kernel - 1 on either side.
+        low, high = (kernel - 1 - each for each in padding)
+        image = jax.lax.slice_in_dim(image, low, image.shape[axis] - high, axis=axis)
+    return image
+
+
+def _resize(image: jax.Array, shape: tuple[int, ...], method: str) -> jax.Array:
+    rows, cols = (_resize_matrix(image.shape[i], shape[i], method) for i in (1, 2))
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, image, cols)
+
+
+@functools.cache
+def _resize_matrix(source: int, target: int, method: str) -> np.ndarray:
+    """The matrix ``(target, source)`` that resizes a column."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(_JAX_RESIZE(jnp.eye(source), (target, source), method))
+
+
+def _at_once(function: Callable) -> Callable:
+    """Computes on the spot what tracing would put into the model."""
+
+    def call(*args, **kwargs):
+        with jax.ensure_compile_time_eval():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def average(members: dict[str, Any]) -> Any:
+    """One model that averages the outputs of several.
+
+    Args:
+      members: models of `convert` by a name that their inner values get as prefix.
+    """
+    import onnx
+
+    if len(members) == 1:
+        return next(iter(members.values()))
+    prefixed = [
+        onnx.compose.add_prefix(model, f"{name}/", rename_inputs=False)
+        for name, model in members.items()
+    ]
+    outputs = next(iter(members.values())).graph.output
+    whole = onnx.ModelProto()
+    whole.CopyFrom(prefixed[0])
+    for model in prefixed[1:]:
+        whole.graph.node.extend(model.graph.node)
+        whole.graph.initializer.extend(model.graph.initializer)
+    for output in outputs:
+        parts = [f"{name}/{output.name}" for name in members]
+        whole.graph.node.append(onnx.helper.make_node("Mean", parts, [output.name]))
+    del whole.graph.output[:]
+    whole.graph.output.extend(outputs)
+    return whole
+
+
+def run(path: Path, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+    """What onnxruntime computes with a file, on the CPU.
+
+    Args:
+      path: of the ``.onnx`` file.
+      images: ``(n, height, width, 1)`` float32.
+      batch_size: images per call.
+
+    Returns:
+      Outputs by name, n rows each.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    parts = [
+        session.run(names, {interface.IMAGE: images[start : start + batch_size]})
+        for start in range(0, len(images), batch_size)
+    ]
+    return {name: np.concatenate(arrays) for name, *arrays in zip(names, *parts, strict=True)}
+
+
+def main(job: Path) -> None:
+    """Converts, writes and runs what the folder ``job`` asks for."""
+    import onnx
+
+    task = json.loads((job / "job.json").read_text(encoding="utf-8"))
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in task["options"].items()}
+    module = models.create(task["network"], tasks=tuple(task["tasks"]), **options)
+    members = {}
+    for name in task["members"]:
+        with np.load(job / f"{name}.npz") as stored:
+            variables = flax.traverse_util.unflatten_dict(dict(stored), sep="/")
+        members[name] = convert(module, variables, tuple(task["image_size"]))
+    model = average(members)
+    model.ir_version = IR_VERSION
+    model.graph.name = task["network"]
+    onnx.helper.set_model_props(model, task["properties"])
+    onnx.checker.check_model(model, full_check=True)
+    path = job / "model.onnx"
+    onnx.save(model, path)
+    with np.load(job / "images.npz") as stored:
+        images = stored["images"]
+    arrays = {
+        f"{batch_size}/{name}": array
+        for batch_size in task["batch_sizes"]
+        for name, array in run(path, images, batch_size).items()
+    }
+    np.savez(job / "outputs.npz", **arrays)
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    (job / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,228 @@
+"""DICOM files, through pydicom: single and multi-frame, compressed or not, grey or colour.
+
+Of the header only the elements in `_ELEMENTS` are read, and only the spacing leaves this module:
+no message quotes a value, nor pydicom's own words, which may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtbus_jax.images import dicom_grey
+from mtbus_jax.images.frame import Frame, ReadError, Spacing, UnusableError, check_size, to_grey
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+HEAD_BYTES = 132
+_MAGIC = b"DICM"  # at the end of these bytes
+_INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
+
+_ELEMENTS = [
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPresentation"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("PixelSpacing", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions"),
+    "SharedFunctionalGroupsSequence",
+    *(
+        f"{segmented}{colour}PaletteColorLookupTable{part}"
+        for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+        for colour in ("Red", "Green", "Blue")
+    ),
+]
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+# Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
+_TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
+_SAME_SPACING = 1e-3  # relative
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file says so itself; False if it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return _has_magic(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def looks_right(path: Path, head: bytes) -> bool:
+    """Whether to read a file as DICOM: by its first bytes, or for want of them by its name."""
+    return _has_magic(head) or path.suffix.lower() in SUFFIXES
+
+
+def _has_magic(head: bytes) -> bool:
+    return head[HEAD_BYTES - len(_MAGIC) :] == _MAGIC
+
+
+def read(path: Path) -> Iterator[Frame]:
+    """Decodes a file.
+
+    Args:
+      path: of the file.
+
+    Yields:
+      Frames in order.
+
+    Raises:
+      ReadError: if pydicom or a decoder is missing, or the file or a frame in it cannot be read.
+    """
+    try:
+        import pydicom  # noqa: F401
+    except ModuleNotFoundError:
+        raise ReadError(path, f"is a DICOM file and needs pydicom: {_INSTALL}") from None
+    number = None
+    try:
+        with _quiet():
+            header = _header(path)
+            count = max(int(header.get("NumberOfFrames") or 1), 1)
+            spacing, spacing_notes = spacing_of(header)
+            decoded = _decoded(path, header)
+        for index in range(count):
+            number = index + 1 if count > 1 else None
+            with _quiet():
+                pixels = next(decoded, None)
+                if pixels is None:
+                    raise UnusableError(f"holds {index} of the {count} frames that it announces")
+                grey, notes = dicom_grey.to_grey_or_colour(pixels, header)
+                grey, more = to_grey(grey)
+            yield Frame(grey, number, count, spacing, (*notes, *more, *spacing_notes))
+    except UnusableError as error:
+        raise ReadError(path, str(error), _later(number)) from None
+    except RuntimeError:  # what pydicom raises when no decoder succeeds
+        reason = "cannot be decoded, it is damaged or of an unsupported kind, as 12-bit JPEG is"
+        raise ReadError(path, reason, _later(number)) from None
+    except Exception as error:  # pydicom raises nearly anything on a damaged file
+        reason = f"cannot be decoded, it is cut or damaged ({type(error).__name__})"
+        raise ReadError(path, reason, _later(number)) from None
+
+
+def _later(number: int | None) -> int | None:
+    return number if number is not None and number > 1 else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences pydicom, whose warnings quote the header."""
+    log = logging.getLogger("pydicom")
+    disabled = log.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = disabled
+
+
+def _header(path: Path) -> Any:
+    """The elements `_ELEMENTS` of a file, checked as far as decoding needs them."""
+    import pydicom
+
+    header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_ELEMENTS)
+    if "Rows" not in header or "Columns" not in header:
+        raise UnusableError("is no DICOM file that holds a picture")
+    check_size(int(header.Rows), int(header.Columns))
+    known = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_COLOURS)
+    if header.get("PhotometricInterpretation") not in known:
+        raise UnusableError("has a photometric interpretation that is not supported")
+    return header
+
+
+def _decoded(path: Path, header: Any) -> Iterator[np.ndarray]:
+    """Pixels of the frames, one at a time, as stored; YCbCr turned to RGB."""
+    import pydicom
+    from pydicom.pixels import get_decoder, iter_pixels
+
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a bare data set: what pydicom found its encoding to be
+        implicit, little = header.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian
+        if not implicit:
+            syntax = pydicom.uid.ExplicitVRLittleEndian
+        if not little:
+            syntax = pydicom.uid.ExplicitVRBigEndian
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise UnusableError("is compressed in a way that is not supported, as films are") from None
+    if not decoder.is_available:
+        raise UnusableError(f"is compressed in a way that needs more packages: {_INSTALL}")
+    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        # The whole data set is one compressed stream: nothing to take from the file in parts.
+        return iter_pixels(pydicom.dcmread(path))
+    return iter_pixels(path, transfer_syntax_uid=syntax)
+
+
+def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
+    """Size of a pixel.
+
+    An ultrasound picture is calibrated by region (PS3.3 C.8.5.5): its two-dimensional regions in
+    centimetres are taken if they agree. Without any, PixelSpacing, there or in the shared
+    functional groups, then ImagerPixelSpacing, which holds at the detector.
+
+    Args:
+      header: a pydicom data set.
+
+    Returns:
+      The spacing or None, and notes: why there is none, or where it holds.
+    """
+    regions = [found for item in header.get("SequenceOfUltrasoundRegions") or () if
+               (found := _region(item))]  # fmt: skip
+    if regions:
+        height, width = int(header.Rows), int(header.Columns)
+        # One pixel of grace: some devices count the last column from 1.
+        if any(bottom > height + 1 or right > width + 1 for _, (_, _, bottom, right) in regions):
+            return None, ("no mm: a calibrated region reaches beyond the picture, as if resized",)
+        (row, col), _ = regions[0]
+        if any(
+            not math.isclose(row, other_row, rel_tol=_SAME_SPACING)
+            or not math.isclose(col, other_col, rel_tol=_SAME_SPACING)
+            for (other_row, other_col), _ in regions
+        ):
+            return None, ("no mm: the picture has regions of different scale",)
+        return Spacing(row, col, tuple(box for _, box in regions)), ()
+    shared = header.get("SharedFunctionalGroupsSequence") or ()
+    measures = [
+        item.get("PixelSpacing")
+        for group in shared
+        for item in group.get("PixelMeasuresSequence") or ()
+    ]
+    for value in (header.get("PixelSpacing"), *measures):
+        if pair := _positive_pair(value):
+            return Spacing(*pair), ()
+    if pair := _positive_pair(header.get("ImagerPixelSpacing")):
+        return Spacing(*pair), ("mm at the detector, not corrected for magnification",)
+    return None, ("no mm: the file gives no spacing",)
+
+
+def _region(item: Any) -> tuple[tuple[float, float], tuple[int, int, int, int]] | None:
+    """Spacing in mm (row, col) and box of a calibrated two-dimensional region, else None."""
+    units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
+    if item.get("RegionSpatialFormat") != _TWO_DIMENSIONAL or set(units) != {_CENTIMETRES}:
+        return None
+    # Deltas are signed: an axis may point up.
+    pair = _positive_pair([abs(item.get(f"PhysicalDelta{axis}") or 0) for axis in "YX"])
+    corners = [
+        item.get(f"RegionLocation{corner}") for corner in ("MinY0", "MinX0", "MaxY1", "MaxX1")
+    ]
+    if pair is None or None in corners:
+        return None
+    top, left, bottom, right = map(int, corners)
+    return (pair[0] * 10, pair[1] * 10), (top, left, bottom + 1, right + 1)
+
+
+def _positive_pair(value: Any) -> tuple[float, float] | None:
+    try:
+        first, second = (float(each) for each in value)
+    except (TypeError, ValueError):
+        return None
+    usable = all(math.isfinite(each) and each > 0 for each in (first, second))
+    return (first, second) if usable else None

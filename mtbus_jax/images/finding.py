@@ -1,0 +1,158 @@
+"""Which files below the given folders are pictures, and under which names their results go."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.images import dicom, picture
+from mtbus_jax.images.frame import as_text
+
+_SUFFIXES = picture.SUFFIXES + dicom.SUFFIXES
+_MASK = re.compile(r"(.+)_mask(_\d+)?")
+# A frame's results end in "#7"; no file may be called so beside it.
+_LIKE_A_FRAME = re.compile(r"#\d+$")
+# Bytes of one part of a name: file systems allow 255, and suffixes are added.
+_LONGEST_PART = 180
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file to read.
+
+    Attributes:
+      path: of the file.
+      file: that path as text: relative to the folder it was found in, or as it was given.
+      name: name for its results, relative, with ``/`` between folders and without suffix; unique
+        even where upper and lower case are one.
+    """
+
+    path: Path
+    file: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What `find` found.
+
+    Attributes:
+      sources: the files to read, in natural order (2 before 10).
+      masks: files ``x_mask.png`` beside a picture ``x.*``, left out.
+      others: files that are no pictures by name nor DICOM by content, left out.
+      unlisted: folders that could not be opened.
+    """
+
+    sources: tuple[Source, ...]
+    masks: tuple[Path, ...]
+    others: tuple[Path, ...]
+    unlisted: tuple[Path, ...]
+
+
+def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
+    """Lists files; decodes nothing.
+
+    A file that is named is taken whatever it is. In a folder and below it are taken: files with the
+    suffix of a picture, and DICOM files under any name. Hidden files are passed over, as are those
+    in ``__MACOSX``.
+
+    Args:
+      inputs: files and folders.
+
+    Raises:
+      UserError: if one of them does not exist, or there is no picture.
+    """
+    picked: list[tuple[Path, Path]] = []  # file, and the part of its path that names it
+    masks: list[Path] = []
+    others: list[Path] = []
+    unlisted: list[Path] = []
+    for given in map(Path, inputs):
+        if given.is_dir():
+            files = list(_walk(given, unlisted))
+            known = [path for path in files if path.suffix.lower() in _SUFFIXES]
+            stems = {_stem(path) for path in known}
+            for path in files:
+                match = _MASK.fullmatch(path.stem)
+                if path.suffix.lower() not in _SUFFIXES and not dicom.is_dicom_file(path):
+                    others.append(path)
+                elif match and path.with_name(match[1]) in stems:
+                    masks.append(path)
+                else:
+                    picked.append((path, path.relative_to(given)))
+        elif given.is_file():
+            picked.append((given, Path(given.name)))
+        else:
+            raise UserError(f"--input={given}: there is no such file or folder.")
+    picked = list({os.path.abspath(path): (path, part) for path, part in picked}.values())
+    if not picked:
+        raise UserError(
+            f"--input={', '.join(map(str, inputs))} holds no picture. Files ending in "
+            f"{', '.join(_SUFFIXES)} and DICOM files under any name are looked for, in sub-folders "
+            "too."
+        )
+    picked.sort(key=lambda item: _natural_key(item[1].as_posix()))
+    names = _unique_names([part for _, part in picked])
+    sources = tuple(
+        Source(path, as_text(part), name) for (path, part), name in zip(picked, names, strict=True)
+    )
+    return Found(sources, tuple(masks), tuple(others), tuple(unlisted))
+
+
+def _walk(root: Path, unlisted: list[Path]) -> Iterable[Path]:
+    def note(error: OSError) -> None:
+        unlisted.append(Path(error.filename))
+
+    for folder, folders, files in os.walk(root, onerror=note):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        for name in files:
+            # A DICOMDIR is a table of contents in DICOM's own format.
+            path = Path(folder, name)
+            if name.startswith(".") or name == "DICOMDIR":
+                continue
+            if path.is_file() or path.is_symlink():  # no pipes; a dead link is reported later
+                yield path
+
+
+def _natural_key(text: str) -> list[str | int]:
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _unique_names(parts: Sequence[Path]) -> list[str]:
+    """Names for results: the path without suffix where no other file shares it, else with it."""
+    plain = [_name(_stem(part)) for part in parts]
+    full = [_name(part) for part in parts]
+    count: dict[str, int] = {}
+    for name in plain:
+        count[name.casefold()] = count.get(name.casefold(), 0) + 1
+    taken: set[str] = set()
+    names = []
+    for short, long in zip(plain, full, strict=True):
+        first = short if count[short.casefold()] == 1 else long
+        candidate, number = first, 1
+        while candidate.casefold() in taken or _LIKE_A_FRAME.search(candidate):
+            number += 1
+            candidate = f"{first}~{number}"
+        taken.add(candidate.casefold())
+        names.append(candidate)
+    return names
+
+
+def _stem(path: Path) -> Path:
+    """Without its suffix, if that is one of a picture: "1.2.840" keeps its numbers."""
+    return path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path
+
+
+def _name(part: Path) -> str:
+    *folders, last = part.parts
+    # A folder "a.png" must not stand where the mask of a file "a" goes.
+    folders = [f"{each}_" if each.lower().endswith((".png", ".npy")) else each for each in folders]
+    return "/".join(_shortened(as_text(each)) for each in (*folders, last))
+
+
+def _shortened(part: str) -> str:
+    return part.encode("utf-8")[:_LONGEST_PART].decode("utf-8", "ignore")

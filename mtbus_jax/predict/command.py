@@ -1,0 +1,206 @@
+"""Masks, overlays and a table for pictures of one's own.
+
+    python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
+
+reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install '.[dicom]'``) and
+writes ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv``. A file that cannot be
+read does not stop the others; it is listed, and the exit code is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mtbus_jax import images, types
+from mtbus_jax.errors import EXIT_USAGE, UserError
+from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
+from mtbus_jax.predict.predictor import REFINE, Predictor
+from mtbus_jax.runtime import host_memory, parallel
+
+_SHOWN = 20  # failures listed on the terminal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what the arguments say.
+
+    Args:
+      argv: arguments; default: the process's own.
+
+    Returns:
+      The exit code: 0, or 2 if a file could not be read.
+
+    Raises:
+      UserError: for wrong use, or if nothing can be done.
+    """
+    args = _parser().parse_args(argv)
+    out = Path(args.out)
+    check_free(out, overwrite=args.overwrite)
+    _check_apart(args.input, out)
+    found = images.find(args.input)
+    host_memory.keep_for_prediction(args.batch_size)
+    parallel.enable_compilation_cache()
+    predictor = Predictor(
+        args.run,
+        folds=_fold_numbers(args.folds),
+        tta=args.tta,
+        refine=args.refine,
+        batch_size=args.batch_size,
+    )
+    _announce(predictor, found)
+    output = Output(out, _settings(args.run, predictor), probabilities=args.save_probabilities)
+    for path in found.unlisted:
+        output.failures.append(images.ReadError(path, "is a folder that cannot be opened"))
+    read: collections.deque[images.Source] = collections.deque()  # without a result so far
+
+    def frames() -> Iterator[images.Frame]:
+        for source, frame in _frames(found, output):
+            read.append(source)
+            yield frame
+
+    for prediction in predictor.stream(frames()):
+        output.write(read.popleft(), prediction)
+    output.finish()
+    return _report(output, out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mtbus_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run", required=True, help="run folder of main.py")
+    parser.add_argument(
+        "--input", required=True, nargs="+", action="extend", help="files and folders"
+    )
+    parser.add_argument("--out", required=True, help="folder for the results; made if missing")
+    parser.add_argument(
+        "--folds", help="folds of the ensemble, such as 0,1; by default all trained ones"
+    )
+    parser.add_argument(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        help="test-time augmentation: predict flipped and turned versions too, 8 times the work (4 "
+        "if the network's input is not square); by default as in the run's evaluation",
+    )
+    parser.add_argument(
+        "--refine", choices=REFINE, help="how mask and class are made to agree; default: the run's"
+    )
+    parser.add_argument(
+        "--save_probabilities",
+        nargs="?",
+        const=PROBABILITY_FORMATS[0],
+        choices=PROBABILITY_FORMATS,
+        help="write tumour probabilities at the picture's size too: npy (float32) or png (8 bits)",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="pictures that go through the network together"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier prediction in --out"
+    )
+    return parser
+
+
+def _fold_numbers(folds: str | None) -> list[int] | None:
+    if folds is None:
+        return None
+    try:
+        return [int(fold) for fold in folds.split(",")]
+    except ValueError:
+        raise UserError(f"--folds={folds}: give numbers, such as --folds=0,1.") from None
+
+
+def _check_apart(inputs: list[str], out: Path) -> None:
+    """Results among the inputs would be taken for pictures, or be overwritten.
+
+    Raises:
+      UserError: if one lies in the other.
+    """
+    for given in inputs:
+        first, second = Path(given).resolve(), out.resolve()
+        if second.is_relative_to(first) or first.is_relative_to(second):
+            raise UserError(
+                f"--out={out} and --input={given} lie in one another; give a folder elsewhere."
+            )
+
+
+def _announce(predictor: Predictor, found: images.Found) -> None:
+    """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
+    print(
+        f"{_count(len(found.sources), 'file')}; fold{'s' * (len(predictor.folds) > 1)} "
+        f"{', '.join(map(str, predictor.folds))}, "
+        f"{_count(predictor.members, 'prediction')} a picture at {predictor.image_size[0]}×"
+        f"{predictor.image_size[1]} pixels, refining: {predictor.refine}; on "
+        f"{parallel.in_words(jax.devices()[0])}",
+        flush=True,
+    )
+    for fold in predictor.untested:
+        print(
+            f"left out: fold {fold}, not tested yet, so its training may not be finished; --folds "
+            "takes it in"
+        )
+    for fold in predictor.without_weights:
+        print(f"left out: fold {fold}, which has no finished checkpoint")
+    if found.masks:
+        print(f"left out: {_count(len(found.masks), 'mask')} beside their pictures (*_mask.*)")
+    if found.others:
+        print(f"left out: {_count(len(found.others), 'file')}, no picture by name or content")
+    if not predictor.calibrated:
+        print("not calibrated: no trust.json for these folds, so no uncertainties nor warnings")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _settings(run: str, predictor: Predictor) -> dict:
+    return {
+        "run": str(Path(run).resolve()),
+        "folds": list(predictor.folds),
+        "test_time_augmentation": predictor.tta,
+        "refine": predictor.refine,
+        "calibrated": predictor.calibrated,
+        "tasks": list(predictor.tasks),
+        "class_names": list(types.CLASS_NAMES),
+        "image_size": list(predictor.image_size),
+        "note": "Research software, not a medical device.",
+    }
+
+
+def _frames(found: images.Found, output: Output) -> Iterator[tuple[images.Source, images.Frame]]:
+    """The pictures one by one, with a progress bar; files that cannot be read are noted."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        for source in bar.track(found.sources, description="files"):
+            try:
+                for frame in images.read(source.path):
+                    yield source, frame
+            except images.ReadError as error:
+                output.failures.append(error)
+
+
+def _report(output: Output, out: Path) -> int:
+    print(f"{_count(output.count, 'picture')} predicted; results in {out}")
+    failures = output.failures
+    if not failures:
+        return 0
+    print(f"{len(failures)} could not be read:", file=sys.stderr)
+    for failure in failures[:_SHOWN]:
+        frame = f" (from frame {failure.number} on)" if failure.number else ""
+        print(f"  {failure.file}{frame}: {failure.reason}", file=sys.stderr)
+    if len(failures) > _SHOWN:
+        print(f"  … and {len(failures) - _SHOWN} more, see failures.csv", file=sys.stderr)
+    return EXIT_USAGE

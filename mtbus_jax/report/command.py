@@ -1,0 +1,100 @@
+"""Writes a run's report, or puts runs side by side.
+
+    python -m mtbus_jax.report --run=runs/mt_unetpp
+    python -m mtbus_jax.report --compare runs/mt_unetpp runs/no_oversampling --out=compare.html
+
+The report is ``report.html`` in the run folder; training writes it too. Pictures come from the
+dataset, so a report made where the dataset is not has none, and says so. The comparison goes to
+the terminal as Markdown and to ``--out`` as a page.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import config_dict
+
+from mtbus_jax import data, report, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.report import compare, compare_page
+from mtbus_jax.training import run_folder
+
+# Where the data lies, by flag.
+_PLACES = ("data_dir", "manual_dir", "arrays_file")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Does what the arguments say.
+
+    Args:
+      argv: arguments; default: the process's own.
+
+    Raises:
+      UserError: for wrong use, a folder that is no tested run, or runs that cannot be compared.
+    """
+    args = _parser().parse_args(argv)
+    if bool(args.run) == bool(args.compare):
+        raise UserError("give --run=DIR for a report, or --compare DIR DIR for a comparison.")
+    if args.compare:
+        _compare(args)
+    else:
+        _report(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "mtbus_jax.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", help="run folder (--workdir of main.py) to report on")
+    parser.add_argument("--data_dir", help="folder of the built datasets, instead of the run's own")
+    parser.add_argument("--manual_dir", help="folder of the raw data, instead of the run's own")
+    parser.add_argument("--arrays_file", help="file of mtbus_jax.pack, instead of the run's data")
+    parser.add_argument(
+        "--no_pictures", action="store_true", help="leave out what shows patients' images"
+    )
+    parser.add_argument("--compare", nargs="+", metavar="DIR", help="run folders to compare")
+    parser.add_argument(
+        "--out", default="compare.html", help="page of the comparison; default: %(default)s"
+    )
+    return parser
+
+
+def _report(args: argparse.Namespace) -> None:
+    workdir = Path(args.run)
+    config = run_folder.load_config(workdir)
+    cases, reason = _cases(config, args)
+    path = report.write_report(workdir, cases, without_pictures=reason)
+    if reason:
+        print(f"without pictures: {reason}", file=sys.stderr)
+    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _cases(
+    config: config_dict.ConfigDict, args: argparse.Namespace
+) -> tuple[types.Cases | None, str]:
+    """The run's dataset, or None and the reason."""
+    if args.no_pictures:
+        return None, "--no_pictures was given."
+    given = {place: getattr(args, place) for place in _PLACES if getattr(args, place)}
+    if given and "arrays_file" not in given:
+        given["arrays_file"] = ""  # whoever names folders does not mean the run's file
+    config.data.update(given)
+    try:
+        return data.load_configured(config), ""
+    except UserError as error:
+        if given:  # what was asked for by name must be there
+            raise
+        return None, str(error)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    found = compare.compare(args.compare)
+    out = Path(args.out)
+    compare_page.write_comparison(found, out)
+    print(compare_page.to_markdown(found))
+    print(f"Page: {out}")

@@ -1,0 +1,213 @@
+"""Runs side by side: paired tests over the test images that they have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.metrics import statistics
+from mtbus_jax.report.run import Run, read
+
+DICE, CORRECT = "Dice", "class right"
+# Images listed for each pair of runs whose Dice differs most.
+_CHANGED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """One paired test of two runs, a and b, over their common images.
+
+    Attributes:
+      measure: `DICE` or `CORRECT`.
+      a: name of the one run.
+      b: name of the other.
+      images: compared.
+      mean_a: of the measure over them; for `CORRECT` the accuracy.
+      mean_b: likewise.
+      low: lower end of the 95 % interval of the difference a − b, from a bootstrap within folds.
+      high: its upper end.
+      effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive
+        where a is better.
+      p_value: of Wilcoxon's signed-rank or McNemar's exact test, two-sided.
+      p_holm: corrected for all tests of the comparison.
+    """
+
+    measure: str
+    a: str
+    b: str
+    images: int
+    mean_a: float
+    mean_b: float
+    low: float
+    high: float
+    effect: float
+    p_value: float
+    p_holm: float
+
+    @property
+    def difference(self) -> float:
+        """Mean of a − b."""
+        return self.mean_a - self.mean_b
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several runs, compared.
+
+    Attributes:
+      names: of the runs, distinct, in the order given.
+      runs: likewise.
+      warnings: what a reader must know before the figures.
+      tests: every pair of runs, for every measure both have.
+      changed: by pair of names, the common images whose Dice differs most: ``uid``, ``label``,
+        ``a``, ``b``, ``change`` (a − b), the largest first.
+    """
+
+    names: list[str]
+    runs: list[Run]
+    warnings: list[str]
+    tests: list[Test]
+    changed: dict[tuple[str, str], pd.DataFrame]
+
+
+def compare(workdirs: Sequence[Path | str]) -> Comparison:
+    """Compares runs of one dataset, by what each says in the end: refined where it can be.
+
+    Args:
+      workdirs: two run folders or more, all different.
+
+    Raises:
+      UserError: if there are fewer, one is no tested run, or they cannot be compared.
+    """
+    paths = [Path(workdir) for workdir in workdirs]
+    if len(paths) < 2:
+        raise UserError("--compare needs at least two run folders.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("--compare: the same run folder is given twice.")
+    runs = [read(path) for path in paths]
+    datasets = dict(zip(map(str, paths), (run.summary["dataset"] for run in runs), strict=True))
+    if len(set(datasets.values())) > 1:
+        listed = ", ".join(f"{path} on {dataset}" for path, dataset in datasets.items())
+        raise UserError(f"Runs on different datasets cannot be compared: {listed}.")
+    names = _names(paths)
+    warnings = _warnings(names, runs)
+    tests: list[Test] = []
+    changed = {}
+    for (name_a, a), (name_b, b) in itertools.combinations(zip(names, runs, strict=True), 2):
+        pairs, note = _common(name_a, a, name_b, b)
+        warnings += note
+        tests += _tests(name_a, name_b, pairs)
+        if "final_dice_a" in pairs and "final_dice_b" in pairs:
+            changed[name_a, name_b] = _most_changed(pairs)
+    corrected = statistics.holm(np.array([test.p_value for test in tests]))
+    tests = [
+        dataclasses.replace(test, p_holm=float(p)) for test, p in zip(tests, corrected, strict=True)
+    ]
+    return Comparison(names, runs, warnings, tests, changed)
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The folders' own names where they are distinct, else the paths."""
+    short = [path.resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def _warnings(names: list[str], runs: list[Run]) -> list[str]:
+    found = []
+    sizes = {tuple(run.summary["image_size"]) for run in runs}
+    if len(sizes) > 1:
+        listed = ", ".join(
+            f"{name} {' × '.join(map(str, run.summary['image_size']))}"
+            for name, run in zip(names, runs, strict=True)
+        )
+        found.append(
+            f"The runs saw images of different sizes ({listed} pixels): Dice is measured at each "
+            "run's own size, and distances in its own pixels."
+        )
+    for name, run in zip(names, runs, strict=True):
+        leaking = run.summary["leaking_test_images"]
+        if leaking:
+            found.append(
+                f"{name}: {leaking} of {len(run.rows)} test images share a patient or a group of "
+                "near-duplicates with training or validation images of their fold."
+            )
+    return found
+
+
+def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of both runs' common images, by suffix ``_a`` and ``_b``, and warnings."""
+    columns = ["uid", "fold", "label", "final_predicted", "final_dice", "class_right"]
+    one, other = (run.rows[[c for c in columns if c in run.rows]] for run in (a, b))
+    one = one.rename(columns={c: f"{c}_a" for c in one if c != "uid"})
+    other = other.rename(columns={c: f"{c}_b" for c in other if c != "uid"})
+    pairs = one.merge(other, on="uid", how="inner", validate="one_to_one")
+    which = f"{name_a} and {name_b}"
+    if pairs.empty:
+        raise UserError(f"{which} have no test image in common, so they cannot be compared.")
+    if (pairs.label_a != pairs.label_b).any():
+        raise UserError(
+            f"{which} were tested on other data under the same names: "
+            f"{pairs.uid[pairs.label_a != pairs.label_b].iloc[0]} has two classes."
+        )
+    warnings = []
+    if len(pairs) < max(len(a.rows), len(b.rows)):
+        warnings.append(
+            f"{which} have {len(pairs)} test images in common, of {len(a.rows)} and "
+            f"{len(b.rows)}: the tests are over these, the means of each run over all of its own."
+        )
+    other_fold = int((pairs.fold_a != pairs.fold_b).sum())
+    if other_fold:
+        warnings.append(
+            f"{which} use different splits: {other_fold} of {len(pairs)} common images are tested "
+            "in another fold, by a network trained on other images."
+        )
+    return pairs, warnings
+
+
+def _tests(name_a: str, name_b: str, pairs: pd.DataFrame) -> list[Test]:
+    found = []
+    for measure, column in ((DICE, "final_dice"), (CORRECT, "class_right")):
+        if f"{column}_a" not in pairs or f"{column}_b" not in pairs:
+            continue
+        a, b = (pairs[f"{column}_{side}"].to_numpy() for side in "ab")
+        test = (statistics.wilcoxon_signed_rank if measure == DICE else statistics.mcnemar)(a, b)
+        low, high = statistics.bootstrap_mean_difference(
+            a.astype(float), b.astype(float), strata=pairs.fold_a.to_numpy()
+        )
+        found.append(
+            Test(
+                measure=measure,
+                a=name_a,
+                b=name_b,
+                images=test.n,
+                mean_a=float(a.mean()),
+                mean_b=float(b.mean()),
+                low=low,
+                high=high,
+                effect=test.effect,
+                p_value=test.p_value,
+                p_holm=np.nan,
+            )
+        )
+    return found
+
+
+def _most_changed(pairs: pd.DataFrame) -> pd.DataFrame:
+    rows = pd.DataFrame(
+        {
+            "uid": pairs.uid,
+            "label": pairs.label_a,
+            "a": pairs.final_dice_a,
+            "b": pairs.final_dice_b,
+            "change": pairs.final_dice_a - pairs.final_dice_b,
+        }
+    )
+    order = rows.change.abs().sort_values(ascending=False, kind="stable").index
+    rows = rows.loc[order].head(_CHANGED)
+    return rows[rows.change != 0].reset_index(drop=True)

@@ -1,0 +1,236 @@
+"""A comparison as Markdown, for the terminal, and as a page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mtbus_jax import files
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.report import markup
+from mtbus_jax.report.compare import CORRECT, DICE, Comparison, Test
+from mtbus_jax.report.figures import KINDS, MEANINGS
+from mtbus_jax.report.markup import Markup, element, number, p_value
+from mtbus_jax.report.page import NOTICE, header, page
+from mtbus_jax.report.results import meanings, scale, scale_legend
+from mtbus_jax.report.sections import section
+from mtbus_jax.training import run_folder
+
+# Where data lies; differs without a meaning.
+_PLACES = {"data.arrays_file", "data.data_dir", "data.manual_dir", "data.cache_dir"}
+_MEASURES = {DICE: "Dice (Wilcoxon signed-rank)", CORRECT: "class right (McNemar)"}
+_HEADER = ["comparison", "images", "a", "b", "a − b", "95 % interval", "effect", "p", "p (Holm)"]
+_NOTES = (
+    "Tested is what each run says in the end: refined where it has both tasks.",
+    "a and b are means over the common images: of Dice, or the share with the right class.",
+    "The interval is a bootstrap over images within folds.",
+    "Effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive "
+    "where a is better.",
+    "p (Holm) is corrected for all tests of this table; they tell two trained networks apart on "
+    "these images, not two methods: training again with another seed moves the means too.",
+)
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Writes the comparison as one HTML file.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    try:
+        files.write_text(path, document(comparison))
+    except OSError as error:
+        raise UserError(f"--out={path} cannot be written: {error}.") from None
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    dataset = comparison.runs[0].summary["dataset"]
+    lines = [f"# Comparison of {len(comparison.names)} runs on {dataset}", ""]
+    lines += [line for warning in comparison.warnings for line in (f"> {_plain(warning)}", "")]
+    for kind in KINDS:
+        rows = _figure_rows(comparison, kind)
+        if rows:
+            lines += [f"## Figures, {KINDS[kind]}", ""]
+            lines += [*_markdown_table(["figure", *comparison.names], rows), ""]
+    if comparison.tests:
+        lines += ["## Paired tests", ""]
+        rows = [[_comparison_name(t), *_test_cells(t)] for t in comparison.tests]
+        lines += [*_markdown_table(_HEADER, rows), ""]
+        lines += [*_NOTES, ""]
+    return "\n".join([*lines, f"{NOTICE}.", ""])
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+
+
+def _plain(text: str) -> str:
+    """Text that cannot break a table nor open a tag; folder names may hold anything."""
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"<(?=\S)", "&lt;", text)
+
+
+def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:
+    """Every figure of a kind of result: title, then mean ± standard deviation of each run."""
+    found = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
+    return [
+        [meaning.title, *(plus_minus(figures.get(name)) for figures in found)]
+        for name, meaning in MEANINGS.items()
+        if any(name in figures for figures in found)
+    ]
+
+
+def _comparison_name(test: Test) -> str:
+    return f"{_MEASURES[test.measure]}: {test.a} (a), {test.b} (b)"
+
+
+def _test_cells(test: Test) -> list[str]:
+    return [
+        str(test.images),
+        number(test.mean_a),
+        number(test.mean_b),
+        _signed(test.difference),
+        f"{_signed(test.low)} to {_signed(test.high)}",
+        _signed(test.effect),
+        p_value(test.p_value),
+        p_value(test.p_holm),
+    ]
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def document(comparison: Comparison) -> str:
+    """The comparison as an HTML document."""
+    runs, names = comparison.runs, comparison.names
+    parts = [("runs", "Runs", [_run_table(comparison), _differing_fields(comparison)])]
+    for kind, title in KINDS.items():
+        table = _figure_table(comparison, kind)
+        if table:
+            parts.append((f"figures-{kind}", f"Figures, {title}", [table]))
+    shown = [n for run in runs for kind in run.summary["results"].values() for n in kind["figures"]]
+    parts[-1][2].append(meanings(shown))
+    parts.append(("tests", "Paired tests", _tests(comparison)))
+    if comparison.changed:
+        parts.append(("changed", "Images that differ most", _changed(comparison)))
+    callouts = [element("p", warning, class_="callout") for warning in comparison.warnings]
+    return page(
+        f"Comparison: {', '.join(names)}",
+        header(
+            f"Comparison of {len(names)} runs",
+            [f"On {runs[0].summary['dataset']}: {', '.join(names)}"],
+            [(name, title) for name, title, _ in parts],
+        ),
+        element("main", callouts, [section(*part) for part in parts], id="content"),
+    )
+
+
+def _run_table(comparison: Comparison) -> Markup:
+    rows = []
+    for name, run in zip(comparison.names, comparison.runs, strict=True):
+        summary = run.summary
+        departures = summary["departures_from_published_recipe"]
+        rows.append(
+            [
+                name,
+                summary["model"],
+                " + ".join(summary["tasks"]),
+                " × ".join(map(str, summary["image_size"])),
+                f"{summary['split']}, {len(summary['folds'])} of {summary['folds_of_split']} folds",
+                str(summary["test_images"]),
+                "none published" if departures is None else f"departs in {len(departures)} fields",
+            ]
+        )
+    head = ["run", "network", "tasks", "pixels", "split", "test images", "published recipe"]
+    return markup.table("The runs", head, rows, class_="texts")
+
+
+def _differing_fields(comparison: Comparison) -> Markup:
+    """The fields of the configuration in which the runs differ; places of data left out."""
+    flat = [run_folder.flatten(run.config) for run in comparison.runs]
+    fields = sorted(set().union(*flat) - {"name", *_PLACES})
+    rows = [
+        [field, *(str(each.get(field, "absent")) for each in flat)]
+        for field in fields
+        if len({str(each.get(field, "absent")) for each in flat}) > 1
+    ]
+    if not rows:
+        return element("p", "Their configurations do not differ.", class_="note")
+    caption = "Fields of the configuration that differ"
+    return markup.table(caption, ["field", *comparison.names], rows, class_="texts")
+
+
+def _figure_table(comparison: Comparison, kind: str) -> Markup | None:
+    results = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
+    rows = []
+    for name, meaning in MEANINGS.items():
+        figures = [each.get(name) for each in results]
+        if any(figures):
+            marks = [(_run_class(i), figure) for i, figure in enumerate(figures)]
+            drawing = scale(marks) if meaning.share else None
+            rows.append([meaning.title, *map(plus_minus, figures), drawing])
+    if not rows:
+        return None
+    caption = "Mean over the test images of a fold, then mean ± standard deviation"
+    table = markup.table(caption, ["figure", *comparison.names, "0 to 1"], rows)
+    entries = [(_run_class(i), name) for i, name in enumerate(comparison.names) if results[i]]
+    return markup.join(table, scale_legend(entries))
+
+
+def _run_class(number: int) -> str:
+    return f"mark-run c{number % 6}"
+
+
+def _tests(comparison: Comparison) -> list[Markup]:
+    if not comparison.tests:
+        text = "The runs have no task in common, so there is nothing to test."
+        return [element("p", text, class_="callout plain")]
+    reach = max(max(abs(t.low), abs(t.high)) for t in comparison.tests) or 1.0
+    rows = []
+    for test in comparison.tests:
+        cells = _test_cells(test)
+        cells.insert(5, _interval(test, reach))
+        name = [
+            element("b", _MEASURES[test.measure]),
+            element("span", f"a: {test.a}", class_="side"),
+            element("span", f"b: {test.b}", class_="side"),
+        ]
+        rows.append([name, *cells])
+    head = [*_HEADER[:6], f"−{reach:.2f} to {reach:.2f}", *_HEADER[6:]]
+    notes = element("ul", [element("li", note) for note in _NOTES], class_="note")
+    return [markup.table("Every pair of runs", head, rows, class_="tests"), notes]
+
+
+def _interval(test: Test, reach: float) -> Markup:
+    """The difference with its interval around a line at 0, for the eye only."""
+    half, middle = 60, 66
+
+    def place(value: float) -> str:
+        return f"{middle + half * value / reach:.1f}"
+
+    return element(
+        "svg",
+        element("line", x1=6, x2=126, y1=10, y2=10, class_="grid"),
+        element("line", x1=middle, x2=middle, y1=1, y2=19, class_="axis"),
+        element("line", x1=place(test.low), x2=place(test.high), y1=10, y2=10, class_="c0"),
+        element("circle", cx=place(test.difference), cy=10, r=4, class_="dot c0"),
+        viewBox="0 0 132 20",
+        aria_hidden="true",
+        class_="range",
+    )
+
+
+def _changed(comparison: Comparison) -> list[Markup]:
+    parts = []
+    for (a, b), rows in comparison.changed.items():
+        lines = [
+            [row.uid, row.label, number(row.a), number(row.b), _signed(row.change)]
+            for row in rows.itertuples()
+        ]
+        caption = f"Dice of {a} (a) and {b} (b)"
+        parts.append(markup.table(caption, ["image", "true class", "a", "b", "a − b"], lines))
+    return [element("div", parts, class_="beside")]

@@ -1,0 +1,181 @@
+"""What a report is made of: everything a run folder holds, read once and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mtbus_jax import files, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import stored_predictions, summary, trust
+from mtbus_jax.evaluation.evaluate import REFINED, read_cases
+from mtbus_jax.evaluation.trust import measure
+from mtbus_jax.training import logbook, run_folder
+
+EMPTIED, RENAMED = "mask emptied", "class set to normal"
+
+# What `trust.csv` knows and `cases.csv` does not.
+_TRUST_COLUMNS = (
+    *("uncertainty", "warning", "prediction_set", "presence"),
+    *(f"calibrated_{name}" for name in types.CLASS_NAMES),
+    *(f"uncalibrated_{name}" for name in types.CLASS_NAMES),
+    *("probable_predicted", "probable_dice"),
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run that has been tested.
+
+    Attributes:
+      workdir: its folder.
+      config: content of ``config.json``.
+      summary: content of ``summary.json``.
+      environment: content of ``environment.json``; None if it is missing.
+      splits: content of ``splits.json``; None if it is missing.
+      metrics: rows of ``metrics.jsonl`` by fold.
+      rows: one per test image, see `case_rows`.
+      trust: content of ``trust.json``; None if it is missing.
+    """
+
+    workdir: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    environment: dict[str, Any] | None
+    splits: dict[str, Any] | None
+    metrics: dict[int, list[dict[str, Any]]]
+    rows: pd.DataFrame
+    trust: dict[str, Any] | None
+
+    @property
+    def folds(self) -> list[int]:
+        """The tested folds."""
+        return sorted(int(fold) for fold in self.rows.fold.unique())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the run segments."""
+        return "final_dice" in self.rows
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the run classifies."""
+        return "final_predicted" in self.rows
+
+    @property
+    def refines(self) -> bool:
+        """Whether masks and classes are made to agree."""
+        return "correction" in self.rows
+
+    @property
+    def has_trust(self) -> bool:
+        """Whether uncertainties and warnings are there."""
+        return "uncertainty" in self.rows and bool(self.rows.uncertainty.notna().any())
+
+
+def read(workdir: Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+      UserError: if it is no run, has not been tested, has its classes in another order, or a file
+        of it is broken.
+    """
+    config = files.read_json(workdir / run_folder.CONFIG)
+    tested = read_cases(workdir)
+    if not (workdir / summary.SUMMARY_JSON).exists():
+        raise UserError(
+            f"{workdir / summary.SUMMARY_JSON} is missing. Run main.py --mode=evaluate --workdir="
+            f"{workdir} to write it."
+        )
+    run_folder.check_class_order(workdir)
+    folds = sorted(int(fold) for fold in tested.fold.unique())
+    return Run(
+        workdir=workdir,
+        config=config,
+        summary=files.read_json(workdir / summary.SUMMARY_JSON),
+        environment=_optional_json(workdir / run_folder.ENVIRONMENT),
+        splits=_optional_json(workdir / run_folder.SPLITS),
+        metrics={f: logbook.read_metrics(run_folder.fold_dir(workdir, f)) for f in folds},
+        rows=case_rows(tested, _trust_rows(workdir)),
+        trust=_optional_json(workdir / trust.TRUST),
+    )
+
+
+def _optional_json(path: Path) -> Any:
+    return files.read_json(path) if path.exists() else None
+
+
+def _trust_rows(workdir: Path) -> pd.DataFrame | None:
+    path = workdir / measure.ROWS
+    if not path.exists():
+        return None
+    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
+    try:
+        return pd.read_csv(path, **options)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is broken ({error}). Run main.py --mode=evaluate --workdir={workdir} to write "
+            "it again."
+        ) from None
+
+
+def case_rows(tested: pd.DataFrame, trusted: pd.DataFrame | None) -> pd.DataFrame:
+    """One row per test image, from ``cases.csv`` and, where there is one, ``trust.csv``.
+
+    Beside the columns of `evaluate.case_rows` and the uncertainties of ``trust.csv`` it has what
+    the run says in the end, refined where it can be: ``final_predicted``, ``final_dice``,
+    ``class_right``, ``wrong`` (class or mask, as in `trust`), and with both tasks ``correction``,
+    what refining changed, in words.
+    """
+    rows = tested.copy()
+    refined = f"{REFINED}predicted" in rows
+    prefix = REFINED if refined else ""
+    wrong = np.zeros(len(rows), bool)
+    if f"{prefix}predicted" in rows:
+        rows["final_predicted"] = rows[f"{prefix}predicted"]
+        rows["class_right"] = rows.final_predicted == rows.label
+        wrong |= ~rows.class_right.to_numpy()
+    if f"{prefix}dice" in rows:
+        rows["final_dice"] = rows[f"{prefix}dice"]
+        wrong |= (rows.final_dice < trust.WRONG_DICE).to_numpy()
+    rows["wrong"] = wrong
+    if refined:
+        renamed = rows.predicted != rows.final_predicted
+        emptied = (rows.predicted_pixels > 0) & (rows.predicted == types.CLASS_NAMES[types.NORMAL])
+        rows["correction"] = np.select([emptied, renamed], [EMPTIED, RENAMED], "")
+    if trusted is not None:
+        columns = [c for c in _TRUST_COLUMNS if c in trusted]
+        rows = rows.merge(trusted[["uid", *columns]], on="uid", how="left", validate="one_to_one")
+        rows["warning"] = rows.warning.eq(True)
+        if "prediction_set" in rows:
+            rows["prediction_set"] = rows.prediction_set.fillna("")
+    return rows
+
+
+def predicted_masks(run: Run) -> np.ndarray | None:
+    """The masks before refining, ``(n, height, width)`` bool in the order of the rows.
+
+    None if the run does not segment or predictions were not kept.
+
+    Raises:
+      UserError: if the predictions are of other images.
+    """
+    paths = [run_folder.fold_dir(run.workdir, fold) for fold in run.folds]
+    if not run.has_masks or not all((p / stored_predictions.NAMES["test"]).exists() for p in paths):
+        return None
+    found: dict[str, np.ndarray] = {}
+    for path in paths:
+        stored = stored_predictions.read(path)
+        found.update(zip(stored.uid.tolist(), stored.mask, strict=True))
+    missing = [uid for uid in run.rows.uid if uid not in found]
+    if missing:
+        raise UserError(
+            f"{run.workdir}: the kept predictions lack {len(missing)} of the tested images, such "
+            f"as {missing[0]}. Run main.py --mode=evaluate --workdir={run.workdir} to write them "
+            "again."
+        )
+    return np.stack([found[uid] for uid in run.rows.uid])

@@ -1,0 +1,132 @@
+"""What a study would still train, and how long that takes on this machine, from a measured step."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from mtbus_jax import data, splits, types
+from mtbus_jax.reproduce import jobs as jobs_lib
+from mtbus_jax.reproduce.plan import Job
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training.device_data import resident_dataset
+from mtbus_jax.training.evaluator import make_batches
+from mtbus_jax.training.experiment import Setup, fold_keys
+
+_CALLS = 5
+_STEPS_PER_CALL = 20  # where a device program holds several
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What one run still needs.
+
+    Attributes:
+      name: of the run.
+      finished: folds that are done.
+      missing: folds that are not.
+      steps: optimiser steps of the missing folds, if none stops early.
+      seconds_per_step: measured; NaN if nothing is missing.
+    """
+
+    name: str
+    finished: int
+    missing: int
+    steps: int
+    seconds_per_step: float
+
+    @property
+    def hours(self) -> float:
+        """Of training."""
+        return self.steps * self.seconds_per_step / 3600 if self.missing else 0.0
+
+
+def estimate(jobs: list[Job]) -> list[Estimate]:
+    """One estimate per run; writes nothing into the study's folder.
+
+    Args:
+      jobs: of all runs.
+
+    Raises:
+      UserError: for a bad value or missing data.
+    """
+    by_run: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_run.setdefault(job.config.name, []).append(job)
+    measured: dict[tuple, float] = {}
+    result = []
+    for name, of_run in by_run.items():
+        missing = [job for job in of_run if not jobs_lib.is_finished(job)]
+        finished = len(of_run) - len(missing)
+        if not missing:
+            result.append(Estimate(name, finished, 0, 0, math.nan))
+            continue
+        config = missing[0].config
+        cases = data.load_configured(config)
+        folds = run_folder.find_folds(missing[0].workdir, cases, config.data.split)
+        count = sum(_step_count(job, folds[job.fold], cases) for job in missing)
+        key = (str(config.model.to_dict()), tuple(config.tasks))
+        if key not in measured:
+            measured[key] = seconds_per_step(config, cases)
+            jax.clear_caches()
+        result.append(Estimate(name, finished, len(missing), count, measured[key]))
+    return result
+
+
+def _step_count(job: Job, split: splits.Split, cases: types.Cases) -> int:
+    train = split.train
+    if job.config.train.oversample:
+        train = splits.oversample(train, cases.label, rule=job.config.train.oversample_rule)
+    return math.ceil(len(train) / job.config.train.batch_size) * job.config.train.epochs
+
+
+def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> float:
+    """Median time of an optimiser step as training does it, without compiling.
+
+    Args:
+      config: of a run.
+      cases: its images.
+    """
+    setup = Setup.from_config(config)
+    batch = config.train.batch_size
+    data = resident_dataset(cases.take(np.arange(len(cases))[:batch]), setup.devices)
+    per_call = parallel.default_steps_per_call(_STEPS_PER_CALL)
+    index, valid = make_batches(np.arange(per_call * batch) % len(data.label), batch)
+    program = parallel.pmap_train(setup.train_steps(parallel.AXIS), setup.devices)
+    state = parallel.replicate(setup.init_state(config, 0), setup.devices)
+    totals = parallel.replicate(steps.Totals.zero(), setup.devices)
+    count = len(setup.devices)
+    inputs = data, parallel.spread(index, count), parallel.spread(valid, count)
+    key = fold_keys(config.seed, 0)[1]
+    times = []
+    for _ in range(1 + _CALLS):
+        started = time.perf_counter()
+        state, totals = jax.block_until_ready(program(state, totals, *inputs, key))
+        times.append((time.perf_counter() - started) / per_call)
+    return statistics.median(times[1:])  # the first call compiles
+
+
+def to_text(estimates: list[Estimate]) -> str:
+    """The estimates as a table with a total."""
+    width = max(len("total"), *(len(e.name) for e in estimates))
+    lines = [f"{'run':<{width}}  finished  missing   s/step      hours"]
+    for e in estimates:
+        step = f"{e.seconds_per_step:8.4f}" if e.missing else " " * 8
+        lines.append(f"{e.name:<{width}}  {e.finished:8}  {e.missing:7}  {step}  {e.hours:9.2f}")
+    finished, missing = sum(e.finished for e in estimates), sum(e.missing for e in estimates)
+    hours = sum(e.hours for e in estimates)
+    lines.append(f"{'total':<{width}}  {finished:8}  {missing:7}  {'':8}  {hours:9.2f}")
+    devices = sorted(set(map(parallel.in_words, jax.local_devices())))
+    lines += [
+        "",
+        f"Measured on this machine ({', '.join(devices)}), one job at a time, without compiling",
+        "and validation. Early stopping can make it less. Nothing was trained or written.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""What a reader of a table must know of its runs: scale, leaks, hardware."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mtbus_jax import files
+from mtbus_jax.evaluation import published
+from mtbus_jax.reproduce.plan import Study
+from mtbus_jax.reproduce.rows import Run
+from mtbus_jax.training import run_folder
+
+CITATION = (
+    "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer segmentation and "
+    "classification in ultrasound imaging. Comput. Methods Programs Biomed. 260 (2025) 108540."
+)
+NOTICE = "Research software, not a medical device."
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """See `gather`.
+
+    Attributes:
+      scale: departures from the published recipe in short, for a title; empty if there are none.
+      departures: the same, field by field.
+      split: how the folds are drawn.
+      folds: which were used.
+      leaks: by dataset, test images that share a patient or a group of near-duplicates with
+        training or validation images of their fold, and test images.
+      hardware: one line for each kind of machine.
+      runs: names of the run folders.
+      command: that wrote it.
+    """
+
+    scale: str
+    departures: tuple[str, ...]
+    split: str
+    folds: tuple[int, ...]
+    leaks: dict[str, tuple[int, int]]
+    hardware: tuple[str, ...]
+    runs: tuple[str, ...]
+    command: str
+
+    def scaled(self, title: str) -> str:
+        """``title``, with the scale in brackets where there is one."""
+        return f"{title} ({self.scale})" if self.scale else title
+
+    @property
+    def warnings(self) -> list[str]:
+        """What must stand above any figure of these runs, as Markdown paragraphs."""
+        warnings = []
+        if self.departures:
+            warnings.append(
+                "**Not the published recipe**, so the published figures are no yardstick: "
+                + "; ".join(self.departures)
+                + "."
+            )
+        for dataset, (leaking, images) in self.leaks.items():
+            if leaking:
+                warnings.append(
+                    f"**Leak:** {leaking} of {images} test images of {dataset} share a patient or "
+                    "a group of near-duplicates with training or validation images of their fold. "
+                    "`--config.data.split=grouped` avoids it."
+                )
+        return warnings
+
+    @property
+    def origin(self) -> list[str]:
+        """Command, runs, hardware and source, as lines of Markdown."""
+        lines = ["```", self.command, "```", "", *(f"- `{name}`" for name in self.runs), ""]
+        lines += [f"Trained on {line}." for line in self.hardware]
+        return [*lines, "", f"Published figures and method: {CITATION}", "", NOTICE, ""]
+
+
+def gather(study: Study, runs: tuple[Run, ...], *, command: str) -> Facts:
+    """The facts about ``runs``, at least one, from their configurations and run folders."""
+    configs = [run_folder.flatten(study.config(run).to_dict()) for run in runs]
+    departures = _unique(_departures(config) for config in configs)
+    return Facts(
+        scale=_scale(configs, departures),
+        departures=departures,
+        split=configs[0]["data.split"],
+        folds=tuple(configs[0]["data.folds"]),
+        leaks=_leaks(study, runs),
+        hardware=_unique(_hardware(study.directory(run)) for run in runs),
+        runs=tuple(run.name for run in runs),
+        command=command,
+    )
+
+
+def _unique(groups) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for group in groups for text in group))
+
+
+def _departures(config: dict[str, Any]) -> list[str]:
+    # Which classes are used is what Table 4 is about.
+    return published.departures({k: v for k, v in config.items() if k != "data.classes"}) or []
+
+
+def _scale(configs: list[dict[str, Any]], departures: tuple[str, ...]) -> str:
+    if not departures:
+        return ""
+    config, recipe = configs[0], published.recipe(configs[0]["data.name"])
+    phrases = []
+    if config["data.image_size"] != recipe["data.image_size"]:
+        phrases.append("{}×{} pixels".format(*config["data.image_size"]))
+    if any(text.startswith("model.width") for text in departures):
+        phrases.append(f"width {config['model.width']}")
+    if config["train.epochs"] != recipe["train.epochs"]:
+        phrases.append(f"{config['train.epochs']} of {recipe['train.epochs']} epochs")
+    if config["data.folds"] != recipe["data.folds"]:
+        phrases.append(f"{len(config['data.folds'])} of {len(recipe['data.folds'])} folds")
+    return ", ".join(phrases) + ": " * bool(phrases) + "not the published recipe"
+
+
+def _leaks(study: Study, runs: tuple[Run, ...]) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for run in runs:
+        path = study.directory(run) / run_folder.SPLITS
+        if path.exists():
+            content = files.read_json(path)
+            folds = study.config(run).data.folds
+            leaking = sum(content["leaking_test_images"][fold] for fold in folds)
+            images = sum(content["test_images"][fold] for fold in folds)
+            # Of runs that use more or fewer classes, the one with the most.
+            found[run.dataset] = max((leaking, images), found.get(run.dataset, (0, 0)))
+    return found
+
+
+def _hardware(directory: Path) -> list[str]:
+    path = directory / run_folder.ENVIRONMENT
+    if not path.exists():
+        return []
+    content = files.read_json(path)
+    devices = ", ".join(content["devices"])
+    return [
+        f"{devices}; {content['cpu_count']} CPU cores; Python {content['python']}, "
+        f"JAX {content['packages']['jax']}"
+    ]

@@ -1,0 +1,137 @@
+"""What a table says, as rectangles of texts, before it becomes Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from mtbus_jax import types
+from mtbus_jax.evaluation import published
+from mtbus_jax.reproduce.compare import Comparison
+from mtbus_jax.reproduce.facts import Facts
+from mtbus_jax.reproduce.results import RowResult
+from mtbus_jax.reproduce.rows import Row, Section, Table
+
+HEADINGS = {
+    **{f"dsc_{name}": f"DSC {name}" for name in types.CLASS_NAMES},
+    "dsc_average": "DSC average",
+    **{f"f1_{name}": f"F1 {name}" for name in types.CLASS_NAMES},
+    "f1_weighted": "F1 weighted",
+    "acc": "Accuracy",
+    "hausdorff": "HD (px)",
+    "jaccard": "Jaccard",
+    "recall": "Recall",
+    "precision": "Precision",
+    "incoherent_ratio": "Incoherent ratio",
+}
+# Undefined for some images, so that the number behind the mean belongs beside it.
+_COUNTED = ("hausdorff", "recall", "precision")
+_NOT_APPLICABLE = "—"
+
+
+# Name of a line with published figures.
+PUBLISHED = "published"
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """All that is written of a table.
+
+    Attributes:
+      table: which one.
+      sections: with the results of their rows.
+      comparisons: tests of significance.
+      facts: about the runs.
+    """
+
+    table: Table
+    sections: list[tuple[Section, list[RowResult]]]
+    comparisons: list[Comparison]
+    facts: Facts
+
+    @property
+    def title(self) -> str:
+        """Says what the table shows, and in which way it is less than the published one."""
+        return self.facts.scaled(f"Table {self.table.number}: {self.table.title}")
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the jobs without which rows are missing."""
+        results = [result for _, results in self.sections for result in results]
+        return list(dict.fromkeys(name for result in results for name in result.missing))
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A rectangle of texts with a heading line; the first ``labels`` columns are names."""
+
+    heading: list[str]
+    lines: list[list[str]]
+    labels: int = 1
+
+
+def grids(content: Content) -> list[tuple[str, Grid]]:
+    """The table's rectangles with their headings."""
+    result = []
+    for section, results in content.sections:
+        if section.metrics:
+            result.append((section.title, _figure_grid(section, results)))
+        if section.confusion:
+            result.append((section.title, _confusion_grid(results)))
+    return result
+
+
+def _figure_grid(section: Section, results: list[RowResult]) -> Grid:
+    lines = []
+    for result in results:
+        cells = [_ours(result, metric) for metric in section.metrics]
+        lines.append([result.row.label, *cells])
+        reference = published_figures(result.row)
+        cells = [_theirs(reference.get(metric)) for metric in section.metrics]
+        if any(cells):
+            lines.append([PUBLISHED, *cells])
+    return Grid(["", *(HEADINGS[metric] for metric in section.metrics)], lines)
+
+
+def _ours(result: RowResult, metric: str) -> str:
+    if result.missing:
+        return "missing"
+    figure = result.figures.get(metric)
+    if figure is None:
+        return _NOT_APPLICABLE
+    text = _plus_minus(figure.mean, figure.sd)
+    return f"{text} (n = {figure.images})" if metric in _COUNTED else text
+
+
+def _theirs(figure: published.Figure | None) -> str:
+    return "" if figure is None else _plus_minus(figure.mean, figure.sd)
+
+
+def published_figures(row: Row) -> dict[str, published.Figure]:
+    """What is published of the row, by metric."""
+    run = row.runs[0]
+    return published.figures(run.dataset, run.model, row.setting)
+
+
+def _plus_minus(mean: float, sd: float) -> str:
+    if math.isnan(mean):
+        return "undefined"
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def _confusion_grid(results: list[RowResult]) -> Grid:
+    lines = []
+    for result in results:
+        for code, name in enumerate(types.CLASS_NAMES):
+            if result.missing:
+                cells = ["missing"] * len(types.CLASS_NAMES) + [""]
+            else:
+                counts = result.confusion[code]
+                cells = [_percent(count, counts.sum()) for count in counts] + [str(counts.sum())]
+            lines.append([result.row.label, name, *cells])
+    predicted = [f"as {name} (%)" for name in types.CLASS_NAMES]
+    return Grid(["", "true class", *predicted, "images"], lines, labels=2)
+
+
+def _percent(count: int, total: int) -> str:
+    return f"{100 * count / total:.1f}" if total else _NOT_APPLICABLE

@@ -1,0 +1,165 @@
+"""From the runs of a table to configurations and jobs; a job is one fold of one run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from mtbus_jax import data
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import published
+from mtbus_jax.reproduce.rows import Run
+from mtbus_jax.training import run_folder
+from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.logbook import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What a study is scaled down by; None leaves what the configuration says.
+
+    Attributes:
+      epochs: of training.
+      image_size: height and width in pixels.
+      width: feature maps of the first level, the same for every network.
+      folds: which are trained and tested.
+    """
+
+    epochs: int | None = None
+    image_size: tuple[int, int] | None = None
+    width: int | None = None
+    folds: tuple[int, ...] | None = None
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The configuration's fields that it changes, with their values."""
+        fields = {
+            "train.epochs": self.epochs,
+            "data.image_size": self.image_size,
+            "model.width": self.width,
+            "data.folds": self.folds,
+        }
+        return {field: value for field, value in fields.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """One fold of one run; needs nothing else, so that it can be sent to another machine.
+
+    Attributes:
+      workdir: the run folder.
+      config: of the run.
+      fold: which to train and test.
+    """
+
+    workdir: Path
+    config: config_dict.ConfigDict
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """Names it in messages."""
+        return f"{self.config.name}, fold {self.fold}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """A folder of runs that share a base configuration and a scale.
+
+    Attributes:
+      workdir: holds one run folder per run, by its name, and the tables.
+      base: configuration that every run starts from.
+      explicit: fields of ``base`` that the user set one by one; a dataset's recipe does not
+        replace these.
+      scale: see `Scale`.
+    """
+
+    workdir: Path
+    base: config_dict.ConfigDict
+    explicit: frozenset[str] = frozenset()
+    scale: Scale = Scale()
+
+    def directory(self, run: Run) -> Path:
+        """Run folder of ``run``."""
+        return self.workdir / run.name
+
+    def config(self, run: Run) -> config_dict.ConfigDict:
+        """The configuration of ``run``: base, then the dataset's recipe, the run, the scale.
+
+        Raises:
+          UserError: if the user set a field that the tables are about, or the base lacks one.
+        """
+        reserved = sorted(self.explicit & (run.overrides.keys() | {"data.folds"}))
+        if reserved:
+            raise UserError(
+                f"--config.{reserved[0]} is what the tables set themselves"
+                f"{'; use --folds' if reserved[0] == 'data.folds' else ''}."
+            )
+        config = copy.deepcopy(self.base)
+        flat = run_folder.flatten(config.to_dict())
+        table_5, own = published.recipe("curated_busi"), published.recipe(run.dataset)
+        # A value other than Table 5's was chosen in the configuration file, and stays.
+        recipe = {
+            field: value
+            for field, value in own.items()
+            if value != table_5[field] == flat.get(field) and field not in self.explicit
+        }
+        fields = recipe | run.overrides | self.scale.overrides
+        lacking = sorted(fields.keys() - flat.keys())
+        if lacking:
+            raise UserError(f"--config: the configuration lacks the field {lacking[0]}.")
+        config.update_from_flattened_dict(fields)
+        return config
+
+    def jobs(self, runs: tuple[Run, ...]) -> list[Job]:
+        """A job for every fold of every run."""
+        jobs = []
+        for run in runs:
+            config = self.config(run)
+            jobs += [Job(self.directory(run), config, fold) for fold in config.data.folds]
+        return jobs
+
+    def check_folders(self, runs: tuple[Run, ...]) -> None:
+        """Refuses run folders that hold something else than ``runs``; reads a few small files.
+
+        Raises:
+          UserError: for a run of another configuration, or one trained for more epochs.
+        """
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise UserError(f"--workdir={self.workdir} is a file; give a folder.")
+        for run in runs:
+            config = self.config(run)
+            run_folder.check_run(self.directory(run), config)
+            for fold in config.data.folds:
+                _check_epochs(run_folder.fold_dir(self.directory(run), fold), config.train.epochs)
+
+
+def check_jobs(jobs: list[Job]) -> None:
+    """Finds a bad value, a missing dataset or fold before anything is trained or written.
+
+    Builds a dataset that is not built yet, so that no two jobs do.
+
+    Raises:
+      UserError: for the first thing found.
+    """
+    for job in {job.workdir: job for job in jobs}.values():
+        config = copy.deepcopy(job.config)
+        # Devices are a matter of the machine that trains, which may be another one.
+        config.train.devices = 1
+        Setup.from_config(config).abstract_state(config)
+        cases = data.load_configured(config)
+        folds = run_folder.find_folds(job.workdir, cases, config.data.split)
+        run_folder.check_folds(config.data.folds, len(folds))
+
+
+def _check_epochs(directory: Path, epochs: int) -> None:
+    rows = read_metrics(directory)
+    if rows and rows[-1]["epoch"] > epochs:
+        raise UserError(
+            f"{directory} was trained for {rows[-1]['epoch']} epochs already, more than the "
+            f"{epochs} asked for. Choose another --workdir, or as many --epochs."
+        )

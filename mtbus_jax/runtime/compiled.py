@@ -1,0 +1,165 @@
+"""Keeps traced programs on disk, so that a second start need not trace and lower them again.
+
+JAX's own cache spares a second start XLA's work. But to look a program up there, JAX traces and
+lowers it first: Python code, which for MT UNet++ takes most of a start. So what comes of it is kept
+as well: StableHLO, written and read by `jax.export`, in a folder of JAX's cache and only while that
+is on. A file's name is a digest of everything that its program could depend on, so a change of any
+of that leads to another file; nothing is ever looked up by less.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+from jax import export
+
+from mtbus_jax import files
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+# Whose code is traced, or traces.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class Program(NamedTuple):
+    """A program and what it takes.
+
+    Attributes:
+      call: jitted or pmapped.
+      shapes: gives its arguments with shapes and types in the place of arrays.
+    """
+
+    call: Callable
+    shapes: Callable[[], tuple]
+
+
+def kept(
+    name: str,
+    function: Callable,
+    like: Callable[[], tuple],
+    *,
+    about: Mapping[str, Any],
+    **jit_options,
+) -> Program | None:
+    """The jitted ``function``, from disk if it was traced before; else it is traced and kept.
+
+    Args:
+      name: of the program, part of the file's name.
+      function: of this package; pure, takes and returns trees of arrays.
+      like: gives its arguments, or their shapes; called only if it must be traced.
+      about: everything beyond this package's source that decides what ``function`` computes, from
+        settings to the shapes of its arguments; can be written as JSON, or has a telling ``repr``.
+      **jit_options: for `jax.jit`.
+
+    Returns:
+      None where nothing is kept, because JAX's cache is off.
+    """
+    path = _path(name, about)
+    if path is None:
+        return None
+    ahead = _ahead.pop(path, None)
+    program = ahead.result() if ahead is not None else None
+    if program is not None:
+        return program
+    exported = _read(path)
+    if exported is None:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like())
+        exported = export.export(jax.jit(function))(*shapes)
+        _write(path, exported)
+    return _program(exported, **jit_options)
+
+
+# Programs that threads are reading, by their file.
+_ahead: dict[Path, Future[Program | None]] = {}
+
+
+def load_ahead(name: str, *, about: Mapping[str, Any], **jit_options) -> None:
+    """Begins to read a program from disk, if it is there, and to compile it; `kept` then waits.
+
+    Reading what is compiled takes a second or two, in which this thread can do something else.
+
+    Args:
+      name: as `kept` will be given, and likewise the rest.
+      about: …
+      **jit_options: …
+    """
+    path = _path(name, about)
+    if path is None or not path.exists() or path in _ahead:
+        return
+
+    def load() -> Program | None:
+        exported = _read(path)
+        if exported is None:
+            return None
+        program = _program(exported, **jit_options)
+        program.call.lower(*program.shapes()).compile()  # JAX keeps it for the call
+        return program
+
+    pool = ThreadPoolExecutor(1)
+    _ahead[path] = pool.submit(load)
+    pool.shutdown(wait=False)
+
+
+def _path(name: str, about: Mapping[str, Any]) -> Path | None:
+    root = jax.config.jax_compilation_cache_dir
+    return Path(root) / "traced" / f"{name}-{_digest(about)}.stablehlo" if root else None
+
+
+def _program(exported: export.Exported, **jit_options) -> Program:
+    return Program(jax.jit(exported.call, **jit_options), functools.partial(_shapes, exported))
+
+
+def _shapes(exported: export.Exported) -> tuple:
+    leaves = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in exported.in_avals]
+    return jax.tree.unflatten(exported.in_tree, leaves)[0]
+
+
+def _read(path: Path) -> export.Exported | None:
+    try:
+        return export.deserialize(bytearray(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # of the deserialiser, for which no type is promised
+        logging.warning("%s cannot be read (%r); the program is traced again.", path, error)
+        return None
+
+
+def _write(path: Path, exported: export.Exported) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, exported.serialize())
+    except (OSError, ImportError) as error:  # jax.export finds a package only here
+        logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    """Of ``about``, this package's source, and everything else that tracing reads."""
+    everything = {
+        "about": dict(about),
+        "source": _source_digest(),
+        "python": sys.version,
+        "libraries": {each: importlib.metadata.version(each) for each in _LIBRARIES},
+        # Read one by one, as they hold here: some can be set for one thread.
+        "jax": {name: getattr(jax.config, name, None) for name in jax.config.values},
+        "device": jax.devices()[0].device_kind,
+    }
+    text = json.dumps(everything, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Training of folds: from a configuration to weights in a run folder."""

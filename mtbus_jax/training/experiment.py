@@ -1,0 +1,264 @@
+"""From a configuration to objects: network, optimiser, schedule, devices; with every check."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import export
+from ml_collections import config_dict
+
+from mtbus_jax import augment, losses, models, splits, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.runtime import compiled, parallel
+from mtbus_jax.training import state as state_lib
+from mtbus_jax.training import steps
+
+for _type in (state_lib.Plateau, steps.Totals, steps.Dataset, optax.ScaleByAdamState):
+    export.register_namedtuple_serialization(
+        _type, serialized_name=f"mtbus_jax.{_type.__qualname__}"
+    )
+export.register_pytree_node_serialization(
+    state_lib.TrainState,
+    serialized_name="mtbus_jax.TrainState",
+    serialize_auxdata=lambda fields: json.dumps(fields).encode(),
+    deserialize_auxdata=lambda text: tuple(json.loads(bytes(text))),
+)
+
+# None leaves everything in the parameters' type, which is float32.
+COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a configuration means in objects; shared by training and evaluation.
+
+    Attributes:
+      module: the network.
+      optimizer: Adam without learning rate.
+      schedule: plateau schedule.
+      loss: λ and the other numbers of the loss.
+      devices: local devices to use.
+      augmentation: of training images, see `steps.gather`.
+      symmetries: of `augment.symmetry`, the versions of an image that are predicted too.
+      compute_dtype: of the network while training, see `steps.train_step`.
+    """
+
+    module: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: state_lib.PlateauSchedule
+    loss: losses.LossOptions
+    devices: list[jax.Device]
+    augmentation: Callable | None
+    symmetries: tuple[int, ...]
+    compute_dtype: jnp.dtype | None
+
+    @classmethod
+    def from_config(cls, config: config_dict.ConfigDict) -> Setup:
+        """Builds and checks everything a configuration names.
+
+        Raises:
+          UserError: for an unknown name or a value out of range.
+        """
+        check_values(config)
+        train = config.train
+        options = {k: v for k, v in config.model.items() if k != "name" and v is not None}
+        module = models.create(config.model.name, tasks=tuple(config.tasks), **options)
+        _check_image_size(tuple(config.data.image_size), module, config.model.name)
+        return cls(
+            module=module,
+            optimizer=state_lib.make_optimizer(
+                b1=train.adam_b1, b2=train.adam_b2, epsilon=train.adam_epsilon
+            ),
+            schedule=state_lib.PlateauSchedule(
+                learning_rate=train.learning_rate,
+                factor=train.plateau_factor,
+                patience=train.plateau_patience,
+                min_learning_rate=train.min_learning_rate,
+                stop_patience=train.stop_patience,
+                keep=train.keep,
+            ),
+            loss=losses.LossOptions(**config.loss),
+            devices=parallel.choose_devices(train.devices, train.batch_size),
+            augmentation=functools.partial(
+                augment.METHODS[train.augmentation], fill=train.rotation_fill
+            )
+            if train.augment
+            else None,
+            symmetries=augment.symmetries(train.augmentation, *config.data.image_size),
+            compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
+        )
+
+    def train_steps(self, axis_name: str | None) -> Callable:
+        """`steps.train_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
+        return functools.partial(
+            steps.train_steps,
+            module=self.module,
+            optimizer=self.optimizer,
+            loss=self.loss,
+            augmentation=self.augmentation,
+            compute_dtype=self.compute_dtype,
+            axis_name=axis_name,
+        )
+
+    def eval_steps(self, axis_name: str | None) -> Callable:
+        """`steps.eval_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
+        return functools.partial(
+            steps.eval_steps, module=self.module, loss=self.loss, axis_name=axis_name
+        )
+
+    def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:
+        """A fresh state for ``fold``, the same on every machine."""
+        key = fold_keys(config.seed, fold)[0]
+        shape = (*config.data.image_size, 1)
+        program = self.kept(
+            _INIT,
+            lambda key: self._create(models.draw(self.module, key, shape)),
+            lambda: (key,),
+            config=config,
+            compiler_options=models.INIT_COMPILER_OPTIONS,
+        )
+        if program is not None:
+            return program.call(key)
+        return jax.jit(self._create)(models.init(self.module, key, shape))
+
+    def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
+        """Shapes and types of a state, to restore a checkpoint into, without computing one."""
+        variables = models.init_shapes(self.module, (*config.data.image_size, 1))
+        return jax.eval_shape(self._create, variables)
+
+    def kept(
+        self,
+        name: str,
+        function: Callable,
+        like: Callable[[], tuple],
+        *,
+        config: config_dict.ConfigDict,
+        about: Any = None,
+        **jit_options,
+    ) -> compiled.Program | None:
+        """`compiled.kept` of a program of this run.
+
+        Args:
+          name: see `compiled.kept`, and likewise the rest but the following.
+          function: …
+          like: …
+          config: that this was made from.
+          about: what decides about ``function`` beside the configuration.
+          **jit_options: …
+
+        Returns:
+          None also where the network is someone else's, whose source is not known, and on anything
+          but one CPU device, where it has not been measured.
+        """
+        if not self._keeps_programs():
+            return None
+        return compiled.kept(name, function, like, about=_settings(config, about), **jit_options)
+
+    def load_ahead(self, config: config_dict.ConfigDict) -> None:
+        """Begins to read the program of `init_state`, if it is on disk."""
+        if self._keeps_programs():
+            compiled.load_ahead(
+                _INIT,
+                about=_settings(config),
+                compiler_options=models.INIT_COMPILER_OPTIONS,
+            )
+
+    def _keeps_programs(self) -> bool:
+        known_source = type(self.module).__module__.startswith("mtbus_jax.")
+        return known_source and [device.platform for device in self.devices] == ["cpu"]
+
+    def _create(self, variables) -> state_lib.TrainState:
+        return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)
+
+
+# Name of the program that makes a fresh state.
+_INIT = "init"
+
+
+def _settings(config: config_dict.ConfigDict, about: Any = None) -> dict[str, Any]:
+    """What of a configuration may decide what a program computes, and what else does."""
+    return {
+        "about": about,
+        "image_size": config.data.image_size,
+        "tasks": config.tasks,
+        **{part: config[part].to_dict() for part in ("model", "loss", "train")},
+    }
+
+
+def check_values(config: config_dict.ConfigDict) -> None:
+    """Refuses values out of range, naming the field.
+
+    Raises:
+      UserError: for the first such field.
+    """
+    splits.replication_factors([1], rule=config.train.oversample_rule)
+    if config.train.compute_dtype not in COMPUTE_DTYPES:
+        raise UserError(
+            f"train.compute_dtype: {config.train.compute_dtype!r} is unknown. "
+            f"Known: {', '.join(COMPUTE_DTYPES)}."
+        )
+    for field, known in (
+        ("augmentation", augment.METHODS),
+        ("rotation_fill", augment.FILLS),
+        ("keep", state_lib.KEPT),
+    ):
+        if config.train[field] not in known:
+            raise UserError(
+                f"train.{field}: {config.train[field]!r} is unknown. Known: {', '.join(known)}."
+            )
+    if config.eval.average and not config.eval.tta:
+        raise UserError(
+            "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
+            "False leaves out; set eval.tta=True as well."
+        )
+    if config.data.split not in splits.SPLITS:
+        raise UserError(
+            f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."
+        )
+    if not 0 <= config.loss.weight <= 1:
+        raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")
+    positive = {
+        "train.epochs": config.train.epochs,
+        "train.batch_size": config.train.batch_size,
+        "train.learning_rate": config.train.learning_rate,
+        "train.plateau_patience": config.train.plateau_patience,
+        "train.stop_patience": config.train.stop_patience,
+        "eval.batch_size": config.eval.batch_size,
+        "model.width": 1 if config.model.get("width") is None else config.model.width,
+    }
+    for field, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{field}={value} must be greater than 0.")
+    for field in ("gamma", "reconstruction"):
+        if config.loss[field] < 0:
+            raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")
+    classes = tuple(config.data.classes)
+    if not classes or len(set(classes)) != len(classes) or set(classes) - set(types.CLASS_NAMES):
+        raise UserError(
+            f"data.classes={classes!r}: name some of {', '.join(types.CLASS_NAMES)}, once each."
+        )
+    if config.train.devices < 0 or config.train.steps_per_call < 0:
+        raise UserError("train.devices and train.steps_per_call must not be negative; 0 is auto.")
+
+
+def _check_image_size(size: tuple[int, ...], module: nn.Module, name: str) -> None:
+    multiple = 2**module.depth
+    if len(size) != 2 or any(s <= 0 or s % multiple for s in size):
+        raise UserError(
+            f"data.image_size={size}: give (height, width) in pixels, both multiples of {multiple} "
+            f"({name} halves the resolution {module.depth} times), such as (128, 128)."
+        )
+
+
+def fold_keys(seed: int, fold: int) -> tuple[jax.Array, jax.Array]:
+    """Keys of a fold's initial weights and of its training, functions of seed and fold alone."""
+    init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold))
+    return init_key, train_key

@@ -1,0 +1,347 @@
+"""Training of one fold: what belongs to a fold on the host, and the loop over its epochs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import config_dict
+
+from mtbus_jax import splits, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.runtime import compiled, parallel
+from mtbus_jax.training import device_data, steps
+from mtbus_jax.training import state as state_lib
+from mtbus_jax.training.checkpoint import Checkpoints
+from mtbus_jax.training.evaluator import Evaluator, make_batches
+from mtbus_jax.training.experiment import Setup, fold_keys
+from mtbus_jax.training.logbook import Logbook, TrainingProgress
+
+
+def epoch_order(index: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.ndarray:
+    """``index`` shuffled for one epoch, a function of its arguments alone."""
+    return np.random.default_rng([seed, fold, epoch]).permutation(index)
+
+
+def train_fold(
+    config: config_dict.ConfigDict,
+    cases: types.Cases,
+    split: splits.Split,
+    *,
+    fold: int,
+    directory: Path,
+    origin: dict[str, str],
+) -> None:
+    """Trains one fold, or continues where it was; leaves checkpoints and ``metrics.jsonl``.
+
+    Args:
+      config: of the run.
+      cases: the dataset.
+      split: indices of this fold.
+      fold: its number, part of every seed.
+      directory: the fold's folder.
+      origin: fingerprints of data and split, see `Checkpoints`.
+
+    Raises:
+      UserError: for a bad configuration, a checkpoint of other data, or a loss that is no longer
+        finite.
+    """
+    setup = Setup.from_config(config)
+    run = FoldRun(config, setup, cases, split, fold=fold, directory=directory, origin=origin)
+    loop = FoldLoop(config, setup, cases)
+    with run.open(ahead=functools.partial(loop.trace_ahead, run)):
+        if not run.finished:
+            loop.train(run)
+
+
+# LLVM's third level, XLA's default, takes a fifth longer than the second, and a step as long.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
+
+
+class FoldRun:
+    """One fold as the host sees it: order of its images, checkpoints, logbook, progress.
+
+    It runs no device program. Whoever does asks for `next_batches` and hands the outcome to
+    `close_epoch`, so that a fold leaves the same files however it is trained.
+
+    Attributes:
+      fold: its number.
+      key: PRNG key of its training.
+      validation: ``(b,)`` indices of its validation images.
+      step_count: optimiser steps per epoch.
+      state: the whole state while the fold is open, not finished, and in no loop's hands.
+      standing: epochs done and the schedule, up to date on the host at the end of each epoch.
+    """
+
+    def __init__(
+        self,
+        config: config_dict.ConfigDict,
+        setup: Setup,
+        cases: types.Cases,
+        split: splits.Split,
+        *,
+        fold: int,
+        directory: Path,
+        origin: dict[str, str],
+        start: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
+    ):
+        """Chooses the images; arguments as for `train_fold`, but for ``start``, which makes the
+        state to begin with of a fresh one. Reads and writes nothing.
+        """
+        self._config, self._setup = config, setup
+        self._directory, self._origin = directory, origin
+        self._start = start
+        self._train = split.train
+        if config.train.oversample:
+            rule = config.train.oversample_rule
+            self._train = splits.oversample(split.train, cases.label, rule=rule)
+        self.fold = fold
+        self.key = fold_keys(config.seed, fold)[1]
+        self.validation = split.validation
+        self.step_count = math.ceil(len(self._train) / config.train.batch_size)
+        self.state: state_lib.TrainState | None = None
+        self.standing: state_lib.Standing | None = None
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        beside: FoldRun | None = None,
+        *,
+        ahead: Callable[[], Callable[[], object]] | None = None,
+    ) -> Iterator[None]:
+        """Restores the state, or makes a fresh one, and opens the fold's files for the block.
+
+        Args:
+          beside: an open fold that is trained at the same time; both share one display.
+          ahead: called before a fresh state is made, if one is; what it returns is called in a
+            thread of its own meanwhile.
+
+        Raises:
+          UserError: for a checkpoint of other data.
+        """
+        if parallel.is_primary():
+            self._directory.mkdir(parents=True, exist_ok=True)
+        with Checkpoints(self._directory / "checkpoints", self._origin) as self._checkpoints:
+            if self._checkpoints.has_latest():
+                like = self._setup.abstract_state(self._config)
+                self.state = self._checkpoints.restore_latest(like)
+            else:
+                self.state = self._fresh_state(ahead)
+            self.standing = jax.device_get(self.state.standing)
+            if self.finished:
+                self.state = None
+                yield
+                return
+            done = self.epochs_done
+            logbook = Logbook(
+                self._directory, resume_epoch=done, tensorboard=self._config.log.tensorboard
+            )
+            progress = TrainingProgress(
+                fold=self.fold,
+                epochs=self._config.train.epochs,
+                steps=self.step_count,
+                first_epoch=done,
+                shown=self._config.log.progress,
+                beside=beside and beside._progress,
+            )
+            with logbook as self._logbook, progress as self._progress:
+                if done:
+                    progress.note(f"fold {self.fold}: going on after epoch {done}")
+                self._last_save = time.monotonic()
+                yield
+        self.state = None  # its memory is free for the folds that follow
+
+    def _fresh_state(
+        self, ahead: Callable[[], Callable[[], object]] | None
+    ) -> state_lib.TrainState:
+        if ahead is None:
+            fresh = self._setup.init_state(self._config, self.fold)
+        else:
+            with ThreadPoolExecutor(1) as pool:
+                other = pool.submit(ahead())
+                fresh = self._setup.init_state(self._config, self.fold)
+                other.result()
+        return fresh if self._start is None else self._start(fresh)
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that lie behind, those of earlier starts included."""
+        return int(self.standing.epoch)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or training has stopped early."""
+        return state_lib.is_finished(self.standing, self._setup.schedule, self._config.train.epochs)
+
+    def next_batches(self) -> tuple[np.ndarray, np.ndarray]:
+        """The batches of the coming epoch, see `make_batches`."""
+        order = epoch_order(
+            self._train, seed=self._config.seed, fold=self.fold, epoch=self.epochs_done + 1
+        )
+        return make_batches(order, self._config.train.batch_size)
+
+    def any_batches(self) -> tuple[np.ndarray, np.ndarray]:
+        """Batches of the shapes of `next_batches`; the fold need not be open."""
+        return make_batches(self._train, self._config.train.batch_size)
+
+    def advance(self, step_count: int, totals) -> None:
+        """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
+        self._progress.advance(step_count, self.epochs_done + 1, totals)
+
+    def close_epoch(
+        self,
+        standing: state_lib.Standing,
+        *,
+        train_means: dict[str, float],
+        validation_means: dict[str, float],
+        seconds: float,
+        state: Callable[[], state_lib.TrainState],
+    ) -> None:
+        """Records an epoch: its line, and a checkpoint where one is due.
+
+        Args:
+          standing: after `state.end_epoch`.
+          train_means: see `steps.Totals.means`.
+          validation_means: likewise.
+          seconds: that the epoch took.
+          state: gives the whole state after the epoch; called only to save it.
+
+        Raises:
+          UserError: if a loss is no longer finite; then nothing is written.
+        """
+        epoch = self.epochs_done + 1
+        losses = train_means["loss"], validation_means["loss"]
+        if not all(map(math.isfinite, losses)):
+            raise UserError(
+                f"fold {self.fold}, epoch {epoch}: the loss is no longer finite (training "
+                f"{losses[0]}, validation {losses[1]}). The last checkpoint is kept; start over in "
+                "another --workdir with a lower --config.train.learning_rate."
+            )
+        row = {
+            "epoch": epoch,
+            **{f"train_{k}": v for k, v in train_means.items()},
+            **{f"validation_{k}": v for k, v in validation_means.items()},
+            # The one that the epoch was trained with.
+            "learning_rate": float(self.standing.plateau.learning_rate),
+            "best_epoch": int(standing.plateau.best_epoch),
+            "tested_epoch": state_lib.kept_epoch(standing, self._setup.schedule),
+            "seconds": seconds,
+        }
+        self.standing = standing
+        self._logbook.write(row)
+        self._progress.epoch_line(row)
+        due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
+        if self.finished or due:
+            self._checkpoints.save(state(), row["tested_epoch"])
+            self._last_save = time.monotonic()
+
+
+class FoldLoop:
+    """The device programs of one fold at a time; compiled once for all folds given to it."""
+
+    def __init__(self, config: config_dict.ConfigDict, setup: Setup, cases: types.Cases):
+        """Places the dataset and prepares the programs."""
+        self._config, self._setup, self._devices = config, setup, setup.devices
+        self._data = device_data.place(config, cases, setup.devices)
+        self._pmapped = parallel.pmap_train(
+            setup.train_steps(parallel.AXIS),
+            setup.devices,
+            data_per_device=self._data.per_device,
+        )
+        self._train_programs: dict[tuple, compiled.Program] = {}
+        self._end_epoch = jax.jit(
+            functools.partial(state_lib.end_epoch, schedule=setup.schedule), donate_argnums=0
+        )
+        self._evaluator = Evaluator(
+            setup,
+            self._data,
+            batch_size=config.eval.batch_size,
+            steps_per_call=config.train.steps_per_call,
+        )
+
+    def trace_ahead(self, run: FoldRun) -> Callable[[], object]:
+        """Traces the training program as `train` will need it; ``run`` need not be open.
+
+        Returns:
+          Compiles it. JAX keeps what it has compiled, so the first step finds it. In another thread
+          this goes on while the initial weights are drawn. Tracing does not: it is Python, of which
+          only one thread runs at a time, and so delays what takes longest.
+        """
+        if jax.process_count() > 1:
+            return lambda: None  # lowering takes arrays of all processes then
+        part = next(self._data.parts(*run.any_batches(), self._config.train.steps_per_call))
+        program = self._train_program(part, run.key)
+        lowered = program.call.lower(
+            *parallel.replicated_shapes(program.shapes()[:2], self._devices),
+            part.data,
+            part.index,
+            part.valid,
+            run.key,
+        )
+        return lowered.compile
+
+    def _train_program(self, part: device_data.Part, key: jax.Array) -> compiled.Program:
+        """The training program for parts of these shapes; made, or read from disk, once."""
+        # Not the arrays themselves: what outlives this call must not hold on to streamed images.
+        rest = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+            (part.data, part.index, part.valid, key),
+        )
+        shapes = tuple(jax.tree.leaves(rest))
+        if shapes not in self._train_programs:
+
+            def arguments():
+                state = self._setup.abstract_state(self._config)
+                return state, jax.eval_shape(steps.Totals.zero), *rest
+
+            self._train_programs[shapes] = self._setup.kept(
+                "train",
+                self._pmapped,
+                arguments,
+                config=self._config,
+                about=shapes,
+                donate_argnums=(0, 1),
+                compiler_options=COMPILER_OPTIONS,
+            ) or compiled.Program(self._pmapped, arguments)
+        return self._train_programs[shapes]
+
+    def train(self, run: FoldRun) -> None:
+        """Trains an open fold to its end.
+
+        Raises:
+          UserError: if a loss is no longer finite.
+        """
+        state = parallel.replicate(run.state, self._devices)
+        while not run.finished:
+            state = self._run_epoch(state, run)
+        run.state = state
+
+    def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
+        """One epoch of training and its validation."""
+        started = time.monotonic()
+        totals = parallel.replicate(steps.Totals.zero(), self._devices)
+        batches = run.next_batches()
+        for part in self._data.parts(*batches, self._config.train.steps_per_call):
+            self._data.wait(totals)
+            program = self._train_program(part, run.key)
+            state, totals = program.call(state, totals, part.data, part.index, part.valid, run.key)
+            run.advance(part.step_count, totals)
+        train_means = totals.means()
+        validation_means, _ = self._evaluator(state.variables, run.validation)
+        state = self._end_epoch(state, jnp.float32(validation_means["loss"]))
+        run.close_epoch(
+            jax.device_get(state.standing),
+            train_means=train_means,
+            validation_means=validation_means,
+            seconds=time.monotonic() - started,
+            state=lambda: state,
+        )
+        return state

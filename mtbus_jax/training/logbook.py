@@ -1,0 +1,179 @@
+"""The record of one fold's training: ``metrics.jsonl``, TensorBoard events, progress on screen."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from mtbus_jax.files import write_text
+from mtbus_jax.runtime import parallel
+
+METRICS = "metrics.jsonl"
+
+
+class Logbook:
+    """Writes one JSON line and one set of TensorBoard scalars per epoch.
+
+    On opening, lines after the epoch that training resumes from are dropped: those epochs are
+    computed again. Of several processes only process 0 writes.
+    """
+
+    def __init__(self, directory: Path, *, resume_epoch: int, tensorboard: bool):
+        """Opens the files in ``directory``.
+
+        Args:
+          directory: folder of the fold.
+          resume_epoch: epochs already done according to the checkpoint.
+          tensorboard: whether to write event files.
+        """
+        self._path = directory / METRICS
+        self._writer = None
+        if not parallel.is_primary():
+            return
+        kept = [row for row in read_metrics(directory) if row["epoch"] <= resume_epoch]
+        write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        if tensorboard:
+            # tensorboardX writes event files without importing TensorFlow.
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(
+                str(directory / "tensorboard"), purge_step=resume_epoch + 1
+            )
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends one epoch; ``row`` holds ``epoch`` (from 1) and numbers by name."""
+        if not parallel.is_primary():
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._writer is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    # TensorBoard groups curves by what stands before the slash.
+                    tag = name.replace("train_", "train/").replace("validation_", "validation/")
+                    self._writer.add_scalar(tag, value, row["epoch"])
+            self._writer.flush()
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The rows of a fold's ``metrics.jsonl``; empty if there is none.
+
+    A last line cut short by a kill is left out.
+    """
+    path = directory / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class TrainingProgress:
+    """A progress bar over the steps of one fold, with loss, Dice, accuracy and time left.
+
+    On anything but a terminal only the line per epoch is printed.
+    """
+
+    # Reading a device value makes the host wait; a few times a second is enough for the eye.
+    _REFRESH_SECONDS = 0.5
+
+    def __init__(
+        self,
+        *,
+        fold: int,
+        epochs: int,
+        steps: int,
+        first_epoch: int,
+        shown: bool,
+        beside: TrainingProgress | None = None,
+    ):
+        """Prepares the bar.
+
+        Args:
+          fold: its number, shown on the left.
+          epochs: of the whole training.
+          steps: optimiser steps per epoch.
+          first_epoch: epochs already done.
+          shown: whether to show anything; of several processes only process 0 does.
+          beside: of another fold that is trained at the same time; the bars stand below each other.
+        """
+        shown = shown and parallel.is_primary()
+        if beside is not None:
+            self._console, self._bar = beside._console, beside._bar
+        else:
+            self._console = Console(highlight=False, soft_wrap=True, quiet=not shown)
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=10),  # all columns together fit a terminal of 80
+                TaskProgressColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                disable=not (shown and self._console.is_terminal),
+            )
+        self._fold, self._epochs = fold, epochs
+        self._task = self._bar.add_task(
+            f"fold {fold}", total=epochs * steps, completed=first_epoch * steps, figures=""
+        )
+        self._last_refresh = 0.0
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._bar.stop_task(self._task)
+        if all(task.stop_time is not None for task in self._bar.tasks):
+            self._bar.stop()
+
+    def advance(self, steps: int, epoch: int, totals) -> None:
+        """Moves on by ``steps``; ``totals`` are the epoch's sums so far."""
+        self._bar.advance(self._task, steps)
+        now = time.monotonic()
+        if self._bar.disable or now - self._last_refresh < self._REFRESH_SECONDS:
+            return
+        self._last_refresh = now
+        means = totals.means()
+        figures = (
+            f"epoch {epoch} loss {means['loss']:.3f} Dice {means['dice']:.3f} "
+            f"acc {means['accuracy']:.3f}"
+        )
+        self._bar.update(self._task, figures=figures)
+
+    def epoch_line(self, row: dict[str, Any]) -> None:
+        """Prints the line of a finished epoch."""
+        self._console.print(
+            f"fold {self._fold} epoch {row['epoch']:>3}/{self._epochs}"
+            f"  train loss {row['train_loss']:.3f} Dice {row['train_dice']:.3f}"
+            f" acc {row['train_accuracy']:.3f}"
+            f"  validation loss {row['validation_loss']:.3f} Dice {row['validation_dice']:.3f}"
+            f" acc {row['validation_accuracy']:.3f}"
+            f"  lr {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
+        )
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._console.print(text)

@@ -1,0 +1,298 @@
+"""What a run folder holds besides its folds: configuration, environment, splits.
+
+``config.json``, ``environment.json`` and ``splits.json`` are written once. A later run in the same
+folder continues it, and is refused where it would mean something else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from mtbus_jax import files, splits, types
+from mtbus_jax.errors import UserError
+
+CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
+SUMMARY = "summary.json"
+CASES = "cases.csv"  # of a fold: one row per test image
+
+# Fields that may differ when a run is continued: they change where things lie, how much is done
+# or shown, but not what a finished epoch computes.
+_FREE_FIELDS = frozenset(
+    {
+        "data.folds",
+        "data.data_dir",
+        "data.manual_dir",
+        "data.cache_dir",
+        "data.arrays_file",
+        "data.resident",
+        "train.epochs",
+        "train.devices",
+        "train.fold_mapping",
+        "train.steps_per_call",
+        "train.checkpoint_seconds",
+        "train.stop_patience",
+        "eval.batch_size",
+        "eval.refine",
+        "eval.tta",
+        "log.progress",
+        "log.tensorboard",
+    }
+)
+# What runs had before there was a field for it.
+_FORMER = {
+    "train": {
+        "rotation_fill": "zero",
+        "augmentation": "released",
+        "start_from": "",
+        "keep": "best",
+    },
+    "eval": {"average": False},
+}
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration → ``{"train.epochs": 200, ...}``; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | config_dict.ConfigDict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def load_config(workdir: Path) -> config_dict.ConfigDict:
+    """The configuration of the run in ``workdir``, lists turned into tuples again.
+
+    A field that the run is too old to have gets the value that was the only one then.
+
+    Raises:
+      UserError: if it is missing or broken.
+    """
+
+    def freeze(value):
+        if isinstance(value, dict):
+            return {k: freeze(v) for k, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    content = files.read_json(workdir / CONFIG)
+    for section, fields in _FORMER.items():
+        if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
+            content[section] = fields | content[section]
+    return config_dict.ConfigDict(freeze(content))
+
+
+def record(workdir: Path, section: str, values: config_dict.ConfigDict) -> None:
+    """Replaces a section of ``config.json``, where it has come to be another."""
+    content = files.read_json(workdir / CONFIG)
+    content[section] = values.to_dict()
+    files.write_json(workdir / CONFIG, content)
+
+
+def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Refuses a folder that cannot be, or continue, a run of ``config``; writes nothing.
+
+    Raises:
+      UserError: if it is a file or holds a run of another configuration, naming the fields.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; give a folder.")
+    path = workdir / CONFIG
+    if path.exists():
+        changed = differences(load_config(workdir), config)
+        if changed:
+            found = "; ".join(f"{field} ({old} there, {new} now)" for field, old, new in changed)
+            raise UserError(
+                f"{workdir} holds a run of another configuration: {found}. "
+                "Choose another --workdir, or remove that folder to start over."
+            )
+
+
+def differences(
+    first: config_dict.ConfigDict, second: config_dict.ConfigDict
+) -> list[tuple[str, str, str]]:
+    """Fields in which two configurations mean different results: name, and the value in each."""
+    old, new = flatten(first.to_dict()), flatten(second.to_dict())
+    return [
+        (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
+        for field in sorted(old.keys() | new.keys())
+        if field not in _FREE_FIELDS and old.get(field) != new.get(field)
+    ]
+
+
+def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Starts the run in ``workdir`` or continues it; writes configuration and environment.
+
+    Raises:
+      UserError: if the folder holds a run of another configuration, naming the fields.
+    """
+    check_run(workdir, config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_json(workdir / CONFIG, config.to_dict())
+        files.write_json(workdir / ENVIRONMENT, environment())
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be written: {error}.") from None
+
+
+def environment() -> dict[str, Any]:
+    """Hardware and versions that a reader of a result wants to know."""
+    devices = jax.devices()
+    versions = {}
+    for package in _PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": [f"{d.platform}: {d.device_kind}" for d in devices],
+        "processes": jax.process_count(),
+        "packages": versions,
+        "command": sys.argv,
+    }
+
+
+def open_splits(
+    workdir: Path, cases: types.Cases, split: str
+) -> tuple[list[splits.Split], dict[str, Any]]:
+    """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
+
+    Args:
+      workdir: the run folder.
+      cases: the dataset.
+      split: a name of `splits.SPLITS`.
+
+    Returns:
+      The folds, and the content of ``splits.json``.
+
+    Raises:
+      UserError: if the file belongs to another dataset or split, or does not fit the images.
+    """
+    folds = find_folds(workdir, cases, split)
+    return folds, write_splits(workdir, cases, split, folds)
+
+
+def write_splits(
+    workdir: Path, cases: types.Cases, split: str, folds: list[splits.Split]
+) -> dict[str, Any]:
+    """Writes ``splits.json``; returns its content."""
+    content = {
+        "dataset": cases.name,
+        "split": split,
+        "images": len(cases),
+        "test_images": [len(fold.test) for fold in folds],
+        # Counted anew at each start: the file may have been edited.
+        "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
+        "folds": [fold.to_uids(cases.uid) for fold in folds],
+    }
+    files.write_json(workdir / SPLITS, content)
+    return content
+
+
+def find_folds(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+    """The folds that `open_splits` would return; writes nothing, raises the same."""
+    path = workdir / SPLITS
+    if path.exists():
+        return _read_splits(path, cases, split)
+    return splits.make_folds(cases, split)
+
+
+def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+    """The folds of an existing ``splits.json``, checked against the dataset."""
+    content = files.read_json(path)
+    for field, wanted in (("dataset", cases.name), ("split", split)):
+        if content.get(field) != wanted:
+            raise UserError(
+                f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
+                "Choose another --workdir, or remove that file."
+            )
+    if not content.get("folds"):
+        raise UserError(f"{path} lists no folds; remove it to have them drawn again.")
+    folds = [splits.Split.from_uids(fold, cases.uid) for fold in content["folds"]]
+    for number, fold in enumerate(folds):
+        used = len(fold.train) + len(fold.validation) + len(fold.test)
+        if used != len(cases):
+            raise UserError(
+                f"{path}: fold {number} uses {used} of the dataset's {len(cases)} images; every "
+                "image must be in one of its three lists."
+            )
+    tested = np.concatenate([fold.test for fold in folds])
+    if len(np.unique(tested)) != len(tested):
+        raise UserError(f"{path}: an image is tested in two folds.")
+    return folds
+
+
+def fold_dir(workdir: Path, fold: int) -> Path:
+    """Folder of one fold inside a run folder."""
+    return workdir / f"fold_{fold}"
+
+
+def network_dir(workdir: Path, number: int) -> Path:
+    """Folder of one network inside the run folder of an ensemble, itself a small run folder."""
+    return workdir / f"network_{number}"
+
+
+def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
+    """Run folders whose weights make up a run: of an ensemble its networks', else the run's own.
+
+    Args:
+      workdir: the run folder.
+      config: of the run; an ensemble has one ``seed`` for each network.
+
+    Raises:
+      UserError: if a network's folder is missing.
+    """
+    if not isinstance(config.get("seed"), tuple):
+        return [workdir]
+    folders = [network_dir(workdir, number) for number in range(len(config.seed))]
+    missing = [folder.name for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(
+            f"{workdir} is an ensemble of {len(folders)} networks, but lacks {', '.join(missing)}: "
+            "copy the folder again, or make the ensemble anew (python -m mtbus_jax.ensemble)."
+        )
+    return folders
+
+
+def check_class_order(workdir: Path) -> None:
+    """Refuses a run whose class codes are not the library's; one without a summary passes.
+
+    Raises:
+      UserError: if ``summary.json`` names the classes otherwise, or is broken.
+    """
+    path = workdir / SUMMARY
+    if not path.exists():
+        return
+    content = files.read_json(path)
+    names = content.get("class_names") if isinstance(content, dict) else None
+    if names != list(types.CLASS_NAMES):
+        raise UserError(
+            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. A "
+            "class code means something else there; use the version that trained it."
+        )
+
+
+def check_folds(wanted: tuple[int, ...], available: int) -> None:
+    """Refuses a fold that does not exist.
+
+    Raises:
+      UserError: for no fold, a repeated or an unknown one.
+    """
+    bad = [fold for fold in wanted if type(fold) is not int]
+    bad += [fold for fold in wanted if fold not in bad and not 0 <= fold < available]
+    if bad or not wanted or len(set(wanted)) != len(wanted):
+        raise UserError(
+            f"data.folds={tuple(wanted)!r}: give distinct folds out of 0 to {available - 1}, such "
+            "as --config.data.folds='(0,)'."
+        )

@@ -1,0 +1,322 @@
+"""Pure training and evaluation steps; they know of devices no more than a named axis.
+
+The whole dataset is an argument that stays on the device; a step gathers its images by index,
+augments them and updates the state. Every random number is a function of (key, step, position in
+the global batch), so neither resuming nor the number of devices changes a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mtbus_jax import losses, types
+from mtbus_jax.training.state import TrainState, where
+
+MASK_THRESHOLD = 0.5
+
+
+class Dataset(NamedTuple):
+    """A dataset resident on the device.
+
+    Attributes:
+      image: ``(n, height, width, 1)`` uint8.
+      mask: ``(n, height, width, 1)`` uint8, 0 or 1.
+      label: ``(n,)`` int32.
+    """
+
+    image: jax.Array
+    mask: jax.Array
+    label: jax.Array
+
+
+class Totals(NamedTuple):
+    """Sums over images, for the means of an epoch; all scalars, float32.
+
+    Attributes:
+      loss: total loss, and its parts: …
+      segmentation: … deep-supervision Dice loss …
+      classification: … and focal loss …
+      reconstruction: … and error of the reconstructed input, 0 for networks without.
+      dice: Dice coefficient of the thresholded finest map (1 if both masks are empty).
+      correct: images classified correctly.
+      count: images.
+    """
+
+    loss: jax.Array
+    segmentation: jax.Array
+    classification: jax.Array
+    reconstruction: jax.Array
+    dice: jax.Array
+    correct: jax.Array
+    count: jax.Array
+
+    @classmethod
+    def zero(cls) -> Totals:
+        """The empty sum."""
+        return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
+
+    def means(self) -> dict[str, float]:
+        """Means per image as Python floats (reads the device)."""
+        values = dict(zip(self._fields, map(float, jax.device_get(self)), strict=True))
+        count = max(values.pop("count"), 1.0)
+        values["accuracy"] = values.pop("correct")
+        return {name: value / count for name, value in values.items()}
+
+
+def gather(
+    data: Dataset,
+    index: jax.Array,
+    valid: jax.Array,
+    *,
+    keys: jax.Array | None = None,
+    augmentation: Callable | None = None,
+) -> types.Batch:
+    """The images at ``index``, augmented if there is an ``augmentation``.
+
+    Args:
+      data: the resident dataset.
+      index: ``(batch,)`` integers.
+      valid: ``(batch,)`` float32, 0 where the index is padding.
+      keys: ``(batch,)`` PRNG keys, one per image, for the augmentation.
+      augmentation: (key, image, mask) → (image, mask), of `augment.METHODS`.
+    """
+    image = data.image[index].astype(jnp.float32)
+    mask = data.mask[index].astype(jnp.float32)
+    if augmentation is not None:
+        image, mask = jax.vmap(augmentation)(keys, image, mask)
+    return types.Batch(image, mask, data.label[index], valid)
+
+
+def totals_of(outputs: types.Outputs, batch: types.Batch, parts: losses.LossParts) -> Totals:
+    """Sums of one batch; ``parts`` are sums over the batch divided by the global count."""
+    zero = jnp.zeros((), jnp.float32)
+    dice = correct = zero
+    if outputs.segmentation:
+        predicted = jax.nn.sigmoid(outputs.segmentation[0]) > MASK_THRESHOLD
+        truth = batch.mask > 0
+        overlap = jnp.sum(predicted & truth, axis=(1, 2, 3))
+        size = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(truth, axis=(1, 2, 3))
+        per_image = jnp.where(size == 0, 1.0, 2 * overlap / jnp.maximum(size, 1))
+        dice = jnp.sum(per_image * batch.valid)
+    if outputs.class_logits is not None:
+        hit = jnp.argmax(outputs.class_logits, axis=-1) == batch.label
+        correct = jnp.sum(hit * batch.valid)
+    return Totals(*parts, dice, correct, jnp.sum(batch.valid))
+
+
+def cast(tree: Any, dtype: jnp.dtype | None) -> Any:
+    """Floating-point leaves as ``dtype``; None leaves all as they are."""
+    if dtype is None:
+        return tree
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: types.Batch,
+    *,
+    module: nn.Module,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: losses.LossOptions,
+    key: jax.Array,
+    axis_name: str | None = None,
+    compute_dtype: jnp.dtype | None = None,
+) -> tuple[TrainState, Totals]:
+    """One optimiser step on one batch (or on this device's share of it).
+
+    A batch without any valid image changes nothing: among folds that are trained together, those
+    with fewer images get such batches at the end of an epoch.
+
+    Args:
+      state: before the step.
+      batch: this device's images.
+      module: the network.
+      optimizer: from `state.make_optimizer`.
+      loss: λ and the other numbers of `losses.multitask_loss`.
+      key: PRNG key for dropout.
+      axis_name: the mapped axis over which the batch is spread, if any.
+      compute_dtype: type of the network's activations and of the weights it multiplies them with,
+        such as bfloat16 (mixed precision); None is that of the parameters. Parameters, optimiser
+        and losses keep theirs.
+
+    Returns:
+      The state after the step and the batch's sums, both the same on every device.
+    """
+
+    # One device alone has nothing to add up; XLA would copy everything nevertheless.
+    alone = axis_name is None or jax.lax.axis_size(axis_name) == 1
+
+    def over_devices(tree):
+        return tree if alone else jax.lax.psum(tree, axis_name)
+
+    real = over_devices(jnp.sum(batch.valid))
+    count = jnp.maximum(real, 1)
+
+    def loss_fn(params):
+        variables = {"params": cast(params, compute_dtype), "batch_stats": state.batch_stats}
+        outputs, updates = module.apply(
+            variables,
+            cast(batch.image, compute_dtype),
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        if compute_dtype is not None:
+            outputs = cast(outputs, jnp.float32)
+        parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=count)
+        return parts.total, (outputs, parts, updates)
+
+    gradients, (outputs, parts, updates) = jax.grad(loss_fn, has_aux=True)(state.params)
+    # Each device's loss is its share of the global mean, so gradients add up.
+    gradients = over_devices(gradients)
+    sums = over_devices(totals_of(outputs, batch, jax.tree.map(lambda p: p * count, parts)))
+    batch_stats = updates.get("batch_stats", state.batch_stats)
+    if not alone:
+        batch_stats = jax.lax.pmean(batch_stats, axis_name)
+    # Without an image the gradient is zero, but Adam's momentum alone would move the weights.
+    any_image = real > 0
+    directions, opt_state = optimizer.update(
+        gradients, state.opt_state, state.params, applies=any_image
+    )
+    rate = state.plateau.learning_rate
+    after = state.replace(
+        step=jnp.where(any_image, state.step + 1, state.step),
+        params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
+        batch_stats=where(any_image, batch_stats, state.batch_stats),
+        opt_state=opt_state,
+    )
+    return after, sums
+
+
+def train_steps(
+    state: TrainState,
+    totals: Totals,
+    data: Dataset,
+    index: jax.Array,
+    valid: jax.Array,
+    key: jax.Array,
+    *,
+    module: nn.Module,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: losses.LossOptions,
+    augmentation: Callable | None,
+    axis_name: str | None = None,
+    compute_dtype: jnp.dtype | None = None,
+) -> tuple[TrainState, Totals]:
+    """Several optimiser steps as one device program.
+
+    Args:
+      state: before the first step.
+      totals: sums so far in this epoch.
+      data: the resident dataset.
+      index: ``(steps, batch)`` integers, this device's share of each batch.
+      valid: ``(steps, batch)`` float32, 0 for padding.
+      key: PRNG key of the run.
+      augmentation: see `gather`; None leaves the images as they are.
+      module: see `train_step`, and likewise the rest.
+      optimizer: …
+      loss: …
+      axis_name: …
+      compute_dtype: …
+
+    Returns:
+      The state after the last step and the updated sums.
+    """
+    share = index.shape[1]
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * share
+
+    def one(carry, step_input):
+        state, totals = carry
+        step_index, step_valid = step_input
+        step_key = jax.random.fold_in(key, state.step)
+        dropout_key, augment_key = jax.random.split(step_key)
+        keys = None
+        if augmentation is not None:
+            position = first + jnp.arange(share)
+            keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(position)
+        batch = gather(data, step_index, step_valid, keys=keys, augmentation=augmentation)
+        state, sums = train_step(
+            state,
+            batch,
+            module=module,
+            optimizer=optimizer,
+            loss=loss,
+            key=jax.random.fold_in(dropout_key, first),
+            axis_name=axis_name,
+            compute_dtype=compute_dtype,
+        )
+        return (state, jax.tree.map(jnp.add, totals, sums)), None
+
+    return _loop(one, (state, totals), (index, valid))[0]
+
+
+class Predictions(NamedTuple):
+    """Network outputs per image, at network resolution.
+
+    Attributes:
+      probability: ``(n, height, width, 1)`` float32, tumour probability of the finest map, or None.
+      class_logits: ``(n, classes)`` float32, or None.
+    """
+
+    probability: Any
+    class_logits: Any
+
+
+def eval_steps(
+    variables: dict[str, Any],
+    data: Dataset,
+    index: jax.Array,
+    valid: jax.Array,
+    *,
+    module: nn.Module,
+    loss: losses.LossOptions,
+    axis_name: str | None = None,
+) -> tuple[Totals, Predictions]:
+    """Loss sums and predictions over several batches as one device program.
+
+    Args:
+      variables: of the network.
+      data: the resident dataset.
+      index: ``(steps, batch)`` integers, this device's share of each batch.
+      valid: ``(steps, batch)`` float32, 0 for padding.
+      module: the network.
+      loss: λ and the other numbers of `losses.multitask_loss`.
+      axis_name: the mapped axis over which batches are spread, if any.
+
+    Returns:
+      Sums over all devices, and this device's predictions with leading axes ``(steps, batch)``.
+    """
+
+    def one(totals, step_input):
+        step_index, step_valid = step_input
+        batch = gather(data, step_index, step_valid)
+        outputs = module.apply(variables, batch.image, train=False)
+        one_image = jnp.ones((), jnp.float32)
+        parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=one_image)
+        sums = totals_of(outputs, batch, parts)
+        probability = None
+        if outputs.segmentation:
+            probability = jax.nn.sigmoid(outputs.segmentation[0])
+        predictions = Predictions(probability, outputs.class_logits)
+        return jax.tree.map(jnp.add, totals, sums), predictions
+
+    totals, predictions = _loop(one, Totals.zero(), (index, valid))
+    if axis_name is not None:
+        totals = jax.lax.psum(totals, axis_name)
+    return totals, predictions
+
+
+def _loop(body: Callable, carry, inputs):
+    """`lax.scan`, without a loop where there is one step, as in every program on a CPU."""
+    if jax.tree.leaves(inputs)[0].shape[0] == 1:
+        carry, output = body(carry, jax.tree.map(lambda x: x[0], inputs))
+        return carry, jax.tree.map(lambda x: x[None], output)
+    return jax.lax.scan(body, carry, inputs)

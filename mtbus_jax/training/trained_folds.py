@@ -1,0 +1,179 @@
+"""The trained folds of a run folder: configuration, network, best weights. No dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from ml_collections import config_dict
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.training import checkpoint, run_folder
+from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.run_folder import CASES
+
+
+class Member(NamedTuple):
+    """Best weights of one network.
+
+    Attributes:
+      fold: on whose training images it was trained.
+      variables: of the network; on the device if `load` read them.
+    """
+
+    fold: int
+    variables: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Best weights of some folds of one run.
+
+    Attributes:
+      config: of the run.
+      module: the network.
+      members: fold by fold in the order asked for, equally many of each: one, or those of an
+        ensemble.
+      untested: folds that have weights but have not been tested, left out.
+      without_weights: folds that have been started but have no finished checkpoint.
+    """
+
+    config: config_dict.ConfigDict
+    module: nn.Module
+    members: tuple[Member, ...]
+    untested: tuple[int, ...] = ()
+    without_weights: tuple[int, ...] = ()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input in pixels."""
+        return tuple(self.config.data.image_size)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds whose weights are here."""
+        return tuple(dict.fromkeys(member.fold for member in self.members))
+
+    @property
+    def variables(self) -> tuple[dict[str, Any], ...]:
+        """Variables of all members, in their order."""
+        return tuple(member.variables for member in self.members)
+
+
+def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
+    """Reads a run folder, changing nothing there; ``config.json`` and checkpoints are enough.
+
+    Args:
+      run: the folder.
+      folds: which folds; None takes all that are trained. A fold that has not been tested while
+        others have is taken for one in training, and only taken if it is named.
+
+    Raises:
+      UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or was
+        trained on classes in another order; or if weights are broken.
+    """
+    if not run.is_dir():
+        raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
+    config = run_folder.load_config(run)
+    run_folder.check_class_order(run)
+    networks = run_folder.networks(run, config)
+    started = _fold_numbers(networks[0])
+    ready = [fold for fold in started if all(has_weights(each, fold) for each in networks)]
+    if not ready:
+        raise UserError(
+            f"--run={run} holds no trained fold: there is no finished checkpoint in "
+            "fold_*/checkpoints/best. Train first, with main.py, or wait for the first one."
+        )
+    untested: tuple[int, ...] = ()
+    if folds is None:
+        folds = [fold for fold in ready if is_tested(run, fold)] or ready
+        untested = tuple(fold for fold in ready if fold not in folds)
+    missing = [fold for fold in folds if fold not in ready]
+    if missing or not folds or len(set(folds)) != len(folds):
+        raise UserError(
+            f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
+            f"{', '.join(map(str, ready))}."
+        )
+    setup, like = _setup(run, config)
+    return Trained(
+        config,
+        setup.module,
+        tuple(Member(fold, _weights(each, fold, like)) for fold in folds for each in networks),
+        untested,
+        tuple(fold for fold in started if fold not in ready),
+    )
+
+
+def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:
+    """Best weights of one fold of a run that is no ensemble; of several processes, 0 alone reads.
+
+    Args:
+      run: the folder.
+      fold: one that `has_weights`.
+      config: of the run.
+
+    Raises:
+      UserError: if they are broken.
+    """
+    return _weights(run, fold, _setup(run, config)[1])
+
+
+def is_tested(run: Path, fold: int) -> bool:
+    """Whether the test results of a fold are written, which happens when its training is over."""
+    return (run_folder.fold_dir(run, fold) / CASES).is_file()
+
+
+def tested_folds(run: Path) -> list[int]:
+    """Folds whose training is over and whose weights and test results are there."""
+    return [f for f in _fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
+
+
+def _fold_numbers(run: Path) -> list[int]:
+    names = (path.name.removeprefix("fold_") for path in run.glob("fold_*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def has_weights(run: Path, fold: int) -> bool:
+    """Whether a fold has a finished checkpoint of its best weights."""
+    return checkpoint.epoch_on_disk(_checkpoints(run, fold), checkpoint.BEST) > 0
+
+
+def _checkpoints(run: Path, fold: int) -> Path:
+    return run_folder.fold_dir(run, fold) / "checkpoints"
+
+
+def _setup(run: Path, config: config_dict.ConfigDict) -> tuple[Setup, Any]:
+    """The network and the shapes of a train state, each to be put on one device here."""
+    try:
+        config.train.devices = 1  # whatever machine trained it
+        setup = Setup.from_config(config)
+        like = setup.abstract_state(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run / run_folder.CONFIG} is incomplete or of another version "
+            f"({' '.join(str(error).split())}); restore the file or train again."
+        ) from None
+    here = jax.sharding.SingleDeviceSharding(setup.devices[0])
+    return setup, jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+    )
+
+
+def _weights(run: Path, fold: int, like: Any) -> dict[str, Any]:
+    directory = _checkpoints(run, fold)
+    try:
+        # Without an origin nothing is compared: the dataset need not be here.
+        with checkpoint.Checkpoints(directory, {}) as checkpoints:
+            return checkpoints.restore_best(like)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises nearly anything on a damaged or foreign checkpoint
+        raise UserError(
+            f"{directory} cannot be read ({type(error).__name__}): the checkpoint is incomplete or "
+            "belongs to another configuration. Copy the run folder again, or leave fold "
+            f"{fold} out with --folds."
+        ) from None

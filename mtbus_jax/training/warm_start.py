@@ -1,0 +1,204 @@
+"""Training that starts from the weights of another run, such as one on another dataset.
+
+``train.start_from`` names the other run's folder, whose fold k starts fold k here, or one of its
+fold folders, which starts every fold. The best weights are taken, nothing else: optimiser and
+schedule begin anew. Weights that have seen the images to be tested are refused, in the other run
+or in what that one started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from ml_collections import config_dict
+
+from mtbus_jax import files, splits
+from mtbus_jax.errors import UserError
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import run_folder, trained_folds
+from mtbus_jax.training.state import TrainState
+
+FIELD = "train.start_from"
+
+
+class Source(NamedTuple):
+    """Where a fold's weights come from.
+
+    Attributes:
+      run: the other run's folder.
+      fold: one of its folds.
+      config: its configuration.
+    """
+
+    run: Path
+    fold: int
+    config: config_dict.ConfigDict
+
+
+def find(
+    config: config_dict.ConfigDict, fold: int, split: splits.Split, uid: np.ndarray
+) -> Source | None:
+    """The weights that a fold is to start from, after every check that needs no weights.
+
+    Args:
+      config: of the run.
+      fold: its fold.
+      split: indices of the fold.
+      uid: ``(n,)`` str of the dataset.
+
+    Returns:
+      None if ``train.start_from`` is empty.
+
+    Raises:
+      UserError: if there is no such run or fold, its network is another, or it was trained or
+        chosen with images that are to be tested here.
+    """
+    if not config.train.start_from:
+        return None
+    run, other_fold = _parse(config.train.start_from, fold)
+    if not run.is_dir():
+        raise UserError(f"{FIELD}={run} is no folder; give the --workdir of a run of main.py.")
+    other = run_folder.load_config(run)
+    if isinstance(other.get("seed"), tuple):
+        raise UserError(f"{FIELD}={run} is an ensemble; give one of the runs it was made of.")
+    if not trained_folds.has_weights(run, other_fold):
+        raise UserError(
+            f"{FIELD}={run} has no finished checkpoint of fold {other_fold}, which fold {fold} "
+            f"would start from. Train it there, or name one of its folds, as in {run}/fold_0."
+        )
+    _check_model(run, other, config)
+    source = Source(run, other_fold, other)
+    for each in _lineage(source):
+        _check_unseen(each, fold, split, uid)
+    return source
+
+
+def _parse(start_from: str, fold: int) -> tuple[Path, int]:
+    """A run folder, or a fold's folder in one → the run folder and the fold to read."""
+    path = Path(start_from)
+    number = path.name.removeprefix("fold_")
+    if path.name.startswith("fold_") and number.isdecimal():
+        return path.parent, int(number)
+    return path, fold
+
+
+def _check_model(run: Path, other: config_dict.ConfigDict, config: config_dict.ConfigDict) -> None:
+    differing = [
+        f"{field} ({there} there, {here} here)"
+        for field, there, here in run_folder.differences(other, config)
+        if field.startswith("model.")
+    ]
+    if differing:
+        raise UserError(
+            f"{FIELD}={run} holds another network: {'; '.join(differing)}. Give these fields the "
+            "values of that run, or start from another."
+        )
+
+
+def _lineage(source: Source) -> Iterator[Source]:
+    """A source, what it started from itself, and so on.
+
+    Raises:
+      UserError: if one of them is gone.
+    """
+    yield source
+    passed = set()
+    while source.config.train.start_from and (source.run, source.fold) not in passed:
+        passed.add((source.run, source.fold))
+        run, fold = _parse(source.config.train.start_from, source.fold)
+        if not run.is_dir():
+            raise UserError(
+                f"{FIELD}: {source.run} started from {run} itself, which is no longer there, so it "
+                "cannot be told what its weights have seen. Put that folder back, or start from "
+                "another run."
+            )
+        source = Source(run, fold, run_folder.load_config(run))
+        yield source
+
+
+def _check_unseen(source: Source, fold: int, split: splits.Split, uid: np.ndarray) -> None:
+    """Refuses weights that know the answers: by image id, of whatever dataset.
+
+    The other run may have validated on the images that are validated on here, as with the same
+    folds of the same dataset.
+    """
+    path = source.run / run_folder.SPLITS
+    try:
+        there = files.read_json(path)["folds"][source.fold]
+        trained_on, chosen_with = set(there["train"]), set(there["validation"])
+    except (IndexError, KeyError, TypeError):
+        raise UserError(
+            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
+            "what its weights have seen. Restore that file, or start from another run."
+        ) from None
+    for held_out, seen in (
+        (split.test, trained_on | chosen_with),
+        (split.validation, trained_on),
+    ):
+        known = sorted(set(uid[held_out].tolist()) & seen)
+        if known:
+            raise UserError(
+                f"{FIELD}: fold {source.fold} of {source.run} was trained or chosen with "
+                f"{len(known)} of the images that fold {fold} holds out here, such as "
+                f"{known[0]!r}; the results would not be those of unseen images. Start from a run "
+                "with the same folds, or on other images."
+            )
+
+
+def load(source: Source, like: TrainState) -> tuple[dict[str, Any], list[str]]:
+    """The weights to start from.
+
+    Args:
+      source: from `find`.
+      like: a fresh state of the run, for what the other network does not have.
+
+    Returns:
+      Variables of the network, and the names of those arrays that stay as drawn: of a task that
+      the other run did not train.
+
+    Raises:
+      UserError: if weights are broken, or an array is of another shape.
+    """
+    found = traverse_util.flatten_dict(
+        trained_folds.weights(source.run, source.fold, source.config)
+    )
+    wanted = traverse_util.flatten_dict(like.variables)
+    for path, array in wanted.items():
+        if path in found and found[path].shape != array.shape:
+            raise UserError(
+                f"{FIELD}={source.run}: {'/'.join(path)} has shape {found[path].shape} there and "
+                f"{array.shape} here; the networks or the image sizes differ too much."
+            )
+    drawn = ["/".join(path[1:]) for path in wanted if path not in found]
+    joined = {path: found.get(path, array) for path, array in wanted.items()}
+    return traverse_util.unflatten_dict(joined), drawn
+
+
+def start(source: Source, state: TrainState) -> TrainState:
+    """A fresh state with the other run's weights; says so on the screen.
+
+    Args:
+      source: from `find`.
+      state: as drawn.
+
+    Raises:
+      UserError: see `load`.
+    """
+    variables, drawn = load(source, state)
+    params, batch_stats = variables["params"], variables.get("batch_stats", state.batch_stats)
+    if parallel.is_primary():
+        rest = f"; drawn: {', '.join(drawn)}" if drawn else ""
+        print(f"starting from the weights of {source.run}, fold {source.fold}{rest}", flush=True)
+    copied = jax.tree.map(jnp.copy, (params, batch_stats))  # a step donates its buffers
+    return state.replace(
+        params=params,
+        batch_stats=batch_stats,
+        best_params=copied[0],
+        best_batch_stats=copied[1],
+    )

@@ -1,0 +1,218 @@
+"""The registry, and MT UNet++ against a stored PyTorch original."""
+
+import pathlib
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbus_jax import losses, models, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.models import blocks, heads
+
+FIXTURE = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "unetpp.npz"
+TASKS = [("seg", "cls"), ("seg",), ("cls",)]
+
+
+def shapes_of(module, image=(2, 32, 48, 1)):
+    return jax.eval_shape(lambda key: module.init(key, jnp.zeros(image)), jax.random.key(0))
+
+
+def random_variables(module):
+    """Weights from numpy: compiling the initialisers would take most of these tests' time."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: rng.normal(0, 0.2, s.shape).astype(s.dtype), shapes_of(module))
+
+
+def count(**options) -> int:
+    module = models.create("unetpp", **options)
+    return models.parameter_count(shapes_of(module, (1, 128, 128, 1))["params"])
+
+
+def test_parameter_count_is_the_released_one():
+    assert count() == 14_927_455
+
+
+def test_parameter_count_without_head_in_closed_form():
+    """Counted from the paper's grid: two 3×3 convolutions and norms per node, plus the rest."""
+
+    def block(inputs, outputs):
+        return 9 * inputs * outputs + 9 * outputs * outputs + 2 * 3 * outputs
+
+    width = [24, 48, 96, 192, 384]
+    total = block(1, 24) + sum(block(width[i - 1], width[i]) for i in range(1, 5))
+    for j in range(1, 5):
+        for i in range(5 - j):
+            up = width[i + 1] // (2 if i else 1)
+            total += 4 * width[i + 1] * up + up + block(j * width[i] + up, width[i])
+    total += 4 * (24 + 1)
+    assert count(tasks=("seg",)) == total
+
+
+@pytest.mark.parametrize("name", models.REGISTRY)
+def test_every_network_takes_every_setting_of_the_tasks(name):
+    for tasks in TASKS:
+        module = models.create(name, tasks=tasks)
+        image = jnp.zeros((1, 2**module.depth, 2 * 2**module.depth, 1))
+        outputs = jax.eval_shape(
+            lambda m=module, i=image: m.init_with_output(jax.random.key(0), i)[0]
+        )
+        assert bool(outputs.segmentation) == ("seg" in tasks)
+        assert {m.shape for m in outputs.segmentation} <= {image.shape}
+        if "cls" in tasks:
+            assert outputs.class_logits.shape == (1, 3)
+        else:
+            assert outputs.class_logits is None
+
+
+@pytest.mark.parametrize("tasks", TASKS)
+def test_outputs_and_gradients(tasks):
+    """Non-square input, one empty mask: right shapes, and a finite gradient on every parameter."""
+    module = models.create("unetpp", tasks=tasks, width=2)
+    image = jax.random.uniform(jax.random.key(0), (2, 32, 48, 1), maxval=255)
+    variables = random_variables(module)
+    outputs = jax.eval_shape(lambda: module.apply(variables, image, train=False))
+    if "seg" in tasks:
+        assert outputs.segmentation[0].shape == (2, 32, 48, 1)
+    else:
+        assert outputs.segmentation == ()
+    if "cls" in tasks:
+        assert outputs.class_logits.shape == (2, 3)
+    else:
+        assert outputs.class_logits is None
+    mask = jnp.zeros_like(image).at[0, 4:9, 5:20].set(1)
+    batch = types.Batch(image, mask, jnp.array([0, 2]), jnp.ones(2))
+
+    def loss(params):
+        out = module.apply({**variables, "params": params}, image, train=False)
+        return losses.multitask_loss(out, batch, weight=0.5).total
+
+    gradients = flax.traverse_util.flatten_dict(
+        jax.jit(jax.grad(loss))(variables["params"]), sep="/"
+    )
+    for path, gradient in gradients.items():
+        assert np.all(np.isfinite(gradient)), path
+        # A convolution's bias in front of an instance norm has no effect, up to rounding.
+        if "conv_" not in path or not path.endswith("bias"):
+            assert np.any(gradient != 0), path
+
+
+@pytest.mark.parametrize("head", ["released", "printed"])
+def test_head_variants_differ_and_share_the_backbone(head):
+    module = models.create("unetpp", head=head, width=2, head_features=4)
+    params = shapes_of(module)["params"]
+    assert ("head_down" in params) == (head == "released")
+    assert ("head_conv" in params) == (head == "printed")
+    # Encoder 16, decoder 16 and upsampled bottleneck 16 channels; or three times 32.
+    first = params["head_conv"] if head == "printed" else params["head_block"]["conv_1"]
+    assert first["kernel"].shape[2] == (48 if head == "printed" else 96)
+
+
+def test_without_deep_supervision_only_the_finest_map():
+    module = models.create("unetpp", width=2, deep_supervision=False)
+    outputs = jax.eval_shape(
+        lambda: module.init_with_output(jax.random.key(0), jnp.zeros((1, 32, 48, 1)))[0]
+    )
+    assert [m.shape for m in outputs.segmentation] == [(1, 32, 48, 1)]
+
+
+def test_segmentation_only_network_equals_the_multitask_one_without_its_head():
+    image = jax.random.uniform(jax.random.key(0), (1, 32, 48, 1), maxval=255)
+    both = models.create("unetpp", width=2)
+    params = random_variables(both)["params"]
+    backbone = {k: v for k, v in params.items() if k[:4] not in ("head", "clas")}
+    alone = models.create("unetpp", width=2, tasks=("seg",))
+    np.testing.assert_allclose(
+        jax.jit(alone.apply)({"params": backbone}, image).segmentation[0],
+        jax.jit(both.apply)({"params": params}, image).segmentation[0],
+        rtol=1e-5,
+    )
+
+
+@pytest.fixture(scope="module")
+def original():
+    with np.load(FIXTURE) as stored:
+        return dict(stored)
+
+
+def port(original, prefix):
+    flat = {k.removeprefix(prefix): v for k, v in original.items() if k.startswith(prefix)}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def test_outputs_agree_with_pytorch(original):
+    module = models.create("unetpp", width=2, head_features=6)
+    params = port(original, "param:")
+    fresh = shapes_of(module)["params"]
+    assert jax.tree.map(np.shape, params) == jax.tree.map(lambda s: s.shape, fresh)
+    outputs = jax.jit(module.apply)({"params": params}, original["image"])
+    for i, logits in enumerate(outputs.segmentation):
+        np.testing.assert_allclose(logits, original[f"segmentation_{i}"], atol=1e-4)
+    np.testing.assert_allclose(outputs.class_logits, original["class_logits"], atol=1e-4)
+
+
+def test_loss_and_gradients_agree_with_pytorch(original):
+    module = models.create("unetpp", width=2, head_features=6)
+    batch = types.Batch(original["image"], original["mask"], original["label"], jnp.ones(2))
+
+    def loss(params):
+        outputs = module.apply({"params": params}, batch.image)
+        parts = losses.multitask_loss(outputs, batch, weight=0.85)
+        return parts.total, parts
+
+    gradients, parts = jax.jit(jax.grad(loss, has_aux=True))(port(original, "param:"))
+    np.testing.assert_allclose(parts.segmentation, original["segmentation_loss"], rtol=1e-5)
+    np.testing.assert_allclose(parts.classification, original["focal_loss"], rtol=1e-5)
+    np.testing.assert_allclose(parts.total, original["total_loss"], rtol=1e-5)
+    expected = flax.traverse_util.flatten_dict(port(original, "grad:"), sep="/")
+    for path, gradient in flax.traverse_util.flatten_dict(gradients, sep="/").items():
+        scale = np.abs(expected[path]).max()
+        # A bias in front of an instance norm changes nothing: its gradient is 0, and what stands in
+        # both is the rounding of a sum over 1536 pixels.
+        np.testing.assert_allclose(gradient, expected[path], atol=1e-3 * scale + 3e-7, err_msg=path)
+
+
+def first_leaves(module, *inputs):
+    """Parameters of one building block, by name, flat."""
+    params = jax.jit(module.init)(jax.random.key(0), *inputs)["params"]
+    return flax.traverse_util.flatten_dict(params, sep="/")
+
+
+def test_initial_weights_follow_pytorchs_rule():
+    """U(-1/√fan_in, 1/√fan_in): bound and variance, for each kind of layer."""
+    image = jnp.zeros((1, 8, 8, 64))
+    block = first_leaves(blocks.ConvBlock(48), image)
+    up = first_leaves(blocks.Upsample(32), image)
+    head = first_leaves(heads.PooledClassifier(), image)
+    cases = [
+        (block["conv_1/kernel"], 9 * 64),
+        (block["conv_2/kernel"], 9 * 48),
+        (block["conv_1/bias"], 9 * 64),
+        # PyTorch takes a transposed convolution's fan-in from its output channels.
+        (up["deconv/kernel"], 4 * 32),
+        (head["hidden/kernel"], 64),
+        (head["logits/kernel"], 256),
+    ]
+    for array, fan_in in cases:
+        bound = 1 / np.sqrt(fan_in)
+        assert np.abs(array).max() <= bound
+        assert np.abs(array).max() > 0.9 * bound
+        assert np.std(array) == pytest.approx(bound / np.sqrt(3), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "word"),
+    [
+        ("unetp", {}, "unetpp"),
+        ("unetpp", {"head": "relased"}, "released"),
+        ("unetpp", {"witdh": 3}, "width"),
+        ("unetpp", {"tasks": ("segm",)}, "seg"),
+        ("unetpp", {"tasks": ()}, "once"),
+        ("unetpp", {"tasks": ("seg", "seg")}, "once"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(name, options, word):
+    with pytest.raises(UserError, match=word):
+        models.create(name, **options)

@@ -1,0 +1,358 @@
+"""The loop and the main job: learning, resuming, refusing, what a run folder holds."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from mtbus_jax import crossval, data, files, models
+from mtbus_jax.errors import UserError
+from mtbus_jax.splits import published_folds
+from mtbus_jax.training import fold as fold_training
+from mtbus_jax.training import run_folder
+from mtbus_jax.training import state as state_lib
+from mtbus_jax.training.checkpoint import Checkpoints
+from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.logbook import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def tiny_world(monkeypatch):
+    """Registers the tiny network; `data.load_cases` gives the tiny dataset."""
+    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
+    monkeypatch.setattr(data.arrays, "load_cases", lambda name, **kwargs: tiny.make_cases())
+
+
+def final_state(config, directory, origin):
+    like = Setup.from_config(config).abstract_state(config)
+    with Checkpoints(directory / "checkpoints", origin) as checkpoints:
+        return checkpoints.restore_latest(like), checkpoints.restore_best(like)
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
+    config = tiny.make_config(epochs=12)
+    origin = tiny.train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["epoch"] for row in rows] == list(range(1, 13))
+    assert rows[-1]["train_loss"] < 0.8 * rows[0]["train_loss"]
+    validation = [row["validation_loss"] for row in rows]
+    state, best = final_state(config, tmp_path, origin)
+    assert int(state.plateau.best_epoch) == 1 + int(np.argmin(validation))
+    assert float(state.plateau.best_loss) == pytest.approx(min(validation))
+    jax.tree.map(np.testing.assert_array_equal, best["params"], state.best_params)
+    # 36 images rest, 28 of them train: 10/9/9 or so, tripled by oversampling.
+    train_count = len(
+        published_folds(tiny.make_cases().label, tiny.make_cases().test_fold)[0].train
+    )
+    assert int(state.step) == 12 * -(-3 * train_count // 5)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_which_weights_are_kept_to_be_tested(tmp_path, monkeypatch, keep):
+    # Only the first epoch is better than what was before.
+    monkeypatch.setattr(state_lib, "is_better", lambda loss, best: best == np.inf)
+    config = tiny.make_config(epochs=2, keep=keep)
+    origin = tiny.train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert [row["best_epoch"] for row in rows] == [1, 1]
+    assert [row["tested_epoch"] for row in rows] == {"best": [1, 1], "last": [1, 2]}[keep]
+    state, kept = final_state(config, tmp_path, origin)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), kept["params"], state.params)
+    assert all(jax.tree.leaves(same)) == (keep == "last")
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeypatch, resident):
+    """While the weights are drawn it is compiled ahead; the loop must find that very program."""
+    modes = []
+
+    class Counting(tiny.TinyNet):
+        def __call__(self, image, *, train=False):
+            modes.append(train)
+            return super().__call__(image, train=train)
+
+    monkeypatch.setitem(models.REGISTRY, "tiny", Counting)
+    ahead = []
+    trace_ahead = fold_training.FoldLoop.trace_ahead
+
+    def noted(self, run):
+        compiles = trace_ahead(self, run)
+        ahead.append(modes.count(True))
+        return compiles
+
+    monkeypatch.setattr(fold_training.FoldLoop, "trace_ahead", noted)
+    config = tiny.make_config(epochs=2)
+    config.data.resident = resident
+    tiny.train_one(config, tmp_path)
+    assert ahead == [1]
+    assert modes.count(True) == 1
+    config.train.epochs = 3
+    tiny.train_one(config, tmp_path)  # goes on: no weights to draw, so nothing to compile meanwhile
+    assert ahead == [1]
+    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch, late):
+    def fail():
+        raise UserError("no such program")
+
+    monkeypatch.setattr(
+        fold_training.FoldLoop, "trace_ahead", lambda self, run: fail if late else fail()
+    )
+    with pytest.raises(UserError, match="no such program"):
+        tiny.train_one(tiny.make_config(epochs=1), tmp_path)
+
+
+def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
+    config = tiny.make_config(epochs=5)
+    origin = tiny.train_one(config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    end = fold_training.Logbook.write
+
+    def write_then_die(self, row):
+        end(self, row)
+        if row["epoch"] == 3:  # after its line is written, before its checkpoint
+            raise Killed
+
+    monkeypatch.setattr(fold_training.Logbook, "write", write_then_die)
+    with pytest.raises(Killed):
+        tiny.train_one(config, tmp_path / "killed")
+    monkeypatch.setattr(fold_training.Logbook, "write", end)
+    assert len(read_metrics(tmp_path / "killed")) == 3
+    tiny.train_one(config, tmp_path / "killed")
+    whole, killed = (
+        final_state(config, tmp_path / name, origin)[0] for name in ("whole", "killed")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, killed)
+    rows = [tiny.without_times(read_metrics(tmp_path / name)) for name in ("whole", "killed")]
+    assert rows[0] == rows[1]
+
+
+def test_the_same_run_twice_gives_the_same_numbers(tmp_path):
+    config = tiny.make_config(epochs=2)
+    for name in ("a", "b"):
+        tiny.train_one(config, tmp_path / name)
+    assert tiny.without_times(read_metrics(tmp_path / "a")) == tiny.without_times(
+        read_metrics(tmp_path / "b")
+    )
+
+
+def test_another_seed_or_fold_gives_other_numbers(tmp_path):
+    config = tiny.make_config(epochs=1)
+    tiny.train_one(config, tmp_path / "a")
+    tiny.train_one(config, tmp_path / "b", fold=1)
+    config.seed = 7
+    tiny.train_one(config, tmp_path / "c")
+    losses = {read_metrics(tmp_path / name)[0]["train_loss"] for name in "abc"}
+    assert len(losses) == 3
+
+
+def test_the_augmentation_of_the_configuration_is_the_one_trained_with(tmp_path):
+    losses = set()
+    for number, (augment, kind, fill) in enumerate(
+        [
+            (True, "released", "zero"),
+            (True, "released", "reflect"),
+            (True, "upright", "zero"),
+            (True, "upright", "reflect"),
+            (False, "released", "zero"),
+        ]
+    ):
+        config = tiny.make_config(epochs=1)
+        config.train.update(augment=augment, augmentation=kind, rotation_fill=fill)
+        tiny.train_one(config, tmp_path / str(number))
+        losses.add(read_metrics(tmp_path / str(number))[0]["train_loss"])
+    assert len(losses) == 5
+
+
+def test_early_stopping_and_halved_learning_rate(tmp_path):
+    """With a zero-effect learning rate nothing gets better after the first epoch."""
+    config = tiny.make_config(
+        epochs=30, learning_rate=1e-30, min_learning_rate=0.0, plateau_patience=2, stop_patience=5
+    )
+    tiny.train_one(config, tmp_path)
+    rows = read_metrics(tmp_path)
+    assert len(rows) == 6  # the best one and five more
+    rates = [row["learning_rate"] / 1e-30 for row in rows]
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.5, 0.5, 0.25], rtol=1e-5)
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    config = tiny.make_config(epochs=2)
+    tiny.train_one(config, tmp_path)
+    before = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
+    tiny.train_one(config, tmp_path)
+    assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_other_data_under_a_checkpoint_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    tiny.train_one(config, tmp_path)
+    config.train.epochs = 2
+    with pytest.raises(UserError, match="dataset"):
+        tiny.train_one(config, tmp_path, cases=tiny.make_cases(seed=1))
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path):
+    config = tiny.make_config(epochs=5, learning_rate=1e38)
+    with pytest.raises(UserError, match="no longer finite"):
+        tiny.train_one(config, tmp_path)
+
+
+def test_make_batches_fills_the_last_one():
+    batches, valid = fold_training.make_batches(np.array([4, 8, 15, 16, 23]), 2)
+    np.testing.assert_array_equal(valid, [[1, 1], [1, 1], [1, 0]])
+    assert batches[valid > 0].tolist() == [4, 8, 15, 16, 23]
+
+
+def test_epoch_order_is_a_permutation_that_changes():
+    index = np.repeat(np.arange(10), 2)
+    orders = [fold_training.epoch_order(index, seed=1, fold=0, epoch=epoch) for epoch in (1, 2, 1)]
+    assert sorted(orders[0]) == index.tolist()
+    np.testing.assert_array_equal(orders[0], orders[2])
+    assert not np.array_equal(orders[0], orders[1])
+
+
+def test_main_job_fills_the_run_folder(tmp_path):
+    config = tiny.make_config(epochs=2)
+    config.data.folds = (1, 3)
+    result = crossval.train_and_evaluate(config, tmp_path)
+    for name in ("config.json", "environment.json", "splits.json", "summary.json", "summary.md"):
+        assert (tmp_path / name).is_file(), name
+    cases = tiny.make_cases()
+    tested = []
+    for fold in (1, 3):
+        rows = pd.read_csv(tmp_path / f"fold_{fold}" / "cases.csv")
+        assert rows.uid.tolist() == cases.uid[cases.test_fold == fold].tolist()
+        tested += rows.uid.tolist()
+        assert len(read_metrics(tmp_path / f"fold_{fold}")) == 2
+        assert list((tmp_path / f"fold_{fold}" / "tensorboard").iterdir())
+    assert result["folds"] == [1, 3]
+    assert result["test_images"] == len(tested)
+    dsc = result["results"]["raw"]["figures"]["dsc_average"]
+    rows = pd.concat(pd.read_csv(tmp_path / f"fold_{f}" / "cases.csv") for f in (1, 3))
+    per_fold = rows.groupby("fold").dice.mean()
+    assert dsc["mean"] == pytest.approx(per_fold.mean())
+    assert dsc["sd"] == pytest.approx(per_fold.std(ddof=1))
+    assert not list(tmp_path.rglob("*.partial"))
+    # More folds later: the same folder takes them in.
+    config.data.folds = (0,)
+    assert crossval.train_and_evaluate(config, tmp_path)["folds"] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("tasks", [("seg",), ("cls",)])
+def test_one_task_runs_through_the_same_path(tmp_path, tasks):
+    config = tiny.make_config(epochs=1)
+    config.tasks = tasks
+    result = crossval.train_and_evaluate(config, tmp_path)
+    figures = result["results"]["raw"]["figures"]
+    assert ("dsc_average" in figures) == (tasks == ("seg",))
+    assert ("acc" in figures) == (tasks == ("cls",))
+    assert "refined" not in result["results"]
+
+
+def test_evaluate_again_gives_the_same_rows(tmp_path):
+    crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path)
+    path = tmp_path / "fold_0" / "cases.csv"
+    before = path.read_text()
+    path.unlink()
+    crossval.evaluate(tmp_path)
+    assert path.read_text() == before
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    config.loss.weight = 0.5
+    with pytest.raises(UserError, match=r"loss\.weight \(0\.85 there, 0\.5 now\)"):
+        crossval.train_and_evaluate(config, tmp_path)
+
+
+def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    content = files.read_json(tmp_path / "summary.json")
+    content["class_names"].reverse()
+    files.write_json(tmp_path / "summary.json", content)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    words = r"summary\.json: .*'normal', 'malignant', 'benign'"
+    with pytest.raises(UserError, match=words):
+        crossval.evaluate(tmp_path)
+    with pytest.raises(UserError, match=words):
+        crossval.train_and_evaluate(config, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "word"),
+    [
+        ("data.folds", (4,), "folds"),
+        ("data.folds", (), "folds"),
+        ("data.split", "patient", "published, grouped"),
+        ("model.name", "unett", "Known"),
+        ("tasks", ("seg", "clas"), "cls"),
+        ("loss.weight", 1.5, "λ"),
+        ("train.oversample_rule", "floor", "round, ceil"),
+        ("train.rotation_fill", "edge", "zero, reflect"),
+        ("train.augmentation", "elastic", "released, upright"),
+        ("train.compute_dtype", "float16", "float32, bfloat16"),
+        ("train.epochs", 0, "train.epochs"),
+        ("data.image_size", (100, 128), "multiples of 16"),
+        ("train.devices", 99, "train.devices"),
+    ],
+)
+def test_a_bad_value_is_refused_before_anything_is_written(tmp_path, field, value, word):
+    config = tiny.make_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=word):
+        crossval.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_grouped_split_is_written_and_used(tmp_path, monkeypatch):
+    cases = tiny.make_cases()
+    cases.group[:] = np.array([f"patient_{i // 2}" for i in range(len(cases))])
+    monkeypatch.setattr(data.arrays, "load_cases", lambda name, **kwargs: cases)
+    leaky = crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path / "published")
+    assert leaky["leaking_test_images"] == 12
+    assert "**Leak:** 12 of 12" in (tmp_path / "published" / "summary.md").read_text()
+    config = tiny.make_config(epochs=1)
+    config.data.split = "grouped"
+    clean = crossval.train_and_evaluate(config, tmp_path / "grouped")
+    assert clean["leaking_test_images"] == 0
+    assert "Leak" not in (tmp_path / "grouped" / "summary.md").read_text()
+    content = json.loads((tmp_path / "grouped" / "splits.json").read_text())
+    group = dict(zip(cases.uid, cases.group, strict=True))
+    for fold in content["folds"]:
+        sides = [{group[u] for u in fold[part]} for part in ("train", "validation", "test")]
+        assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_run_folder_remembers_its_configuration(tmp_path):
+    config = tiny.make_config(epochs=1)
+    crossval.train_and_evaluate(config, tmp_path)
+    assert run_folder.load_config(tmp_path).to_dict() == config.to_dict()
+
+
+def test_tensorboard_events_need_no_tensorflow(tmp_path):
+    program = (
+        "import pathlib, sys\n"
+        "from mtbus_jax.training.logbook import Logbook\n"
+        f"directory = pathlib.Path({str(tmp_path)!r})\n"
+        "with Logbook(directory, resume_epoch=0, tensorboard=True) as book:\n"
+        "    book.write({'epoch': 1, 'train_loss': 0.5})\n"
+        "sys.exit('tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))

@@ -1,0 +1,234 @@
+"""The plateau schedule by hand-written sequences, the best weights, Adam by its equations."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtbus_jax.training import state as state_lib
+from mtbus_jax.training.state import PlateauSchedule
+
+NAN = float("nan")
+
+
+class Tiny(nn.Module):
+    """One convolution and a batch norm, so that there are running statistics too."""
+
+    @nn.compact
+    def __call__(self, image, train):
+        return nn.BatchNorm(use_running_average=not train)(nn.Conv(2, (1, 1))(image))
+
+
+def fresh(schedule):
+    optimizer = state_lib.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
+    variables = Tiny().init(jax.random.key(0), jnp.zeros((1, 4, 6, 1)), train=False)
+    return state_lib.create(variables, optimizer=optimizer, schedule=schedule)
+
+
+def blank(schedule):
+    """A state whose only parameter is a number."""
+    state = fresh(schedule)
+    number = jnp.zeros(())
+    return state.replace(
+        params={"w": number}, best_params={"w": number}, batch_stats={}, best_batch_stats={}
+    )
+
+
+@pytest.fixture(scope="module")
+def end_epoch():
+    return jax.jit(state_lib.end_epoch, static_argnums=2)
+
+
+def run(end_epoch, schedule, losses):
+    """States after each epoch; the parameter is the epoch's number."""
+    state, states = blank(schedule), []
+    for epoch, loss in enumerate(losses, start=1):
+        state = state.replace(params={"w": jnp.float32(epoch)})
+        state = end_epoch(state, jnp.float32(loss), schedule)
+        states.append(state)
+    return states
+
+
+def rates(states):
+    return [float(s.plateau.learning_rate) for s in states]
+
+
+def test_halved_after_exactly_patience_bad_epochs(end_epoch):
+    schedule = PlateauSchedule(learning_rate=0.8, factor=0.5, patience=3, min_learning_rate=0.0)
+    #         best  bad  bad  bad↓ bad  bad  bad↓ best bad  bad  best bad  bad  bad↓
+    losses = [5.0, 6.0, 5.5, 5.1, 7.0, 5.2, 9.0, 4.0, 4.1, 4.2, 3.9, 4.0, 4.0, 4.0]
+    expected = [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1]
+    np.testing.assert_allclose(rates(run(end_epoch, schedule, losses)), expected, rtol=1e-6)
+
+
+def test_published_schedule_halves_at_epoch_21_and_stops_after_50(end_epoch):
+    schedule = PlateauSchedule()
+    states = run(end_epoch, schedule, [1.0] + [2.0] * 50)
+    found = rates(states)
+    assert found[19] == pytest.approx(1e-4)  # epoch 20: nineteen bad ones
+    assert found[20] == pytest.approx(5e-5)
+    assert found[39] == pytest.approx(5e-5)
+    assert found[40] == pytest.approx(2.5e-5)
+    finished = [state_lib.is_finished(s, schedule, 200) for s in states]
+    assert finished == [False] * 50 + [True]
+    assert int(states[-1].epoch) == 51
+    assert int(states[-1].plateau.best_epoch) == 1
+
+
+def test_floor(end_epoch):
+    schedule = PlateauSchedule(learning_rate=1e-3, patience=1, min_learning_rate=3e-4)
+    found = rates(run(end_epoch, schedule, [1, 2, 2, 2, 2]))
+    np.testing.assert_allclose(found, [1e-3, 5e-4, 3e-4, 3e-4, 3e-4], rtol=1e-6)
+
+
+def test_a_rate_below_the_floor_is_not_raised(end_epoch):
+    schedule = PlateauSchedule(learning_rate=1e-5, patience=1, min_learning_rate=1e-4)
+    np.testing.assert_allclose(rates(run(end_epoch, schedule, [1, 2, 2])), [1e-5] * 3, rtol=1e-6)
+
+
+def test_other_factor(end_epoch):
+    schedule = PlateauSchedule(learning_rate=1.0, factor=0.1, patience=2)
+    found = rates(run(end_epoch, schedule, [1, 2, 2, 2, 2]))
+    np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("poor", [4.0, NAN, float("inf")])
+def test_a_tie_and_nan_are_not_better(end_epoch, poor):
+    schedule = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=3)
+    states = run(end_epoch, schedule, [4.0, poor, poor, poor])
+    np.testing.assert_allclose(rates(states), [1, 1, 0.5, 0.5])
+    assert [float(s.plateau.best_loss) for s in states] == [4.0] * 4
+    assert [int(s.plateau.best_epoch) for s in states] == [1] * 4
+    assert [int(s.plateau.since_best) for s in states] == [0, 1, 2, 3]
+    assert [float(s.best_params["w"]) for s in states] == [1] * 4
+    assert [state_lib.is_finished(s, schedule, 9) for s in states] == [False] * 3 + [True]
+
+
+def test_nan_first_leaves_no_best_epoch_and_does_not_block_the_next(end_epoch):
+    schedule = PlateauSchedule(learning_rate=1.0, patience=9)
+    states = run(end_epoch, schedule, [NAN, 7.0])
+    assert [int(s.plateau.best_epoch) for s in states] == [0, 2]
+    assert float(states[0].plateau.best_loss) == np.inf
+    assert [float(s.best_params["w"]) for s in states] == [0, 2]
+
+
+def test_best_weights_are_kept_and_the_current_ones_left_alone(end_epoch):
+    schedule = PlateauSchedule(patience=9)
+    states = run(end_epoch, schedule, [3.0, 1.0, 2.0, NAN, 1.0, 0.5])
+    assert [float(s.best_params["w"]) for s in states] == [1, 2, 2, 2, 2, 6]
+    assert [int(s.plateau.best_epoch) for s in states] == [1, 2, 2, 2, 2, 6]
+    assert [float(s.params["w"]) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert [int(s.epoch) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert float(states[4].best_variables["params"]["w"]) == 2
+    assert float(states[4].variables["params"]["w"]) == 5
+
+
+def test_the_last_weights_are_kept_where_asked_for_and_the_schedule_is_the_same(end_epoch):
+    losses = [3.0, 1.0, 2.0, 1.5, 0.5, 4.0]
+    last = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=9, keep="last")
+    best = last._replace(keep="best")
+    states, others = run(end_epoch, last, losses), run(end_epoch, best, losses)
+    assert [float(s.best_params["w"]) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert [state_lib.kept_epoch(s, last) for s in states] == [1, 2, 3, 4, 5, 6]
+    assert [float(s.best_params["w"]) for s in others] == [1, 2, 2, 2, 5, 5]
+    assert [state_lib.kept_epoch(s, best) for s in others] == [1, 2, 2, 2, 5, 5]
+    for state, other in zip(states, others, strict=True):
+        assert state.plateau == other.plateau
+
+
+def test_best_running_statistics_go_with_the_best_weights(end_epoch):
+    schedule = PlateauSchedule()
+    state = blank(schedule).replace(batch_stats={"m": jnp.float32(10)})
+    state = state.replace(best_batch_stats={"m": jnp.float32(0)})
+    state = end_epoch(state, jnp.float32(1), schedule)
+    state = state.replace(batch_stats={"m": jnp.float32(20)})
+    state = end_epoch(state, jnp.float32(2), schedule)
+    assert float(state.best_variables["batch_stats"]["m"]) == 10
+    assert float(state.variables["batch_stats"]["m"]) == 20
+
+
+def test_reductions_and_stopping_count_apart(end_epoch):
+    schedule = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=5)
+    states = run(end_epoch, schedule, [1, 2, 2, 2, 2, 2])
+    assert [int(s.plateau.since_best) for s in states] == [0, 1, 2, 3, 4, 5]
+    assert [int(s.plateau.since_drop) for s in states] == [0, 1, 0, 1, 0, 1]
+    assert [state_lib.is_finished(s, schedule, 99) for s in states] == [False] * 5 + [True]
+
+
+def test_finished_after_all_epochs(end_epoch):
+    schedule = PlateauSchedule()
+    states = run(end_epoch, schedule, [3.0, 2.0, 1.0])
+    assert [state_lib.is_finished(s, schedule, 3) for s in states] == [False, False, True]
+
+
+def test_the_schedule_can_be_vmapped_over_folds():
+    schedule = PlateauSchedule(learning_rate=1.0, patience=1)
+    state = blank(schedule)
+    both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+    step = jax.jit(jax.vmap(lambda s, loss: state_lib.end_epoch(s, loss, schedule)))
+    for first, second in [(1.0, 1.0), (0.5, 2.0)]:
+        both = step(both, jnp.array([first, second]))
+    np.testing.assert_allclose(both.plateau.learning_rate, [1.0, 0.5])
+    assert both.plateau.best_epoch.tolist() == [2, 1]
+
+
+def test_is_better_is_strict():
+    pairs = [(1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (NAN, 2.0), (1.0, np.inf), (np.inf, np.inf)]
+    found = [bool(state_lib.is_better(new, best)) for new, best in pairs]
+    assert found == [True, False, False, False, True, False]
+
+
+def test_a_fresh_state():
+    schedule = PlateauSchedule(learning_rate=3e-4)
+    state = fresh(schedule)
+    assert (int(state.step), int(state.epoch)) == (0, 0)
+    assert float(state.plateau.learning_rate) == pytest.approx(3e-4)
+    assert float(state.plateau.best_loss) == np.inf
+    assert int(state.plateau.best_epoch) == int(state.plateau.since_best) == 0
+    assert not state_lib.is_finished(state, schedule, 1)
+    assert set(state.variables) == set(state.best_variables) == {"params", "batch_stats"}
+    assert jax.tree.leaves(state.batch_stats)
+    for now, best in (
+        (state.params, state.best_params),
+        (state.batch_stats, state.best_batch_stats),
+    ):
+        for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(best), strict=True):
+            np.testing.assert_array_equal(a, b)
+            # Shared buffers could not be donated to the step.
+            assert a.unsafe_buffer_pointer() != b.unsafe_buffer_pointer()
+
+
+def test_optimizer_is_adam_by_its_equations():
+    b1, b2, epsilon = 0.8, 0.95, 1e-4
+    optimizer = state_lib.make_optimizer(b1=b1, b2=b2, epsilon=epsilon)
+    params = {"w": jnp.zeros((2, 3))}
+    opt_state = optimizer.init(params)
+    rng = np.random.default_rng(0)
+    first, second = np.zeros((2, 3)), np.zeros((2, 3))
+    for step in range(1, 4):
+        gradient = rng.normal(0, 1e-3, (2, 3))  # so small that epsilon counts
+        found, opt_state = optimizer.update({"w": jnp.asarray(gradient)}, opt_state, params)
+        first = b1 * first + (1 - b1) * gradient
+        second = b2 * second + (1 - b2) * gradient**2
+        expected = (first / (1 - b1**step)) / (np.sqrt(second / (1 - b2**step)) + epsilon)
+        np.testing.assert_allclose(found["w"], expected, rtol=1e-4)
+
+
+def test_optimizer_stands_still_where_it_does_not_apply():
+    """From the first step on, where the bias correction would divide by zero."""
+    optimizer = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-4)
+    params = {"w": jnp.ones((2, 3))}
+    gradient = {"w": jnp.full((2, 3), 0.5)}
+    moments = optimizer.init(params)
+    for _ in range(2):
+        directions, same = optimizer.update(gradient, moments, params, applies=jnp.bool_(False))
+        np.testing.assert_array_equal(directions["w"], np.zeros((2, 3)))
+        jax.tree.map(np.testing.assert_array_equal, same, moments)
+        _, moments = optimizer.update(gradient, moments, params, applies=jnp.bool_(True))
+    assert int(moments.count) == 2
+    optax_own = optax.scale_by_adam(b1=0.8, b2=0.95, eps=1e-4)
+    expected, _ = optax_own.update(gradient, moments, params)
+    found, _ = optimizer.update(gradient, moments, params)
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
