@@ -172,7 +172,7 @@ def test_transposed_convolution_equals_lax(monkeypatch, factor, columns):
 FAULTS = """
 import resource, sys
 import numpy as np
-from mtbus_jax import hostmemory
+from mtbus_jax.runtime import host_memory
 if sys.argv[1] == "keep":
     assert host_memory.keep_freed_memory()
 def touch():
