@@ -28,8 +28,9 @@ from mtbus_jax.types import CLASS_NAMES, Cases
 # The names `load_cases` knows: the configurations of the TFDS builder.
 DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
 
-# Raised when what the cache file holds, or how it is computed here, changes.
-_CACHE_FORMAT = 1
+# Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
+# and nearest neighbours.
+_CACHE_FORMAT = 2
 _ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
 
 
