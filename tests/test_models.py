@@ -148,6 +148,9 @@ def test_outputs_agree_with_pytorch(original):
     fresh = shapes_of(module)["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda s: s.shape, fresh)
     outputs = jax.jit(module.apply)({"params": params}, original["image"])
+    found = [*outputs.segmentation, outputs.class_logits]
+    wanted = [*(original[f"segmentation_{i}"] for i in range(4)), original["class_logits"]]
+    print("outputs:", max(np.abs(f - w).max() for f, w in zip(found, wanted, strict=True)))
     for i, logits in enumerate(outputs.segmentation):
         np.testing.assert_allclose(logits, original[f"segmentation_{i}"], atol=1e-4)
     np.testing.assert_allclose(outputs.class_logits, original["class_logits"], atol=1e-4)
@@ -193,8 +196,21 @@ def losses_and_gradients(original, dtype):
         params = jax.tree.map(lambda a: a.astype(dtype), port(original, "param:"))
         gradients, parts = jax.jit(jax.grad(loss, has_aux=True))(params, batch)
         gradients, parts = jax.tree.map(np.asarray, (gradients, parts))
+    names = ("segmentation", "classification", "total")
+    stored = [original[f"{name}_loss"] for name in ("segmentation", "focal", "total")]
+    found = [getattr(parts, name) for name in names]
+    off = {n: float(abs(f / s - 1)) for n, f, s in zip(names, found, stored, strict=True)}
+    print(dtype.__name__, "losses:", off)
     assert parts.total.dtype == dtype
-    return flax.traverse_util.flatten_dict(gradients, sep="/"), parts
+    gradients = flax.traverse_util.flatten_dict(gradients, sep="/")
+    shares = {
+        path: np.abs(gradient - original[f"grad:{path}"]).max() / np.abs(gradient).max()
+        for path, gradient in gradients.items()
+        if "conv_" not in path or not path.endswith("bias")
+    }
+    worst = max(shares, key=shares.get)
+    print(dtype.__name__, "gradients:", shares[worst], "of the largest, in", worst)
+    return gradients, parts
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0)])
