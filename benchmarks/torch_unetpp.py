@@ -3,8 +3,8 @@
 The peer of the benchmarks and the source of the tests' stored values; needs torch and monai
 (requirements.txt in this folder), which the library does not. The backbone is MONAI's
 BasicUNetPlusPlus, whose classes are also used for the head as released with Aumente-Maestro et al.
-2025: a down block shared by encoder and decoder features, concatenation with the bottleneck, a
-block, mean pool, two dense layers.
+2025: a down block shared by encoder and decoder features, concatenation in the order encoder,
+bottleneck, decoder, a block, mean pool, two dense layers.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ class MultiTask(torch.nn.Module):
                 else:
                     node[i, j] = up(node[i + 1, j - 1], skips)
         maps = [getattr(net, f"final_conv_0_{j}")(node[0, j]) for j in range(1, 5)]
-        sides = [self.head_down(node[3, j]) for j in (0, 1)]
-        pooled = self.head_block(torch.cat([*sides, node[4, 0]], dim=1)).mean(dim=(2, 3))
+        encoder, decoder = (self.head_down(node[3, j]) for j in (0, 1))
+        features = torch.cat([encoder, node[4, 0], decoder], dim=1)  # the released order
+        pooled = self.head_block(features).mean(dim=(2, 3))
         return maps, self.logits(torch.relu(self.hidden(pooled)))
 
 

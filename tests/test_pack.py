@@ -35,6 +35,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         data.load_arrays(path, name="busi", image_size=SIZE)
     with pytest.raises(UserError, match=r"\(32, 16\)"):
         data.load_arrays(path, name="phantom", image_size=(32, 16))
+    with np.load(path) as stored:
+        old = {name: stored[name] for name in stored.files if name != "format"}
+    np.savez_compressed(path, **old)
+    with pytest.raises(UserError, match="another version"):
+        data.load_arrays(path, name="phantom", image_size=SIZE)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="Write it again"):
         data.load_arrays(path, name="phantom", image_size=SIZE)

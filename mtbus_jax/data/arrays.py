@@ -28,8 +28,9 @@ from mtbus_jax.types import CLASS_NAMES, Cases
 # The names `load_cases` knows: the configurations of the TFDS builder.
 DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
 
-# Raised when what the cache file holds, or how it is computed here, changes.
-_CACHE_FORMAT = 1
+# Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
+# and nearest neighbours.
+_CACHE_FORMAT = 2
 _ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
 
 
@@ -114,7 +115,9 @@ def save_arrays(cases: Cases, path: str | os.PathLike[str]) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, name=np.array(cases.name), **arrays)
+            np.savez_compressed(
+                file, name=np.array(cases.name), format=np.array(_CACHE_FORMAT), **arrays
+            )
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}.") from None
@@ -134,6 +137,7 @@ def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[in
     try:
         with np.load(path, allow_pickle=False) as stored:
             cases = Cases(name=str(stored["name"]), **{field: stored[field] for field in _ARRAYS})
+            written = int(stored["format"]) if "format" in stored else 1
     except FileNotFoundError:
         raise UserError(
             f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
@@ -144,6 +148,12 @@ def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[in
             f"data.arrays_file={path} is no file of mtbus_jax.pack ({type(error).__name__}). "
             "Write it again."
         ) from None
+    if written != _CACHE_FORMAT:
+        raise UserError(
+            f"data.arrays_file={path} was written by another version, which made other grey values "
+            f"or took other pixels. Write it again: python -m mtbus_jax.pack --name={name} "
+            "--out=FILE."
+        )
     held = (cases.name, cases.image.shape[1:3])
     if held != (name, tuple(image_size)):
         raise UserError(

@@ -65,9 +65,10 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "image_size": {"height": height, "width": width},
         "steps": [
             "decode to 8 bits a channel; ignore an alpha channel",
-            "colour to grey by ITU-R 601 luma: (19595 R + 38470 G + 7471 B + 32768) >> 16",
-            "resize to image_size by nearest neighbour, source index = floor(index * source size / "
-            "target size), rows and columns alike; no interpolation, no cropping",
+            "colour to grey by ITU-R 601 luma: (9797 R + 19234 G + 3737 B) >> 15",
+            "resize to image_size by nearest neighbour, source index = floor(index * (1 / (target "
+            "size / source size))) in double precision, rows and columns alike; no interpolation, "
+            "no cropping",
             "float32 grey values 0..255, no normalisation",
         ],
         "input": {
@@ -84,8 +85,8 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "mask_rule": "tumour where the probability is greater than mask_threshold",
         "refining": "empty the mask of a picture classified normal; call a picture with an empty "
         "mask normal; both look at the pair before refining",
-        "mask_to_picture_size": "interpolate the probability linearly between the sampled pixels, "
-        "floor(index * picture size / image_size), constant beyond the last; then the mask rule",
+        "mask_to_picture_size": "interpolate the probability linearly between the pixels that "
+        "resizing took, constant beyond the last; then the mask rule",
     }
 
 

@@ -95,14 +95,19 @@ def read_grey(path):
         if picture.mode in ("1", "L"):
             return np.asarray(picture.convert("L"))
         rgb = np.asarray(picture.convert("RGBA"))[..., :3].astype(np.uint32)
-    return ((rgb @ np.array([19595, 38470, 7471], np.uint32) + 0x8000) >> 16).astype(np.uint8)
+    return ((rgb @ np.array([9797, 19234, 3737], np.uint32)) >> 15).astype(np.uint8)
 
 
 def resize_nearest(array, height, width):
-    """Nearest neighbour: source index = floor(index * source size / target size)."""
-    row = np.arange(height) * array.shape[0] // height
-    col = np.arange(width) * array.shape[1] // width
+    """Nearest neighbour, as OpenCV does it."""
+    row, col = sampled(array.shape[0], height), sampled(array.shape[1], width)
     return array[row[:, None], col[None, :]]
+
+
+def sampled(source, target):
+    """Source indices: floor(index * (1 / (target size / source size))), in double precision."""
+    step = 1.0 / (target / source)
+    return np.minimum(np.floor(np.arange(target) * step).astype(int), source - 1)
 
 
 def enlarge(probability, height, width):
@@ -114,11 +119,11 @@ def enlarge(probability, height, width):
 
 
 def _weights(network, original):
-    sampled = np.arange(network) * original // network
+    seen = sampled(original, network)
     if original < network:  # several network pixels saw one pixel of the picture: their mean
-        hit = (sampled == np.arange(original)[:, None]).astype(np.float32)
+        hit = (seen == np.arange(original)[:, None]).astype(np.float32)
         return hit / hit.sum(axis=1, keepdims=True)
-    place = np.interp(np.arange(original), sampled, np.arange(network))
+    place = np.interp(np.arange(original), seen, np.arange(network))
     return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(network))).astype(np.float32)
 
 

@@ -1,7 +1,8 @@
 """From a decoded picture to the network's input: the one definition training and prediction share.
 
-Everything here works on host arrays and follows Aumente-Maestro et al. 2025 as released: ITU-R 601
-luma, nearest-neighbour resizing in OpenCV's sense, grey values 0..255 without normalisation.
+Everything here works on host arrays and follows Aumente-Maestro et al. 2025 as released, to the
+pixel: the grey value and the nearest neighbour that OpenCV takes, grey values 0..255 without
+normalisation. `docs/parity.md` says what was compared.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# ITU-R BT.601 luma in 16-bit fixed point, as Pillow and libjpeg compute it. The weights sum to
-# 2**16, so a picture whose channels are equal keeps its values exactly.
-_LUMA_WEIGHTS = np.array([19595, 38470, 7471], dtype=np.uint32)
+# ITU-R BT.601 luma in 15-bit fixed point, weights and sum cut off instead of rounded: what OpenCV
+# (4.10, 5.0) makes of a coloured PNG file that it is asked to read as grey, equal for all 2**24
+# colours. The weights sum to 2**15, so a picture whose channels are equal keeps its values exactly.
+_LUMA_WEIGHTS = np.array([9797, 19234, 3737], dtype=np.uint32)
+_LUMA_BITS = 15
 
 
 def to_greyscale(image: np.ndarray) -> np.ndarray:
-    """Greyscale by ITU-R 601 luma, rounded to the nearest grey value; an alpha channel is ignored.
+    """Greyscale by ITU-R 601 luma, (9797 R + 19234 G + 3737 B) >> 15; an alpha channel is ignored.
 
     Args:
       image: uint8, ``(height, width)``, ``(height, width, 1)`` or ``(height, width, 3 or 4)``.
@@ -36,7 +39,7 @@ def to_greyscale(image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == 1:
         return image[..., 0]
     rgb = image[..., :3].astype(np.uint32)
-    return ((rgb @ _LUMA_WEIGHTS + 0x8000) >> 16).astype(np.uint8)
+    return ((rgb @ _LUMA_WEIGHTS) >> _LUMA_BITS).astype(np.uint8)
 
 
 def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -64,7 +67,7 @@ def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest-neighbour resizing in OpenCV's sense: source index = floor(i · source / target).
+    """Nearest-neighbour resizing in OpenCV's sense: rows and columns are those of `sampled`.
 
     Args:
       array: ``(source_height, source_width, ...)``.
@@ -74,7 +77,23 @@ def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
       ``(height, width, ...)`` of the same type.
     """
-    # Integer arithmetic: the float product can land just below a whole number.
-    row = np.arange(height) * array.shape[0] // height
-    col = np.arange(width) * array.shape[1] // width
+    row, col = sampled(array.shape[0], height), sampled(array.shape[1], width)
     return array[row[:, None], col[None, :]]
+
+
+def sampled(source: int, target: int) -> np.ndarray:
+    """The rows, or columns, that nearest-neighbour resizing takes: ⌊i · (1 / (target / source))⌋.
+
+    In double precision, with both divisions, as OpenCV's ``INTER_NEAREST`` has it. For some sizes a
+    product lands just below a whole number, and the pixel before it is taken: at 128 pixels for 33
+    of the lengths from 130 to 1099.
+
+    Args:
+      source: length in pixels.
+      target: length in pixels after resizing.
+
+    Returns:
+      ``(target,)`` int, not falling, each from 0 to ``source`` - 1.
+    """
+    step = 1.0 / (target / source)
+    return np.minimum(np.floor(np.arange(target) * step).astype(int), source - 1)

@@ -195,8 +195,9 @@ class UNetPlusPlus(nn.Module):
             # One block for both: the released code passes encoder and decoder features
             # through the same module.
             down = blocks.DownBlock(bottleneck.shape[-1], name="head_down")
-            maps = [down(node[row, j]) for j in (0, 1) if (row, j) in node]
-            features = jnp.concatenate([*maps, bottleneck], axis=-1)
+            encoder, *decoder = [down(node[row, j]) for j in (0, 1) if (row, j) in node]
+            # The released order; older weights are converted, see `channel_order`.
+            features = jnp.concatenate([encoder, bottleneck, *decoder], axis=-1)
             features = blocks.ConvBlock(self.head_features, name="head_block")(features)
         return heads.PooledClassifier(self.classes, name="classifier")(features)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtbus_jax.images.preprocess import sampled
+
 
 def to_original(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Probabilities at the size of the picture, by linear interpolation between what was sampled.
 
-    The network saw of the picture the rows floor(i · height / n) (`preprocess.resize_nearest`), so
-    its row i speaks for that row, and rows between are interpolated; columns likewise. Below the
-    network's size several of its rows speak for one of the picture, and their mean is taken.
+    The network saw some rows of the picture, those of `preprocess.sampled`, so its row i speaks for
+    the i-th of them, and rows between are interpolated; columns likewise. Below the network's size
+    several of its rows speak for one of the picture, and their mean is taken.
     Beyond the last sampled row or column its value holds.
 
     A mask that is thresholded after this differs less from the truth than one that is thresholded
@@ -35,13 +37,13 @@ def _along(values: np.ndarray, original: int, *, axis: int) -> np.ndarray:
     zero takes several times as long, on a busy machine far more.
     """
     network = values.shape[axis]
-    sampled = np.arange(network) * original // network  # as in preprocess.resize_nearest
+    seen = sampled(original, network)
     shape = (-1, 1) if axis == 0 else (1, -1)
     if original < network:
-        starts = np.searchsorted(sampled, np.arange(original))
-        counts = np.bincount(sampled, minlength=original).astype(np.float32)
+        starts = np.searchsorted(seen, np.arange(original))
+        counts = np.bincount(seen, minlength=original).astype(np.float32)
         return np.add.reduceat(values, starts, axis=axis) / counts.reshape(shape)
-    place = np.interp(np.arange(original), sampled, np.arange(network))
+    place = np.interp(np.arange(original), seen, np.arange(network))
     before = place.astype(int)
     after = np.minimum(before + 1, network - 1)
     share = (place - before).astype(np.float32).reshape(shape)

@@ -1,7 +1,9 @@
 """Orbax checkpoints of one fold: the latest whole state, and the best weights.
 
-A checkpoint names the data and the split it was trained on, and is refused on others. Of several
-processes, process 0 alone writes and reads; the others get what it has read.
+A checkpoint names the data and the split it was trained on, and is refused on others. It also
+names the order of its channels (`models.channel_order`); one of a former order is converted as it
+is read, which all weights of run folders are here. Of several processes, process 0 alone writes and
+reads; the others get what it has read.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.models import channel_order
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training.state import TrainState
 
 _STATE, _ORIGIN = "state", "origin"
+_ORDER = "channel_order"  # in the origin; checkpoints without it have order 1
 LATEST, BEST = "latest", "best"
 
 
@@ -99,8 +103,9 @@ class Checkpoints:
         if jax.process_count() > 1:
             # Orbax takes an array on one process's devices for a part of a larger one.
             tree = jax.tree.map(np.array, tree)
+        origin = self._origin | {_ORDER: channel_order.CURRENT}
         args = ocp.args.Composite(
-            **{_STATE: ocp.args.StandardSave(tree), _ORIGIN: ocp.args.JsonSave(self._origin)}
+            **{_STATE: ocp.args.StandardSave(tree), _ORIGIN: ocp.args.JsonSave(origin)}
         )
         manager.save(epoch, args=args)
 
@@ -151,6 +156,13 @@ class Checkpoints:
                 f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
                 "--workdir."
             )
+        order = origin.get(_ORDER, 1)
+        if order not in range(1, channel_order.CURRENT + 1):
+            raise UserError(
+                f"the checkpoint in {self._directory / name} has the channel order {order!r}, "
+                "which this version of mtbus_jax does not know. Use the version that wrote it, or "
+                "a newer one."
+            )
         # Host arrays: as device arrays they could go to the devices alone that they came from.
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(
@@ -165,4 +177,4 @@ class Checkpoints:
                     f"{jax.tree_util.keystr(path)} has shape {found.shape} in the checkpoint, but "
                     f"{wanted.shape} in the network"
                 )
-        return jax.tree.map(jnp.array, restored)
+        return jax.tree.map(jnp.array, channel_order.to_current(restored, order))

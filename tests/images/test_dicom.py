@@ -6,6 +6,7 @@ import warnings
 import dicom_dummies
 import numpy as np
 import pytest
+from opencv_grey import luma
 from PIL import Image
 
 from mtbus_jax import images
@@ -124,7 +125,7 @@ class TestDicom:
         assert {"modality table or rescaling applied", "VOI table applied"} <= set(found.notes)
 
     def test_colour(self, tmp_path, colour):
-        expected = np.asarray(Image.fromarray(colour).convert("L"))
+        expected = luma(colour)
         found = only(self.written(tmp_path, colour))
         np.testing.assert_array_equal(found.grey, expected)
         assert "colour turned to grey" in found.notes
@@ -147,7 +148,7 @@ class TestDicom:
             stored = entries if bits == 8 else entries.astype("<u2") * 256 + 7
             elements[f"{name}PaletteColorLookupTableData"] = stored.tobytes()
         found = only(self.written(tmp_path, index, **elements))
-        expected = np.asarray(Image.fromarray(palette[index]).convert("L"))
+        expected = luma(palette[index])
         np.testing.assert_array_equal(found.grey, expected)
         assert "palette replaced by its colours" in found.notes
 

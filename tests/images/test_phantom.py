@@ -257,7 +257,7 @@ def test_speckle_is_wider_than_deep(phantoms):
 def test_contact_sheet_from_the_command_line(tmp_path):
     path = tmp_path / "sheet.png"
     subprocess.run(
-        [sys.executable, "-m", "mtbus_jax.phantom", f"--contact_sheet={path}"],
+        [sys.executable, "-m", "mtbus_jax.images.phantom", f"--contact_sheet={path}"],
         check=True,
         cwd=_ROOT,
     )
@@ -271,7 +271,7 @@ def test_contact_sheet_from_the_command_line(tmp_path):
 
 def test_the_module_imports_neither_jax_nor_tensorflow():
     code = (
-        "import sys, mtbus_jax.phantom;"
+        "import sys, mtbus_jax.images.phantom;"
         "assert not {'jax', 'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=_ROOT)

@@ -1,19 +1,47 @@
-"""Greyscale against Pillow, resizing against explicit loops, masks by hand."""
+"""Grey and resizing against stored results of OpenCV (fixtures/make_opencv.py), masks by hand."""
+
+import hashlib
+import pathlib
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from mtbus_jax import images
+from mtbus_jax.export import predict_onnx
 from mtbus_jax.images import preprocess
 
+FIXTURE = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "opencv.npz"
 
-def test_greyscale_equals_pillow_for_every_kind_of_colour():
-    rng = np.random.default_rng(0)
-    steps = np.arange(0, 256, 5, dtype=np.uint8)
-    lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 52, 3)
-    for rgb in (lattice, rng.integers(0, 256, (61, 83, 3), np.uint8)):
-        expected = np.array(Image.fromarray(rgb).convert("L"))
-        np.testing.assert_array_equal(preprocess.to_greyscale(rgb), expected)
+
+@pytest.fixture(scope="module")
+def opencv():
+    with np.load(FIXTURE) as stored:
+        return dict(stored)
+
+
+def test_greyscale_equals_opencvs_for_every_colour(opencv):
+    np.testing.assert_array_equal(preprocess.to_greyscale(opencv["rgb"]), opencv["grey"])
+    green, blue = np.meshgrid(*2 * [np.arange(256, dtype=np.uint8)], indexing="ij")
+    digest = hashlib.sha256()
+    for red in range(256):
+        plane = np.stack([np.full_like(green, red), green, blue], axis=-1)
+        digest.update(preprocess.to_greyscale(plane).tobytes())
+    assert digest.hexdigest() == str(opencv["sha256_of_all_colours"])
+
+
+@pytest.mark.real
+def test_every_image_of_busi_is_read_as_opencv_reads_it(real_data_dir):
+    cv2 = pytest.importorskip("cv2", reason="NOT TESTED without mtbus_jax[curate]")
+    paths = sorted((real_data_dir / "Dataset_BUSI_with_GT").glob("*/*.png"))
+    coloured = 0
+    for path in (path for path in paths if "_mask" not in path.name):
+        expected = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        (frame,) = images.read(path)
+        np.testing.assert_array_equal(frame.grey, expected, err_msg=path.name)
+        coloured += "colour turned to grey" in frame.notes
+        small = cv2.resize(expected, (128, 96), interpolation=cv2.INTER_NEAREST)
+        np.testing.assert_array_equal(preprocess.resize_nearest(frame.grey, 96, 128), small)
+    assert coloured == 16
 
 
 def test_greyscale_keeps_grey_pictures_and_ignores_alpha():
@@ -32,22 +60,39 @@ def test_greyscale_refuses_other_types_and_shapes(image):
         preprocess.to_greyscale(image)
 
 
+@pytest.mark.parametrize("module", [preprocess, predict_onnx])
+def test_resizing_takes_opencvs_pixels_from_64_to_2048(opencv, module):
+    """Every length, along both axes, to 64, 96, 128, 224, 256 and 299 pixels."""
+    sources = opencv["sources"].tolist()
+    assert sources == list(range(64, 2049))
+    for target in opencv["targets"].tolist():
+        for source, difference in zip(sources, opencv[f"difference_{target}"], strict=True):
+            expected = np.arange(target) * source // target + difference
+            ramp = np.arange(source)
+            row = module.resize_nearest(ramp[None], 1, target)[0]
+            column = module.resize_nearest(ramp[:, None], target, 1)[:, 0]
+            assert (row == expected).all(), (source, target)
+            assert (column == expected).all(), (source, target)
+
+
+def test_resizing_differs_from_whole_numbers_where_opencv_does(opencv):
+    """So that the test above cannot pass with floor(i · source / target)."""
+    wide = [s for s in range(130, 1100) if opencv["difference_128"][s - 64].any()]
+    assert len(wide) == 33
+
+
 @pytest.mark.parametrize(
     ("source", "target"),
-    [
-        ((7, 5), (3, 4)),
-        ((473, 319), (128, 96)),
-        ((5, 7), (12, 9)),
-        ((6, 4), (6, 4)),
-        ((1, 9), (3, 2)),
-    ],
+    [((7, 5), (3, 4)), ((476, 319), (128, 96)), ((5, 7), (12, 9)), ((6, 4), (6, 4))],
 )
-def test_resize_takes_the_pixel_at_floor_of_i_times_source_over_target(source, target):
+def test_resizing_of_both_axes_at_once(source, target):
     array = np.random.default_rng(0).integers(0, 256, source, np.uint8)
     expected = np.zeros(target, np.uint8)
     for row in range(target[0]):
         for col in range(target[1]):
-            expected[row, col] = array[row * source[0] // target[0], col * source[1] // target[1]]
+            from_row = int(row * (1 / (target[0] / source[0])))
+            from_col = int(col * (1 / (target[1] / source[1])))
+            expected[row, col] = array[from_row, from_col]
     np.testing.assert_array_equal(preprocess.resize_nearest(array, *target), expected)
 
 

@@ -15,6 +15,7 @@ from predict_dummies import SIZE, by_hand, write_run, write_trust
 from mtbus_jax import files, images, models, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
+from mtbus_jax.images import preprocess
 from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.predict import Predictor, measure, resample
 from mtbus_jax.training import run_folder
@@ -231,7 +232,7 @@ class TestPredictor:
 
     def test_colour_as_for_training(self, world, pictures):
         colour = np.stack([pictures[0], pictures[0] // 2, pictures[0] // 3], -1)
-        luma = np.asarray(Image.fromarray(colour).convert("L"))
+        luma = preprocess.to_greyscale(colour)
         one, other = Predictor(world[0])([colour, luma])
         np.testing.assert_array_equal(one.probability, other.probability)
 

@@ -206,7 +206,7 @@ def test_pictures_are_those_of_the_dataset_and_of_the_predictions(made):
     raw = {}
     for fold in range(report_runs.FOLDS):
         directory = run_folder.fold_dir(workdir, fold)
-        kept = run_module.predictions.read(directory)
+        kept = run_module.stored_predictions.read(directory)
         raw.update(zip(kept.uid.tolist(), kept.probability > 0.5, strict=True))
     for i in range(len(uid)):
         found = page.data(f"pictures-{i // block}")

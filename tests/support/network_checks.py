@@ -61,6 +61,8 @@ def flat(tree) -> dict[str, np.ndarray]:
 def assert_agrees(module, original: dict[str, np.ndarray], *, batch_stats=None, is_zero=None):
     """The original's outputs to 1e-4 in single precision; in double, also its gradients, to 1e-6.
 
+    Prints the largest differences, which docs/parity.md lists.
+
     Args:
       module: the network with ``tasks=("seg",)``; its parameters must be the original's.
       original: from `load`.
@@ -89,6 +91,7 @@ def assert_agrees(module, original: dict[str, np.ndarray], *, batch_stats=None, 
         return total, (maps, updates)
 
     maps, _ = quick_jit(forward)(variables, image)
+    single = [np.asarray(logits) for logits in maps]
     assert len(maps) == sum(k.startswith("segmentation_") for k in original)
     for i, logits in enumerate(maps):
         assert logits.dtype == jnp.float32
@@ -105,12 +108,31 @@ def assert_agrees(module, original: dict[str, np.ndarray], *, batch_stats=None, 
     if is_zero is not None:
         assert_gradients(gradients, is_zero)
     largest = max(np.abs(kept).max() for kept in stored.values())
+    print_differences(type(module).__name__, original, single, maps, gradients, stored)
     for path, gradient in gradients.items():
         tolerance = 1e-6 * np.abs(stored[path]).max() + 1e-9 * largest
         np.testing.assert_allclose(
             thin(gradient), stored[path], rtol=0, atol=tolerance, err_msg=path
         )
     return updates.get("batch_stats")
+
+
+def print_differences(name, original, single, double, gradients, stored) -> None:
+    """Largest differences of outputs, and of gradients as a share of an array's largest."""
+    outputs = [
+        max(np.abs(logits - original[f"segmentation_{i}"]).max() for i, logits in enumerate(maps))
+        for maps in (single, double)
+    ]
+    largest = max(np.abs(kept).max() for kept in stored.values())
+    shares = [
+        np.abs(thin(gradients[path]) - kept).max() / np.abs(kept).max()
+        for path, kept in stored.items()
+        if np.abs(kept).max() > 1e-9 * largest  # else it vanishes, but for rounding
+    ]
+    print(
+        f"{name}: outputs {outputs[0]:.1e} in single precision, {outputs[1]:.1e} in double; "
+        f"gradients {max(shares):.1e} of the largest in their array"
+    )
 
 
 def quick_jit(function):

@@ -193,12 +193,10 @@ def _tile(phantom: Phantom, height: int, width: int, *, outlined: bool):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: writes the contact sheet."""
-    parser = argparse.ArgumentParser(prog="python -m mtbus_jax.phantom", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mtbus_jax.images.phantom", description=main.__doc__
+    )
     parser.add_argument("--contact_sheet", required=True, metavar="PATH", help="PNG to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the dataset (default 0)")
     arguments = parser.parse_args(argv)
     write_contact_sheet(arguments.contact_sheet, seed=arguments.seed)
-
-
-if __name__ == "__main__":
-    main()
