@@ -59,10 +59,14 @@ def get_config() -> config_dict.ConfigDict:
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999
     train.adam_epsilon = 1e-4
-    train.plateau_factor = 0.5  # learning rate × this after …
-    train.plateau_patience = 20  # … epochs without a better validation loss
+    # The learning rate is multiplied by the factor when more than `plateau_patience` epochs in a
+    # row have not lowered the validation loss by the threshold, a share of it (0: by anything).
+    train.plateau_factor = 0.5
+    train.plateau_patience = 20  # epochs
+    train.plateau_threshold = 1e-4  # share of the loss, 0..1; PyTorch's default
     train.min_learning_rate = 1e-6
-    train.stop_patience = 50  # epochs without a better validation loss until training stops
+    # Training stops when more than so many epochs in a row have brought no new lowest loss.
+    train.stop_patience = 50  # epochs
     # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch.
     train.keep = "best"
     train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision

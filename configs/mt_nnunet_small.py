@@ -28,7 +28,7 @@ def get_config():
     config.train.rotation_fill = "reflect"
     config.train.learning_rate = 1e-3
     config.train.adam_epsilon = 1e-8
-    config.train.plateau_patience = 6
+    config.train.plateau_patience = 5
     config.train.keep = "last"
     config.eval.average = True
     return config

@@ -23,8 +23,7 @@ def to_current(tree: Any, order: int) -> Any:
     """Stored arrays in today's order: the same function of an image, up to rounding.
 
     Args:
-      tree: of arrays: variables of a network, or a train state, whose best weights and moments of
-        Adam have the names of the parameters they belong to. Leading axes of a kernel are kept.
+      tree: of arrays, the variables of a network. Leading axes of a kernel are kept.
       order: that it has.
 
     Returns:

@@ -73,7 +73,7 @@ def is_finished(job: Job) -> bool:
         return False  # tested before it was trained on
     epochs, stop_patience = _asked(job)
     epoch = rows[-1]["epoch"]
-    return epoch >= epochs or epoch - rows[-1]["best_epoch"] >= stop_patience
+    return epoch >= epochs or epoch - rows[-1]["best_epoch"] > stop_patience
 
 
 def is_running(job: Job) -> bool:

@@ -163,6 +163,13 @@ class Checkpoints:
                 "which this version of mtbus_jax does not know. Use the version that wrote it, or "
                 "a newer one."
             )
+        if name == LATEST and order < channel_order.CURRENT:
+            raise UserError(
+                f"the checkpoint in {self._directory / name} was written by a version whose "
+                "learning rate was lowered, and whose training stopped, one bad epoch earlier. Its "
+                "training cannot go on here: train again in another --workdir, or go on with the "
+                "version that wrote it. Its best weights can still be tested and predict."
+            )
         # Host arrays: as device arrays they could go to the devices alone that they came from.
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         restored = manager.restore(

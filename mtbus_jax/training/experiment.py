@@ -81,6 +81,7 @@ class Setup:
                 learning_rate=train.learning_rate,
                 factor=train.plateau_factor,
                 patience=train.plateau_patience,
+                threshold=train.plateau_threshold,
                 min_learning_rate=train.min_learning_rate,
                 stop_patience=train.stop_patience,
                 keep=train.keep,
@@ -223,20 +224,26 @@ def check_values(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."
         )
+    if not 0 <= config.train.plateau_threshold < 1:
+        raise UserError(
+            f"train.plateau_threshold={config.train.plateau_threshold}: a share of the loss, from "
+            "0 to less than 1."
+        )
     if not 0 <= config.loss.weight <= 1:
         raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")
     positive = {
         "train.epochs": config.train.epochs,
         "train.batch_size": config.train.batch_size,
         "train.learning_rate": config.train.learning_rate,
-        "train.plateau_patience": config.train.plateau_patience,
-        "train.stop_patience": config.train.stop_patience,
         "eval.batch_size": config.eval.batch_size,
         "model.width": 1 if config.model.get("width") is None else config.model.width,
     }
     for field, value in positive.items():
         if value <= 0:
             raise UserError(f"{field}={value} must be greater than 0.")
+    for field in ("plateau_patience", "stop_patience"):
+        if config.train[field] < 0:
+            raise UserError(f"train.{field}={config.train[field]} must not be negative.")
     for field in ("gamma", "reconstruction"):
         if config.loss[field] < 0:
             raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")

@@ -55,6 +55,7 @@ _FORMER = {
         "augmentation": "released",
         "start_from": "",
         "keep": "best",
+        "plateau_threshold": 0.0,
     },
     "eval": {"average": False},
 }

@@ -15,20 +15,28 @@ KEPT = (BEST, LAST)
 
 
 class PlateauSchedule(NamedTuple):
-    """Reduce-on-plateau with early stopping; epochs and learning rates.
+    """Reduce-on-plateau with early stopping, as in the released code of Aumente-Maestro et al.
+
+    The learning rate follows PyTorch's `ReduceLROnPlateau`: an epoch is bad if its validation loss
+    is not below ``(1 - threshold)`` times the lowest one that counted as an improvement, and the
+    bad epoch number ``patience + 1`` in a row lowers the rate. Best weights and early stopping
+    compare strictly, without the threshold: the bad epoch number ``stop_patience + 1`` in a row
+    ends the training.
 
     Attributes:
       learning_rate: initial learning rate.
-      factor: the learning rate is multiplied by this …
-      patience: … after so many epochs in a row without a better validation loss …
-      min_learning_rate: … but not below this.
-      stop_patience: training stops after so many epochs in a row without one.
+      factor: what the learning rate is multiplied by.
+      patience: bad epochs in a row that the learning rate survives.
+      threshold: relative improvement below which an epoch is bad for the learning rate.
+      min_learning_rate: the learning rate is not lowered below this.
+      stop_patience: epochs in a row without a new best loss that training survives.
       keep: one of `KEPT`.
     """
 
     learning_rate: float = 1e-4
     factor: float = 0.5
     patience: int = 20
+    threshold: float = 1e-4
     min_learning_rate: float = 1e-6
     stop_patience: int = 50
     keep: str = BEST
@@ -42,13 +50,15 @@ class Plateau(NamedTuple):
       best_loss: lowest validation loss so far, ∞ before the first epoch.
       best_epoch: the epoch (from 1) that reached it, 0 before the first epoch.
       since_best: epochs since then.
-      since_drop: epochs without a better loss since then or since the last reduction.
+      reference_loss: lowest validation loss that was an improvement by the schedule's threshold.
+      since_drop: bad epochs since then or since the last reduction.
     """
 
     learning_rate: jax.Array
     best_loss: jax.Array
     best_epoch: jax.Array
     since_best: jax.Array
+    reference_loss: jax.Array
     since_drop: jax.Array
 
 
@@ -161,6 +171,7 @@ def create(
             best_loss=jnp.asarray(jnp.inf, jnp.float32),
             best_epoch=jnp.zeros((), jnp.int32),
             since_best=jnp.zeros((), jnp.int32),
+            reference_loss=jnp.asarray(jnp.inf, jnp.float32),
             since_drop=jnp.zeros((), jnp.int32),
         ),
         # Copies, because the step's donated buffers must not be shared.
@@ -186,8 +197,9 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     epoch = state.epoch + 1
     better = is_better(loss, old.best_loss)
     since_best = jnp.where(better, 0, old.since_best + 1)
-    since_drop = jnp.where(better, 0, old.since_drop + 1)
-    drop = since_drop >= schedule.patience
+    improved = loss < old.reference_loss * (1 - schedule.threshold)
+    since_drop = jnp.where(improved, 0, old.since_drop + 1)
+    drop = since_drop > schedule.patience
     reduced = jnp.maximum(old.learning_rate * schedule.factor, schedule.min_learning_rate)
     # A learning rate below the floor from the start stays as it is.
     reduced = jnp.minimum(reduced, old.learning_rate)
@@ -196,6 +208,7 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
         best_loss=jnp.where(better, loss, old.best_loss),
         best_epoch=jnp.where(better, epoch, old.best_epoch),
         since_best=since_best,
+        reference_loss=jnp.where(improved, loss, old.reference_loss),
         since_drop=jnp.where(drop, 0, since_drop),
     )
 
@@ -218,4 +231,4 @@ def kept_epoch(state: TrainState | Standing, schedule: PlateauSchedule) -> int:
 
 def is_finished(state: TrainState | Standing, schedule: PlateauSchedule, epochs: int) -> bool:
     """Whether training is over: all epochs done, or early stopping (reads the device)."""
-    return int(state.epoch) >= epochs or int(state.plateau.since_best) >= schedule.stop_patience
+    return int(state.epoch) >= epochs or int(state.plateau.since_best) > schedule.stop_patience

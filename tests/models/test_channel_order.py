@@ -85,26 +85,29 @@ def stored(directory, state, order):
         record.write_text(json.dumps(content))
 
 
-def test_an_old_checkpoint_is_converted_wherever_a_kernel_has_a_copy(tmp_path):
+def test_best_weights_of_an_old_checkpoint_are_converted(tmp_path):
     state = unetpp_state()
     stored(tmp_path, state, None)
     with Checkpoints(tmp_path, {"dataset": "a"}) as checkpoints:
-        latest, best = checkpoints.restore_latest(state), checkpoints.restore_best(state)
-    trees = {
-        "params": (state.params, latest.params),
-        "best": (state.best_params, latest.best_params),
-        "file": (state.best_params, best["params"]),
-        "mu": (state.opt_state.mu, latest.opt_state.mu),
-        "nu": (state.opt_state.nu, latest.opt_state.nu),
-    }
+        best = checkpoints.restore_best(state)
     channels = state.params["head_block"]["conv_1"]["kernel"].shape[2]
     encoder, decoder, bottleneck = np.split(np.arange(channels), 3)
     order = np.concatenate([encoder, bottleneck, decoder])
-    for name, (before, after) in trees.items():
-        after = traverse_util.flatten_dict(after)
-        for path, array in traverse_util.flatten_dict(before).items():
-            expected = array[:, :, order] if path == KERNEL else array
-            np.testing.assert_array_equal(after[path], expected, err_msg=f"{name} {path}")
+    after = traverse_util.flatten_dict(best["params"])
+    for path, array in traverse_util.flatten_dict(state.best_params).items():
+        expected = array[:, :, order] if path == KERNEL else array
+        np.testing.assert_array_equal(after[path], expected, err_msg=str(path))
+
+
+def test_training_does_not_go_on_from_an_old_checkpoint(tmp_path):
+    """Its learning rate was steered by another rule."""
+    state = unetpp_state()
+    stored(tmp_path, state, None)
+    with (
+        Checkpoints(tmp_path, {"dataset": "a"}) as checkpoints,
+        pytest.raises(UserError, match="cannot go on here"),
+    ):
+        checkpoints.restore_latest(state)
 
 
 def test_a_new_checkpoint_stays_as_it_is_and_a_later_one_is_refused(tmp_path):

@@ -104,9 +104,11 @@ def test_a_fold_done_by_main_counts_as_finished(tmp_path):
     assert is_finished(job)
     log(9, 9, age=-10)
     assert not is_finished(job)  # trained on since it was tested
-    log(7, 4)
-    assert not is_finished(job)
     log(8, 4)
+    assert not is_finished(job)
+    log(9, 5, age=10)
+    assert is_finished(job)  # all epochs
+    log(8, 3)
     assert is_finished(job)
     # A record knows better.
     jobs_lib._write(job, Record("failed", 1, 1))

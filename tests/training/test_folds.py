@@ -58,7 +58,7 @@ def make_config(mapping, model="tiny", **changes):
         **{
             "epochs": EPOCHS,
             "batch_size": 4,
-            "stop_patience": 1,
+            "stop_patience": 0,
             "oversample": False,
             "devices": 1,
         }

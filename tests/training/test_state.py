@@ -1,5 +1,8 @@
 """The plateau schedule by hand-written sequences, the best weights, Adam by its equations."""
 
+import json
+import pathlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.state import PlateauSchedule
 
 NAN = float("nan")
+FIXTURE = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "plateau.json"
 
 
 class Tiny(nn.Module):
@@ -55,48 +59,58 @@ def rates(states):
     return [float(s.plateau.learning_rate) for s in states]
 
 
-def test_halved_after_exactly_patience_bad_epochs(end_epoch):
-    schedule = PlateauSchedule(learning_rate=0.8, factor=0.5, patience=3, min_learning_rate=0.0)
+def test_halved_at_the_bad_epoch_after_patience(end_epoch):
+    schedule = PlateauSchedule(learning_rate=0.8, factor=0.5, patience=2, min_learning_rate=0.0)
     #         best  bad  bad  bad↓ bad  bad  bad↓ best bad  bad  best bad  bad  bad↓
     losses = [5.0, 6.0, 5.5, 5.1, 7.0, 5.2, 9.0, 4.0, 4.1, 4.2, 3.9, 4.0, 4.0, 4.0]
     expected = [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.1]
     np.testing.assert_allclose(rates(run(end_epoch, schedule, losses)), expected, rtol=1e-6)
 
 
-def test_published_schedule_halves_at_epoch_21_and_stops_after_50(end_epoch):
-    schedule = PlateauSchedule()
-    states = run(end_epoch, schedule, [1.0] + [2.0] * 50)
-    found = rates(states)
-    assert found[19] == pytest.approx(1e-4)  # epoch 20: nineteen bad ones
-    assert found[20] == pytest.approx(5e-5)
-    assert found[39] == pytest.approx(5e-5)
-    assert found[40] == pytest.approx(2.5e-5)
-    finished = [state_lib.is_finished(s, schedule, 200) for s in states]
-    assert finished == [False] * 50 + [True]
-    assert int(states[-1].epoch) == 51
-    assert int(states[-1].plateau.best_epoch) == 1
+with open(FIXTURE, encoding="utf-8") as _file:
+    RELEASED = json.load(_file)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_learning_rates_best_epoch_and_stop_are_those_of_the_released_code(end_epoch, name):
+    """Against PyTorch's own scheduler, see fixtures/make_plateau.py."""
+    case = RELEASED[name]
+    schedule = PlateauSchedule(**case["schedule"])
+    states = run(end_epoch, schedule, case["losses"])
+    finished = [state_lib.is_finished(s, schedule, 10**6) for s in states]
+    last = finished.index(True) if any(finished) else len(states) - 1
+    assert last + 1 == case["epochs"]
+    np.testing.assert_allclose(rates(states[: last + 1]), case["learning_rate"], rtol=1e-6)
+    assert [int(s.plateau.best_epoch) for s in states[: last + 1]] == case["best_epoch"]
+
+
+def test_without_a_threshold_any_improvement_counts(end_epoch):
+    losses = [1 - 1e-6 * epoch for epoch in range(60)]
+    strict = run(end_epoch, PlateauSchedule(threshold=0.0), losses)
+    assert rates(strict) == pytest.approx([1e-4] * 60)
+    assert rates(run(end_epoch, PlateauSchedule(), losses))[-1] < 1e-4
 
 
 def test_floor(end_epoch):
-    schedule = PlateauSchedule(learning_rate=1e-3, patience=1, min_learning_rate=3e-4)
+    schedule = PlateauSchedule(learning_rate=1e-3, patience=0, min_learning_rate=3e-4)
     found = rates(run(end_epoch, schedule, [1, 2, 2, 2, 2]))
     np.testing.assert_allclose(found, [1e-3, 5e-4, 3e-4, 3e-4, 3e-4], rtol=1e-6)
 
 
 def test_a_rate_below_the_floor_is_not_raised(end_epoch):
-    schedule = PlateauSchedule(learning_rate=1e-5, patience=1, min_learning_rate=1e-4)
+    schedule = PlateauSchedule(learning_rate=1e-5, patience=0, min_learning_rate=1e-4)
     np.testing.assert_allclose(rates(run(end_epoch, schedule, [1, 2, 2])), [1e-5] * 3, rtol=1e-6)
 
 
 def test_other_factor(end_epoch):
-    schedule = PlateauSchedule(learning_rate=1.0, factor=0.1, patience=2)
+    schedule = PlateauSchedule(learning_rate=1.0, factor=0.1, patience=1)
     found = rates(run(end_epoch, schedule, [1, 2, 2, 2, 2]))
     np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
 @pytest.mark.parametrize("poor", [4.0, NAN, float("inf")])
 def test_a_tie_and_nan_are_not_better(end_epoch, poor):
-    schedule = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=3)
+    schedule = PlateauSchedule(learning_rate=1.0, patience=1, stop_patience=2)
     states = run(end_epoch, schedule, [4.0, poor, poor, poor])
     np.testing.assert_allclose(rates(states), [1, 1, 0.5, 0.5])
     assert [float(s.plateau.best_loss) for s in states] == [4.0] * 4
@@ -150,7 +164,7 @@ def test_best_running_statistics_go_with_the_best_weights(end_epoch):
 
 
 def test_reductions_and_stopping_count_apart(end_epoch):
-    schedule = PlateauSchedule(learning_rate=1.0, patience=2, stop_patience=5)
+    schedule = PlateauSchedule(learning_rate=1.0, patience=1, stop_patience=4)
     states = run(end_epoch, schedule, [1, 2, 2, 2, 2, 2])
     assert [int(s.plateau.since_best) for s in states] == [0, 1, 2, 3, 4, 5]
     assert [int(s.plateau.since_drop) for s in states] == [0, 1, 0, 1, 0, 1]
@@ -164,7 +178,7 @@ def test_finished_after_all_epochs(end_epoch):
 
 
 def test_the_schedule_can_be_vmapped_over_folds():
-    schedule = PlateauSchedule(learning_rate=1.0, patience=1)
+    schedule = PlateauSchedule(learning_rate=1.0, patience=0)
     state = blank(schedule)
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
     step = jax.jit(jax.vmap(lambda s, loss: state_lib.end_epoch(s, loss, schedule)))
