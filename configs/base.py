@@ -40,6 +40,7 @@ def get_config() -> config_dict.ConfigDict:
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
     loss.gamma = 2.0  # exponent of the focal loss
+    loss.double_softmax = False  # as in the released single-task nnU-Net classifier
     loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)
 
     train = config.train = config_dict.ConfigDict()
@@ -82,6 +83,9 @@ def get_config() -> config_dict.ConfigDict:
     # What is tested: the mean over these versions, as predict answers; or, as published, the image
     # as it is.
     evaluation.average = False
+    # Fill the holes in masks before they are refined and scored, as the released single-task
+    # segmentation script does. Masks of mtbus_jax.predict are left as they are.
+    evaluation.fill_holes = False
 
     log = config.log = config_dict.ConfigDict()
     log.progress = True  # progress bar

@@ -53,7 +53,9 @@ def deep_supervision_loss(segmentation: tuple[jax.Array, ...], mask: jax.Array) 
     return sum(dice_loss(logits, mask) / i for i, logits in enumerate(segmentation, start=1))
 
 
-def focal_loss(class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0) -> jax.Array:
+def focal_loss(
+    class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0, double_softmax: bool = False
+) -> jax.Array:
     """Focal loss (1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
 
     Equation 4 of Lin et al. 2017 (ICCV) without class weights.
@@ -62,10 +64,15 @@ def focal_loss(class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0)
       class_logits: ``(batch, classes)`` float32.
       label: ``(batch,)`` integers.
       gamma: focusing exponent; 0 gives the cross-entropy.
+      double_softmax: whether the probabilities are taken for logits and pass a second softmax, as
+        in the released single-task nnU-Net classifier. The probability of the true class then
+        stays below e / (e + classes − 1), which is 0.58 for three.
 
     Returns:
       ``(batch,)`` float32, ≥ 0.
     """
+    if double_softmax:
+        class_logits = jax.nn.softmax(class_logits)
     log_probability = jax.nn.log_softmax(class_logits)
     log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
     if gamma == 0:
@@ -114,6 +121,7 @@ class LossOptions(NamedTuple):
     weight: float
     gamma: float = 2.0
     reconstruction: float = 1.0
+    double_softmax: bool = False
 
 
 def multitask_loss(
@@ -123,6 +131,7 @@ def multitask_loss(
     weight: float,
     gamma: float = 2.0,
     reconstruction: float = 1.0,
+    double_softmax: bool = False,
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
@@ -136,6 +145,7 @@ def multitask_loss(
       weight: λ, the share of the segmentation loss, in [0, 1].
       gamma: exponent of the focal loss.
       reconstruction: weight of the reconstruction loss.
+      double_softmax: see `focal_loss`.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -154,7 +164,10 @@ def multitask_loss(
     if outputs.segmentation:
         segmentation = mean(deep_supervision_loss(outputs.segmentation, batch.mask))
     if outputs.class_logits is not None:
-        classification = mean(focal_loss(outputs.class_logits, batch.label, gamma=gamma))
+        per_image = focal_loss(
+            outputs.class_logits, batch.label, gamma=gamma, double_softmax=double_softmax
+        )
+        classification = mean(per_image)
     if outputs.class_logits is None:
         total = segmentation
     elif not outputs.segmentation:

@@ -313,3 +313,35 @@ def test_losses_of_normal_images_only_are_finite_with_finite_gradient():
     expected_slope = 0.85 * dice_reference(outputs.segmentation[0], batch.mask)[1] / 3
     np.testing.assert_allclose(slope.segmentation[0], expected_slope, rtol=1e-4, atol=1e-9)
     assert np.isfinite(slope.class_logits).all()
+
+
+def test_double_softmax_by_hand():
+    """Value and gradient of the focal loss on softmax(softmax(logits)), by NumPy."""
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (7, 3))
+    label = rng.integers(0, 3, 7)
+
+    def reference(logits, gamma=2.0):
+        p = scipy.special.softmax(scipy.special.softmax(logits, axis=-1), axis=-1)
+        p = p[np.arange(len(label)), label]
+        return (1 - p) ** gamma * -np.log(p)
+
+    def total(logits):
+        return losses.focal_loss(logits, label, double_softmax=True).sum()
+
+    found = losses.focal_loss(jnp.asarray(logits), label, double_softmax=True)
+    np.testing.assert_allclose(found, reference(logits), rtol=1e-5)
+    gradient = jax.grad(total)(jnp.asarray(logits))
+    for row, column in np.ndindex(*logits.shape):
+        moved = np.zeros_like(logits)
+        moved[row, column] = 1e-5
+        difference = (reference(logits + moved) - reference(logits - moved)).sum() / 2e-5
+        np.testing.assert_allclose(gradient[row, column], difference, rtol=1e-3, atol=1e-6)
+
+
+def test_double_softmax_bounds_the_probability():
+    """However sure the network is, the loss of three classes stays above that of e / (e + 2)."""
+    sure = jnp.array([[100.0, 0.0, 0.0]])
+    bound = np.e / (np.e + 2)
+    found = losses.focal_loss(sure, jnp.array([0]), double_softmax=True)
+    np.testing.assert_allclose(found, (1 - bound) ** 2 * -np.log(bound), rtol=1e-5)

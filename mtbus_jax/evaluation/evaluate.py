@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy
+import scipy.ndimage
 from ml_collections import config_dict
 
 from mtbus_jax import files, refine, splits, types
@@ -83,6 +84,8 @@ def evaluate_fold(
         members = [member for of_network in versions for member in of_network]
         as_they_are = [of_network[0] for of_network in versions]
         answer = mean_prediction(members if config.eval.average else as_they_are)
+        if config.eval.fill_holes:
+            answer = with_holes_filled(answer)
         if parallel.is_primary():
             stored_predictions.write(directory, part, cases.uid[index], members, answer=answer)
         if part == "test":
@@ -112,6 +115,25 @@ def mean_prediction(members: Sequence[steps.Predictions]) -> steps.Predictions:
         # Not the logarithm of a mean, which may be that of 0.
         logits = scipy.special.logsumexp(each, axis=0) - np.log(len(members))
     return steps.Predictions(probability, logits)
+
+
+def with_holes_filled(predictions: steps.Predictions) -> steps.Predictions:
+    """Background that a mask encloses becomes tumour, as in the released segmentation script.
+
+    The probability of a filled pixel is raised to just above the threshold, so that whatever reads
+    the predictions finds the filled mask. A hole is what no path over edge neighbours connects to
+    the border.
+
+    Args:
+      predictions: numpy arrays; without masks they are returned as they are.
+    """
+    if predictions.probability is None:
+        return predictions
+    mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+    filled = np.stack([scipy.ndimage.binary_fill_holes(each) for each in mask])
+    above = np.nextafter(np.float32(steps.MASK_THRESHOLD), np.float32(1))
+    raised = np.where((filled & ~mask)[..., None], above, predictions.probability)
+    return predictions._replace(probability=raised)
 
 
 def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFrame:

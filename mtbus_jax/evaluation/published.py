@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from mtbus_jax import types
+
 # The recipe of Table 5, by configuration field. Oversampling, refining and tasks are not in it:
 # they are what the tables vary.
 _RECIPE: dict[str, Any] = {
@@ -40,7 +42,10 @@ _RECIPE: dict[str, Any] = {
     "train.stop_patience": 50,
     "train.start_from": "",
     "train.keep": "best",
+    "train.plateau_threshold": 1e-4,
+    "loss.double_softmax": False,
     "eval.average": False,
+    "eval.fill_holes": False,
 }
 # Feature maps of the first level, by network: those its published runs had.
 _WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
@@ -98,6 +103,23 @@ def recipe(dataset: str) -> dict[str, Any]:
     return _RECIPE | _RECIPE_CHANGES.get(dataset, {})
 
 
+def single_task_recipe(tasks: tuple[str, ...], model: str) -> dict[str, Any]:
+    """What the released single-task scripts do otherwise, by configuration field.
+
+    The segmentation script tests the weights of the last epoch and fills the holes in masks before
+    scoring. The nnU-Net classifier applies softmax before a focal loss that applies it again.
+
+    Args:
+      tasks: of the run; with both nothing differs.
+      model: a key of `models.REGISTRY`.
+    """
+    if tuple(tasks) == (types.SEGMENTATION,):
+        return {"train.keep": "last", "eval.fill_holes": True}
+    if tuple(tasks) == (types.CLASSIFICATION,) and model == "nnunet":
+        return {"loss.double_softmax": True}
+    return {}
+
+
 def departures(flat_config: dict[str, Any]) -> list[str] | None:
     """Fields that differ from the published recipe, as text; None for a dataset without one.
 
@@ -108,7 +130,8 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     if dataset not in _RECIPE_CHANGES:
         return None
     width = _WIDTHS.get(flat_config["model.name"], "the network's own")
-    fields = recipe(dataset) | {"model.width": width}
+    model, tasks = flat_config["model.name"], tuple(flat_config["tasks"])
+    fields = recipe(dataset) | {"model.width": width} | single_task_recipe(tasks, model)
     # An option of the network that is None is the network's own default, the published value.
     found = [
         f"{field} = {flat_config[field]} instead of {value}"

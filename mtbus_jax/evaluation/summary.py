@@ -1,7 +1,10 @@
 """From the rows of ``cases.csv`` to ``summary.json`` and ``summary.md``.
 
-A fold's figure is the mean over its test images; a run's figure is mean ± standard deviation
-(n − 1) over its folds, as in Aumente-Maestro et al. 2025.
+A fold's figure is the mean over its test images; a run's figure is mean ± standard deviation over
+its folds. Ours divides by n − 1, since folds are a sample. The published one divides by n, if the
+tables of Aumente-Maestro et al. 2025 came from the released script: it takes the deviation after a
+column with the mean has been added to the folds, and the mean itself adds nothing to the sum of
+squares while it raises the count by one. Beside published figures, ours is given with n as well.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ _TITLES = {
     **{f"auc_{name}": f"AUC {name}" for name in types.CLASS_NAMES},
     "incoherent_ratio": "Incoherent ratio",
 }
+PUBLISHED_DEVIATION = (
+    "Published ± divide by the number of folds n, if the tables came from the released script; "
+    "ours divide by n − 1. To compare the two, take the columns headed ± with n."
+)
 # Figures of an ensemble's networks by themselves.
 _ALONE = ("dsc_average", "acc", "f1_weighted")
 
@@ -211,13 +218,15 @@ def to_markdown(result: dict) -> str:
         f"Tasks {' + '.join(result['tasks'])}; {result['split']} split, folds "
         f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
         f"{result['test_images']} test images at {height} × {width} pixels.",
-        "Mean over the test images of a fold, then mean ± standard deviation over folds.",
+        "Mean over the test images of a fold, then mean ± standard deviation over folds (n − 1).",
         "",
     ]
     lines += [f"> {warning}" for warning in _warnings(result)]
     if lines[-1]:
         lines.append("")
     lines += _figure_table(result, kinds)
+    if any(_has_published(result, kind) for kind in kinds):
+        lines += ["", PUBLISHED_DEVIATION]
     if "networks" in result:
         lines += ["", *_networks_table(result, kinds[-1])]
     for kind, counts in result["confusion_counts"].items():
@@ -265,14 +274,12 @@ def _warnings(result: dict) -> list[str]:
 
 
 def _figure_table(result: dict, kinds: list[str]) -> list[str]:
-    shown = [
-        kind
-        for kind in kinds
-        if any(f["published"] for f in result["results"][kind]["figures"].values())
-    ]
+    shown = [kind for kind in kinds if _has_published(result, kind)]
     titles = {"raw": "raw", "refined": "refined (PR)"}
     header = ["", *(titles[kind] for kind in kinds), "images"]
-    header += [f"published {result['results'][kind]['published_setting']}" for kind in shown]
+    for kind in shown:
+        setting = result["results"][kind]["published_setting"]
+        header += [f"{kind}, ± with n", f"published {setting}"]
     lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
     for name in result["results"][kinds[0]]["figures"]:
         cells = [_TITLES[name]]
@@ -280,16 +287,29 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
         cells += [plus_minus(figures[kind]) for kind in kinds]
         cells.append(_image_counts([f["n"] for f in figures.values() if f]))
         for kind in shown:
-            figure = figures[kind]
-            cells.append(plus_minus(figure["published"]) if figure else "")
+            beside = (figures[kind] or {}).get("published")
+            ours = with_n(figures[kind]) if beside else None
+            cells += [plus_minus(ours), plus_minus(beside)]
         lines.append(_row(cells))
     return lines
+
+
+def _has_published(result: dict, kind: str) -> bool:
+    return any(figure["published"] for figure in result["results"][kind]["figures"].values())
 
 
 def _image_counts(counts: list[list[int]]) -> str:
     """Images behind the figure: one number, or raw / refined where refining changed it."""
     totals = [str(sum(n)) for n in counts]
     return totals[0] if len(set(totals)) == 1 else " / ".join(totals)
+
+
+def with_n(figure: dict[str, Any]) -> dict[str, Any]:
+    """A figure of ``summary.json`` with the standard deviation divided by n, not n − 1."""
+    folds = sum(value is not None for value in figure["folds"])
+    if figure["sd"] is None:
+        return figure
+    return figure | {"sd": figure["sd"] * math.sqrt((folds - 1) / folds)}
 
 
 def plus_minus(figure: dict[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.evaluation.summary import PUBLISHED_DEVIATION, plus_minus, with_n
 from mtbus_jax.report import markup
 from mtbus_jax.report.figures import KINDS, MEANINGS
 from mtbus_jax.report.markup import Markup, element, number, percent
@@ -20,7 +20,8 @@ def figure_table(summary: dict[str, Any]) -> Markup:
     kinds = list(results)
     published = [k for k in kinds if any(f["published"] for f in results[k]["figures"].values())]
     header = ["figure", *(KINDS[kind] for kind in kinds)]
-    header += [f"published {results[kind]['published_setting']}" for kind in published]
+    for kind in published:
+        header += [f"{KINDS[kind]}, ± with n", f"published {results[kind]['published_setting']}"]
     header += ["0 to 1", "images"]
     bodies = []
     names = list(results[kinds[0]]["figures"])
@@ -41,10 +42,11 @@ def figure_table(summary: dict[str, Any]) -> Markup:
         bodies,
         class_="figures",
     )
+    note = element("p", PUBLISHED_DEVIATION) if published else None
     box = markup.scrollable("Figures", whole, class_="full")
     entries = [(f"mark-{kind}", KINDS[kind]) for kind in kinds]
     entries += [("mark-published", "published")] * bool(published)
-    return markup.join(box, scale_legend(entries))
+    return markup.join(box, note, scale_legend(entries))
 
 
 def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Markup:
@@ -52,7 +54,9 @@ def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Mar
     title = element("span", meaning.title, title=meaning.sentence)
     cells = [element("td", plus_minus(figure)) for figure in figures.values()]
     beside = {k: figures[k]["published"] if figures[k] else None for k in published}
-    cells += [element("td", plus_minus(each), class_="published") for each in beside.values()]
+    for kind, each in beside.items():
+        ours = plus_minus(with_n(figures[kind]) if each else None)
+        cells += [element("td", ours), element("td", plus_minus(each), class_="published")]
     marks = [(f"mark-{kind}", figure) for kind, figure in figures.items()]
     # Of several published settings, the last is the one of the final result.
     marks += [("mark-published", each) for each in list(beside.values())[-1:]]

@@ -31,6 +31,8 @@ _NOT_APPLICABLE = "—"
 
 # Name of a line with published figures.
 PUBLISHED = "published"
+# Name of a line with ours as the published figures are, see `summary`.
+OURS_WITH_N = "± with n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,8 @@ def _figure_grid(section: Section, results: list[RowResult]) -> Grid:
         reference = published_figures(result.row)
         cells = [_theirs(reference.get(metric)) for metric in section.metrics]
         if any(cells):
+            if not result.missing:
+                lines.append([OURS_WITH_N, *_ours_with_n(result, section.metrics, reference)])
             lines.append([PUBLISHED, *cells])
     return Grid(["", *(HEADINGS[metric] for metric in section.metrics)], lines)
 
@@ -101,6 +105,17 @@ def _ours(result: RowResult, metric: str) -> str:
         return _NOT_APPLICABLE
     text = _plus_minus(figure.mean, figure.sd)
     return f"{text} (n = {figure.images})" if metric in _COUNTED else text
+
+
+def _ours_with_n(
+    result: RowResult, metrics: tuple[str, ...], reference: dict[str, published.Figure]
+) -> list[str]:
+    """Our figures where there is a published one, on its footing."""
+    cells = []
+    for metric in metrics:
+        figure = result.figures.get(metric) if metric in reference else None
+        cells.append("" if figure is None else _plus_minus(figure.mean, figure.sd_n))
+    return cells
 
 
 def _theirs(figure: published.Figure | None) -> str:

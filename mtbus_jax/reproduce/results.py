@@ -35,6 +35,11 @@ class Statistic:
     folds: int
     images: int
 
+    @property
+    def sd_n(self) -> float:
+        """The standard deviation divided by n, as the published ones are."""
+        return self.sd * math.sqrt((self.folds - 1) / self.folds) if self.folds else math.nan
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowResult:

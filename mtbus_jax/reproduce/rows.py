@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from mtbus_jax import types
+from mtbus_jax.evaluation import published
 
 _WITHOUT_NORMAL = ("benign", "malignant")
 
@@ -16,6 +17,11 @@ _WITHOUT_NORMAL = ("benign", "malignant")
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One configuration, trained on every fold; the rest is the base configuration.
+
+    Single-task runs follow the released scripts of their rows (`published.single_task_recipe`):
+    segmentation tests the last epoch's weights and fills the holes in masks, and the nnU-Net
+    classifier applies softmax twice. One difference stays: the released UNet++ classifier keeps the
+    decoder node X(3,1) and its head reads it, while ours has the encoder alone.
 
     Attributes:
       dataset: a name of `data.DATASETS`.
@@ -51,6 +57,7 @@ class Run:
             "model.name": self.model,
             "tasks": self.tasks,
             "train.oversample": self.oversample,
+            **published.single_task_recipe(self.tasks, self.model),
         }
 
 

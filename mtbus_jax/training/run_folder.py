@@ -57,7 +57,8 @@ _FORMER = {
         "keep": "best",
         "plateau_threshold": 0.0,
     },
-    "eval": {"average": False},
+    "loss": {"double_softmax": False},
+    "eval": {"average": False, "fill_holes": False},
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 

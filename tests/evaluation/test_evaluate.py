@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mtbus_jax import types
-from mtbus_jax.evaluation import evaluate
+from mtbus_jax.evaluation import evaluate, stored_predictions
 from mtbus_jax.training import steps
 
 HEIGHT, WIDTH = 6, 10
@@ -169,3 +169,37 @@ def test_undefined_metrics_are_empty_cells_and_the_file_reads_back(rows):
     assert cells["recall"] == "0.0"
     back = pd.read_csv(io.StringIO(text)).set_index("uid")
     pd.testing.assert_frame_equal(back, rows, rtol=1e-6, check_dtype=False)
+
+
+def test_holes_are_filled_and_nothing_else():
+    """A ring, a bay open to the border, a hole that touches its rim at a corner; 5 by 9."""
+    drawn = [
+        "#########",
+        "#.##..##.",
+        "####.####",
+        "##.######",
+        "######...",
+    ]
+    filled = [
+        "#########",
+        "######## ".replace(" ", "."),
+        "#########",
+        "#########",
+        "######...",
+    ]
+
+    def parse(rows):
+        return np.array([[cell == "#" for cell in row] for row in rows])
+
+    mask = parse(drawn)
+    probability = np.where(mask, 0.9, 0.1).astype(np.float32)[None, ..., None]
+    empty = np.full_like(probability, 0.2)
+    both = np.concatenate([probability, empty])
+    found = evaluate.with_holes_filled(steps.Predictions(both, None)).probability
+    np.testing.assert_array_equal(found[0, ..., 0] > 0.5, parse(filled))
+    np.testing.assert_array_equal(found[0, ..., 0][mask], both[0, ..., 0][mask])
+    np.testing.assert_array_equal(found[1], empty[0])
+    stored = stored_predictions._to_bytes(found[0, ..., 0])
+    np.testing.assert_array_equal(stored >= 128, parse(filled))
+    only_class = steps.Predictions(None, np.zeros((2, 3)))
+    assert evaluate.with_holes_filled(only_class) is only_class

@@ -91,8 +91,23 @@ def test_what_the_tables_vary_is_no_departure():
     config = base.get_config()
     config.train.oversample = False
     config.eval.refine = False
-    config.tasks = ("seg",)
     config.model.name = "nnunet"
+    assert published.departures(flat(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"),
+    [
+        ("seg", {"train.keep": "last", "eval.fill_holes": True}),
+        ("cls", {"loss.double_softmax": True}),
+    ],
+)
+def test_single_task_rows_have_a_recipe_of_their_own(task, changes):
+    config = base.get_config()
+    config.model.name = "nnunet"
+    config.tasks = (task,)
+    assert len(published.departures(flat(config))) == len(changes)
+    config.update_from_flattened_dict(changes)
     assert published.departures(flat(config)) == []
 
 

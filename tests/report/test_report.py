@@ -119,18 +119,22 @@ def test_figures_are_those_of_the_summary_beside_the_published(made):
     workdir, _, page, _ = made
     found = files.read_json(workdir / "summary.json")["results"]
     header, *rows = page.table(MEANS)
-    assert header[1:5] == ["raw", "refined", "published MT+DO", "published MT+PR+DO"]
+    beside = ["raw, ± with n", "published MT+DO", "refined, ± with n", "published MT+PR+DO"]
+    assert header[1:7] == ["raw", "refined", *beside]
     shown = {row[0]: row[1:] for row in rows}
     for name, meaning in figures.MEANINGS.items():
         cells = shown[meaning.title]
-        for cell, kind in zip(cells, ("raw", "refined"), strict=False):
+        for i, kind in enumerate(("raw", "refined")):
             figure = found[kind]["figures"].get(name)
             expected = f"{figure['mean']:.3f} ± {figure['sd']:.3f}" if figure else ""
-            assert cell == expected, (name, kind)
+            assert cells[i] == expected, (name, kind)
+            if figure and figure["published"]:
+                with_n = f"{figure['mean']:.3f} ± {np.std(figure['folds']):.3f}"
+                assert cells[2 + 2 * i] == with_n, (name, kind)
     # Published, Table 5 of Aumente-Maestro et al. 2025.
-    assert shown["DSC, all images"][2:4] == ["0.742 ± 0.018", "0.751 ± 0.018"]
-    assert shown["Accuracy"][2:4] == ["0.802 ± 0.027", "0.802 ± 0.018"]
-    assert shown["Jaccard"][2:4] == ["", ""]
+    assert shown["DSC, all images"][3:6:2] == ["0.742 ± 0.018", "0.751 ± 0.018"]
+    assert shown["Accuracy"][3:6:2] == ["0.802 ± 0.027", "0.802 ± 0.018"]
+    assert shown["Jaccard"][2:6] == [""] * 4
 
 
 def test_every_figure_of_a_summary_has_a_meaning():

@@ -110,7 +110,10 @@ def test_overrides_are_fields_of_the_configuration_and_networks_exist():
         "model.name": "nnunet",
         "tasks": ("cls",),
         "train.oversample": False,
+        "loss.double_softmax": True,
     }
+    segmentation = rows.Run("curated_busi", "unetpp", ("seg",)).overrides
+    assert segmentation["train.keep"] == "last" and segmentation["eval.fill_holes"] is True
 
 
 def test_the_documentation_counts_the_runs():

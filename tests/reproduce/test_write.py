@@ -81,8 +81,11 @@ def test_markdown_rows_ours_above_the_published():
     assert marks == ["---", "---:", "---:", "---:", "---:"]
     assert rows == [
         ["ST(Seg)", "0.712 ± 0.045", "0.650", "9.500 ± 1.250 (n = 386)", "—"],
+        # 0.045 · √(3/4), of four folds.
+        ["± with n", "0.712 ± 0.039", "0.650", "", ""],
         ["*published*", "0.799 ± 0.036", "0.661 ± 0.017", "", ""],
         ["MT+PR+DO", "undefined", "0.750 ± 0.020", "8.000 ± 1.000 (n = 400)", "0.800 ± 0.010"],
+        ["± with n", "undefined", "0.750 ± 0.017", "", "0.800 ± 0.009"],
         ["*published*", "0.773 ± 0.050", "0.751 ± 0.018", "", "0.802 ± 0.018"],
     ]
 
@@ -112,8 +115,8 @@ def test_without_departures_the_title_is_the_tables():
 def test_a_missing_row_is_marked_and_its_jobs_named():
     text = write.to_markdown(make_content(missing=["run, fold 1"], confusion=True))
     figures, confusion = markdown_tables(text)
-    assert figures[4] == ["MT+PR+DO", *["missing"] * 4]
-    assert figures[5][0] == "*published*"
+    assert figures[5] == ["MT+PR+DO", *["missing"] * 4]
+    assert figures[6][0] == "*published*"
     assert confusion[2] == ["MT+PR+DO", "benign", *["missing"] * 3, ""]
     assert "> **Missing:** run, fold 1." in text
 
@@ -224,7 +227,8 @@ def test_latex():
     assert figures[1][1] == [
         "ST(Seg)", "0.712 $\\pm$ 0.045", "0.650", "9.500 $\\pm$ 1.250 (n = 386)", "---",
     ]  # fmt: skip
-    assert figures[1][2][:2] == ["\\textit{published}", "\\textit{0.799 $\\pm$ 0.036}"]
+    assert figures[1][2][:2] == ["$\\pm$ with n", "0.712 $\\pm$ 0.039"]
+    assert figures[1][3][:2] == ["\\textit{published}", "\\textit{0.799 $\\pm$ 0.036}"]
     assert confusion[0] == "llrrrr"
     assert confusion[1][1] == ["MT+PR+DO", "benign", "66.7", "0.0", "33.3", "3"]
 
