@@ -20,7 +20,7 @@ def get_config() -> config_dict.ConfigDict:
     data.split = "published"  # published, or grouped: near-duplicates and patients on one side
     data.folds = (0, 1, 2, 3)  # which folds to train and test
     data.classes = ("benign", "malignant", "normal")  # whose images are used at all
-    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet: 32)
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet, lite_unet: 32)
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
@@ -34,12 +34,20 @@ def get_config() -> config_dict.ConfigDict:
     # another name needs no other change. One that the network does not have is refused.
     model.width = config_dict.placeholder(int)  # feature maps of the first level; unetpp: 24
     model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper
+    model.encoder = config_dict.placeholder(str)  # lite_unet: lite0, lite1 or lite2
+    # lite_unet: "imagenet" (a package, see requirements.txt), the path of a .safetensors or .pth
+    # file, or "" to draw them.
+    model.encoder_weights = config_dict.placeholder(str)
+    # lite_unet: batch norms of the encoder keep their running statistics.
+    model.frozen_statistics = config_dict.placeholder(bool)
     model.deep_supervision = config_dict.placeholder(bool)  # unetpp, nnunet, bts_unet
     model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
     loss.gamma = 2.0  # exponent of the focal loss
+    loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
+    loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1
     loss.double_softmax = False  # as in the released single-task nnU-Net classifier
     loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)
 
@@ -50,7 +58,8 @@ def get_config() -> config_dict.ConfigDict:
     train.oversample_rule = "round"  # round as released, or ceil as printed
     train.augment = True  # whether training images are changed at random
     # How: released (flips and any rotation), or upright, which leaves the skin above: mirrored,
-    # turned by up to 15°, zoomed, brightened. Prediction averages over versions of the same kind.
+    # turned by up to 15°, zoomed, brightened; or varied, the same and shifted, warped, blurred and
+    # speckled. Prediction averages over versions of the same kind.
     train.augmentation = "released"
     # Beyond the edge of a turned image: zero (black) as released, or reflect (mirrored).
     train.rotation_fill = "zero"
@@ -60,6 +69,13 @@ def get_config() -> config_dict.ConfigDict:
     train.adam_b1 = 0.9
     train.adam_b2 = 0.999
     train.adam_epsilon = 1e-4
+    train.weight_decay = 0.0  # decoupled (AdamW), of kernels; in units of the learning rate
+    train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
+    train.encoder_rate = 1.0  # learning rate of a pretrained encoder, relative to the rest, 0..1
+    # What steers the learning rate: plateau, the validation loss, as published; or cosine, which
+    # rises over a share of all steps and falls to 0.
+    train.course = "plateau"
+    train.warmup = 0.0  # of the cosine, share of all steps, 0..1
     # The learning rate is multiplied by the factor when more than `plateau_patience` epochs in a
     # row have not lowered the validation loss by the threshold, a share of it (0: by anything).
     train.plateau_factor = 0.5

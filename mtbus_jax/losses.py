@@ -40,21 +40,49 @@ def dice_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
     return 1 - (2 * overlap + 1) / (size + 1)
 
 
-def deep_supervision_loss(segmentation: tuple[jax.Array, ...], mask: jax.Array) -> jax.Array:
+def pixel_cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Binary cross-entropy of the tumour probability, mean over the pixels of an image.
+
+    Args:
+      logits: ``(batch, height, width, 1)`` float32.
+      mask: same shape, 0 or 1.
+
+    Returns:
+      ``(batch,)`` float32, ≥ 0.
+    """
+    # −log p = softplus(−logit), so y·(−log p) + (1 − y)·(−log(1 − p)) = softplus(logit) − y·logit.
+    return jnp.mean(jax.nn.softplus(logits) - mask * logits, tuple(range(1, logits.ndim)))
+
+
+def deep_supervision_loss(
+    segmentation: tuple[jax.Array, ...], mask: jax.Array, *, cross_entropy: float = 0.0
+) -> jax.Array:
     """Σ_i (1/i)·Dice_i over the segmentation outputs, i = 1 for the finest map.
 
     Args:
       segmentation: logits, finest first, each ``(batch, height, width, 1)``.
       mask: ``(batch, height, width, 1)``, 0 or 1.
+      cross_entropy: weight of `pixel_cross_entropy` beside each Dice; 0 as published.
 
     Returns:
       ``(batch,)`` float32.
     """
-    return sum(dice_loss(logits, mask) / i for i, logits in enumerate(segmentation, start=1))
+    total = 0.0
+    for i, logits in enumerate(segmentation, start=1):
+        of_map = dice_loss(logits, mask)
+        if cross_entropy:
+            of_map = of_map + cross_entropy * pixel_cross_entropy(logits, mask)
+        total = total + of_map / i
+    return total
 
 
 def focal_loss(
-    class_logits: jax.Array, label: jax.Array, *, gamma: float = 2.0, double_softmax: bool = False
+    class_logits: jax.Array,
+    label: jax.Array,
+    *,
+    gamma: float = 2.0,
+    double_softmax: bool = False,
+    smoothing: float = 0.0,
 ) -> jax.Array:
     """Focal loss (1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
 
@@ -67,6 +95,8 @@ def focal_loss(
       double_softmax: whether the probabilities are taken for logits and pass a second softmax, as
         in the released single-task nnU-Net classifier. The probability of the true class then
         stays below e / (e + classes − 1), which is 0.58 for three.
+      smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016).
+        The focal loss is then the mean over classes, weighted by the target.
 
     Returns:
       ``(batch,)`` float32, ≥ 0.
@@ -74,7 +104,16 @@ def focal_loss(
     if double_softmax:
         class_logits = jax.nn.softmax(class_logits)
     log_probability = jax.nn.log_softmax(class_logits)
+    if smoothing:
+        classes = class_logits.shape[-1]
+        target = (1 - smoothing) * jax.nn.one_hot(label, classes) + smoothing / classes
+        return jnp.sum(target * _focal(log_probability, gamma), axis=-1)
     log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
+    return _focal(log_p, gamma)
+
+
+def _focal(log_p: jax.Array, gamma: float) -> jax.Array:
+    """(1 − p)^γ · (−log p), elementwise."""
     if gamma == 0:
         return -log_p
     # expm1 keeps the digits that 1 − exp(log p) loses as p → 1. Where p has rounded to 1 the
@@ -122,6 +161,8 @@ class LossOptions(NamedTuple):
     gamma: float = 2.0
     reconstruction: float = 1.0
     double_softmax: bool = False
+    label_smoothing: float = 0.0
+    cross_entropy: float = 0.0
 
 
 def multitask_loss(
@@ -132,6 +173,8 @@ def multitask_loss(
     gamma: float = 2.0,
     reconstruction: float = 1.0,
     double_softmax: bool = False,
+    label_smoothing: float = 0.0,
+    cross_entropy: float = 0.0,
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
@@ -146,6 +189,8 @@ def multitask_loss(
       gamma: exponent of the focal loss.
       reconstruction: weight of the reconstruction loss.
       double_softmax: see `focal_loss`.
+      label_smoothing: see `focal_loss`.
+      cross_entropy: weight of the pixels' cross-entropy beside the Dice loss of each map.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -162,10 +207,16 @@ def multitask_loss(
     zero = jnp.zeros((), jnp.float32)
     segmentation = classification = reconstructed = zero
     if outputs.segmentation:
-        segmentation = mean(deep_supervision_loss(outputs.segmentation, batch.mask))
+        segmentation = mean(
+            deep_supervision_loss(outputs.segmentation, batch.mask, cross_entropy=cross_entropy)
+        )
     if outputs.class_logits is not None:
         per_image = focal_loss(
-            outputs.class_logits, batch.label, gamma=gamma, double_softmax=double_softmax
+            outputs.class_logits,
+            batch.label,
+            gamma=gamma,
+            double_softmax=double_softmax,
+            smoothing=label_smoothing,
         )
         classification = mean(per_image)
     if outputs.class_logits is None:

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
@@ -21,12 +22,14 @@ from mtbus_jax.models import (
     adityan,
     attention_unet,
     bts_unet,
+    lite_unet,
     nnunet,
     residual_unet,
     segresnet,
     swin_unetr,
     unet,
     unetpp,
+    weights,
 )
 from mtbus_jax.models.cpu import drawing
 
@@ -41,10 +44,11 @@ REGISTRY: dict[str, type[nn.Module]] = {
     "segresnet": segresnet.SegResNet,
     "swin_unetr": swin_unetr.SwinUNETR,
     "bts_unet": bts_unet.BTSUNet,
+    "lite_unet": lite_unet.LiteUNet,
 }
 
 # Options that take one of a few names; everything else is checked by type.
-_CHOICES = {"head": unetpp.HEADS}
+_CHOICES = {"head": unetpp.HEADS, "encoder": lite_unet.ENCODERS}
 
 
 def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.Module:
@@ -88,6 +92,41 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
       Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
     """
     return _init_program(module, tuple(image_shape))(key)
+
+
+def check_encoder_weights(module: nn.Module) -> None:
+    """Refuses encoder weights that are not to be had, before anything is trained.
+
+    Raises:
+      UserError: see `weights.find`.
+    """
+    if getattr(module, "encoder_weights", ""):
+        weights.find(module.encoder_weights, module.encoder)
+
+
+def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
+    """Freshly drawn variables, with published weights in the encoder if the module names some.
+
+    Args:
+      module: from `create`.
+      variables: from `init`.
+
+    Raises:
+      UserError: if the weights are not to be had, or belong to another network.
+    """
+    if not getattr(module, "encoder_weights", ""):
+        return variables
+    path = weights.find(module.encoder_weights, module.encoder)
+    found, unused = weights.put_into(
+        variables,
+        weights.read(path),
+        scope=module.encoder_scope,
+        place=module.place_encoder_weights,
+        path=path,
+    )
+    unused = [name for name in unused if not name.endswith("num_batches_tracked")]
+    logging.info("%s: not used: %s", path.name, ", ".join(unused) or "nothing")
+    return found
 
 
 def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:

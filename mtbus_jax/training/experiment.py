@@ -75,7 +75,12 @@ class Setup:
         return cls(
             module=module,
             optimizer=state_lib.make_optimizer(
-                b1=train.adam_b1, b2=train.adam_b2, epsilon=train.adam_epsilon
+                b1=train.adam_b1,
+                b2=train.adam_b2,
+                epsilon=train.adam_epsilon,
+                weight_decay=train.weight_decay,
+                clip_norm=train.clip_norm,
+                encoder_rate=train.encoder_rate,
             ),
             schedule=state_lib.PlateauSchedule(
                 learning_rate=train.learning_rate,
@@ -85,6 +90,8 @@ class Setup:
                 min_learning_rate=train.min_learning_rate,
                 stop_patience=train.stop_patience,
                 keep=train.keep,
+                course=train.course,
+                warmup=train.warmup,
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),
@@ -103,6 +110,7 @@ class Setup:
             steps.train_steps,
             module=self.module,
             optimizer=self.optimizer,
+            schedule=self.schedule,
             loss=self.loss,
             augmentation=self.augmentation,
             compute_dtype=self.compute_dtype,
@@ -119,16 +127,19 @@ class Setup:
         """A fresh state for ``fold``, the same on every machine."""
         key = fold_keys(config.seed, fold)[0]
         shape = (*config.data.image_size, 1)
-        program = self.kept(
-            _INIT,
-            lambda key: self._create(models.draw(self.module, key, shape)),
-            lambda: (key,),
-            config=config,
-            compiler_options=models.INIT_COMPILER_OPTIONS,
-        )
+        program = None
+        if not config.model.get("encoder_weights"):
+            program = self.kept(
+                _INIT,
+                lambda key: self._create(models.draw(self.module, key, shape)),
+                lambda: (key,),
+                config=config,
+                compiler_options=models.INIT_COMPILER_OPTIONS,
+            )
         if program is not None:
             return program.call(key)
-        return jax.jit(self._create)(models.init(self.module, key, shape))
+        variables = models.init(self.module, key, shape)
+        return jax.jit(self._create)(models.with_encoder_weights(self.module, variables))
 
     def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
         """Shapes and types of a state, to restore a checkpoint into, without computing one."""
@@ -210,6 +221,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
         ("augmentation", augment.METHODS),
         ("rotation_fill", augment.FILLS),
         ("keep", state_lib.KEPT),
+        ("course", state_lib.COURSES),
     ):
         if config.train[field] not in known:
             raise UserError(
@@ -241,10 +253,20 @@ def check_values(config: config_dict.ConfigDict) -> None:
     for field, value in positive.items():
         if value <= 0:
             raise UserError(f"{field}={value} must be greater than 0.")
+    for field in ("warmup", "encoder_rate"):
+        if not 0 <= config.train[field] <= 1:
+            raise UserError(f"train.{field}={config.train[field]} is a share, from 0 to 1.")
+    if not 0 <= config.loss.label_smoothing < 1:
+        raise UserError(
+            f"loss.label_smoothing={config.loss.label_smoothing}: a share, from 0 to less than 1."
+        )
+    for field in ("weight_decay", "clip_norm"):
+        if config.train[field] < 0:
+            raise UserError(f"train.{field}={config.train[field]} must not be negative.")
     for field in ("plateau_patience", "stop_patience"):
         if config.train[field] < 0:
             raise UserError(f"train.{field}={config.train[field]} must not be negative.")
-    for field in ("gamma", "reconstruction"):
+    for field in ("gamma", "reconstruction", "cross_entropy"):
         if config.loss[field] < 0:
             raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")
     classes = tuple(config.data.classes)

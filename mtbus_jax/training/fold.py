@@ -135,6 +135,8 @@ class FoldRun:
                 self.state = self._checkpoints.restore_latest(like)
             else:
                 self.state = self._fresh_state(ahead)
+            total = self._config.train.epochs * self.step_count
+            self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
             if self.finished:
                 self.state = None

@@ -56,8 +56,13 @@ _FORMER = {
         "start_from": "",
         "keep": "best",
         "plateau_threshold": 0.0,
+        "weight_decay": 0.0,
+        "clip_norm": 0.0,
+        "encoder_rate": 1.0,
+        "course": "plateau",
+        "warmup": 0.0,
     },
-    "loss": {"double_softmax": False},
+    "loss": {"double_softmax": False, "label_smoothing": 0.0, "cross_entropy": 0.0},
     "eval": {"average": False, "fill_holes": False},
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")

@@ -12,6 +12,10 @@ import optax
 # Which weights of a training are kept: those of the lowest validation loss, or of the last epoch.
 BEST, LAST = "best", "last"
 KEPT = (BEST, LAST)
+# What steers the learning rate: a validation loss that no longer falls, or the step alone, along
+# half a cosine from the initial learning rate to 0.
+PLATEAU, COSINE = "plateau", "cosine"
+COURSES = (PLATEAU, COSINE)
 
 
 class PlateauSchedule(NamedTuple):
@@ -31,6 +35,8 @@ class PlateauSchedule(NamedTuple):
       min_learning_rate: the learning rate is not lowered below this.
       stop_patience: epochs in a row without a new best loss that training survives.
       keep: one of `KEPT`.
+      course: one of `COURSES`; with the cosine the learning rate does not depend on the loss.
+      warmup: with the cosine, share of all steps in which the learning rate rises from 0.
     """
 
     learning_rate: float = 1e-4
@@ -40,6 +46,8 @@ class PlateauSchedule(NamedTuple):
     min_learning_rate: float = 1e-6
     stop_patience: int = 50
     keep: str = BEST
+    course: str = PLATEAU
+    warmup: float = 0.0
 
 
 class Plateau(NamedTuple):
@@ -74,6 +82,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     Attributes:
       step: optimiser steps done, int32.
+      total_steps: optimiser steps of the whole training, int32, for a schedule that ends there.
       epoch: epochs done, int32.
       params: trainable parameters.
       batch_stats: running statistics of batch-normalised networks, else empty.
@@ -84,6 +93,7 @@ class TrainState(flax.struct.PyTreeNode):
     """
 
     step: jax.Array
+    total_steps: jax.Array
     epoch: jax.Array
     params: Any
     batch_stats: Any
@@ -109,16 +119,38 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def make_optimizer(
-    *, b1: float, b2: float, epsilon: float
+    *,
+    b1: float,
+    b2: float,
+    epsilon: float,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    encoder_rate: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_adam`: Adam without its learning rate, which `TrainState.plateau` holds.
+    """Adam, or AdamW, without its learning rate, which `learning_rate` gives for each step.
 
     Its ``update`` takes one thing more, ``applies``: a boolean scalar; where it is false the
     directions are zero and the moments stay.
+
+    Args:
+      b1: decay of the mean of gradients.
+      b2: decay of the mean of their squares.
+      epsilon: added to the root of the latter.
+      weight_decay: decoupled decay (Loshchilov and Hutter 2019, AdamW) of arrays with two axes or
+        more, in units of the learning rate; 0 is Adam.
+      clip_norm: gradients are scaled down to this norm over all arrays; 0 leaves them.
+      encoder_rate: learning rate of the submodule ``encoder``, relative to the others'.
     """
 
+    def scaled(path, direction):
+        of_encoder = encoder_rate != 1 and getattr(path[0], "key", None) == "encoder"
+        return encoder_rate * direction if of_encoder else direction
+
     def update(gradients, moments, params=None, *, applies=True):
-        del params
+        if clip_norm:
+            norm = optax.tree.norm(gradients)
+            factor = clip_norm / jnp.maximum(norm, clip_norm)
+            gradients = jax.tree.map(lambda g: g * factor, gradients)
         after = optax.ScaleByAdamState(
             count=optax.safe_increment(moments.count),
             mu=optax.tree.update_moment(gradients, moments.mu, b1, 1),
@@ -132,7 +164,13 @@ def make_optimizer(
         directions = jax.tree.map(
             lambda m, s: jnp.where(applies, m / (jnp.sqrt(s) + epsilon), 0), mean, square
         )
-        return directions, after
+        if weight_decay:
+            directions = jax.tree.map(
+                lambda d, p: d + jnp.where(applies, weight_decay, 0) * p if p.ndim > 1 else d,
+                directions,
+                params,
+            )
+        return jax.tree.map_with_path(scaled, directions), after
 
     def init(params):
         return optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon).init(params)
@@ -162,6 +200,7 @@ def create(
     batch_stats = variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        total_steps=jnp.ones((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
@@ -178,6 +217,17 @@ def create(
         best_params=jax.tree.map(jnp.copy, params),
         best_batch_stats=jax.tree.map(jnp.copy, batch_stats),
     )
+
+
+def learning_rate(state: TrainState, schedule: PlateauSchedule) -> jax.Array:
+    """Of the coming step, scalar."""
+    rate = state.plateau.learning_rate
+    if schedule.course == PLATEAU:
+        return rate
+    done = state.step / state.total_steps
+    rising = (state.step + 1) / jnp.maximum(schedule.warmup * state.total_steps, 1)
+    falling = jnp.clip((done - schedule.warmup) / (1 - schedule.warmup), 0, 1)
+    return rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
 
 
 def is_better(loss: jax.Array, best: jax.Array) -> jax.Array:
@@ -199,7 +249,7 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     since_best = jnp.where(better, 0, old.since_best + 1)
     improved = loss < old.reference_loss * (1 - schedule.threshold)
     since_drop = jnp.where(improved, 0, old.since_drop + 1)
-    drop = since_drop > schedule.patience
+    drop = (since_drop > schedule.patience) & (schedule.course == PLATEAU)
     reduced = jnp.maximum(old.learning_rate * schedule.factor, schedule.min_learning_rate)
     # A learning rate below the floor from the start stays as it is.
     reduced = jnp.minimum(reduced, old.learning_rate)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbus_jax import losses, types
-from mtbus_jax.training.state import TrainState, where
+from mtbus_jax.training.state import PlateauSchedule, TrainState, learning_rate, where
 
 MASK_THRESHOLD = 0.5
 
@@ -125,6 +125,7 @@ def train_step(
     *,
     module: nn.Module,
     optimizer: optax.GradientTransformationExtraArgs,
+    schedule: PlateauSchedule,
     loss: losses.LossOptions,
     key: jax.Array,
     axis_name: str | None = None,
@@ -140,6 +141,7 @@ def train_step(
       batch: this device's images.
       module: the network.
       optimizer: from `state.make_optimizer`.
+      schedule: of the learning rate.
       loss: λ and the other numbers of `losses.multitask_loss`.
       key: PRNG key for dropout.
       axis_name: the mapped axis over which the batch is spread, if any.
@@ -186,7 +188,7 @@ def train_step(
     directions, opt_state = optimizer.update(
         gradients, state.opt_state, state.params, applies=any_image
     )
-    rate = state.plateau.learning_rate
+    rate = learning_rate(state, schedule)
     after = state.replace(
         step=jnp.where(any_image, state.step + 1, state.step),
         params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
@@ -206,6 +208,7 @@ def train_steps(
     *,
     module: nn.Module,
     optimizer: optax.GradientTransformationExtraArgs,
+    schedule: PlateauSchedule,
     loss: losses.LossOptions,
     augmentation: Callable | None,
     axis_name: str | None = None,
@@ -223,6 +226,7 @@ def train_steps(
       augmentation: see `gather`; None leaves the images as they are.
       module: see `train_step`, and likewise the rest.
       optimizer: …
+      schedule: …
       loss: …
       axis_name: …
       compute_dtype: …
@@ -248,6 +252,7 @@ def train_steps(
             batch,
             module=module,
             optimizer=optimizer,
+            schedule=schedule,
             loss=loss,
             key=jax.random.fold_in(dropout_key, first),
             axis_name=axis_name,

