@@ -47,7 +47,6 @@ def world(tmp_path_factory):
 
 def arguments(workdir, *more):
     return [
-        "reproduce",
         f"--workdir={workdir}",
         "--epochs=2",
         f"--image_size={tiny.HEIGHT},{tiny.WIDTH}",
@@ -287,14 +286,14 @@ def test_wrong_use_is_refused_before_anything_is_written(world, tmp_path, flags,
     workdir = tmp_path / "study"
     size = f"--image_size={tiny.HEIGHT},{tiny.WIDTH}"
     with pytest.raises(UserError, match=message):
-        command.main(["reproduce", f"--workdir={workdir}", size, *flags])
+        command.main([f"--workdir={workdir}", size, *flags])
     assert not workdir.exists()
 
 
 def test_without_a_clone_the_configuration_must_be_named(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "_BASE", tmp_path / "configs" / "base.py")
     with pytest.raises(UserError, match=r"--config is missing: .*of a clone"):
-        command.main(["reproduce", "--table=5", f"--workdir={tmp_path / 'study'}"])
+        command.main(["--table=5", f"--workdir={tmp_path / 'study'}"])
 
 
 def run_command(*flags, **options):
