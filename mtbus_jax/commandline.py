@@ -62,7 +62,7 @@ def numbers(text: str) -> tuple[int, ...]:
         return tuple(int(each) for each in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: give numbers with commas, such as 0,1"
+            f"={text}: give numbers with commas, such as 0,1"
         ) from None
 
 
@@ -94,7 +94,7 @@ def within(
             or (low is not None and not value >= low)
             or (high is not None and not value <= high)
         ):
-            raise argparse.ArgumentTypeError(f"{text!r}: give {' '.join([what, *limits])}")
+            raise argparse.ArgumentTypeError(f"={text}: give {' '.join([what, *limits])}")
         return value
 
     return parse
@@ -105,7 +105,7 @@ def _truth(text: str) -> bool:
         return True
     if text.lower() in _FALSE:
         return False
-    raise argparse.ArgumentTypeError(f"{text!r}: give true or false")
+    raise argparse.ArgumentTypeError(f"={text}: give true or false")
 
 
 class Parser(argparse.ArgumentParser):
@@ -192,4 +192,5 @@ class Parser(argparse.ArgumentParser):
         Raises:
           UserError: always.
         """
-        raise UserError(f"{message.removeprefix('argument ')}. --help lists the flags.")
+        message = message.removeprefix("argument ").replace(": =", "=", 1)  # a type's, see above
+        raise UserError(f"{message}. --help lists the flags.")
