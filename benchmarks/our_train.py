@@ -29,7 +29,7 @@ def main() -> None:
     params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
     params = flax.traverse_util.unflatten_dict(params, sep="/")
     optimizer = state.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
-    schedule = state.PlateauSchedule(1e-4, 0.5, 20, 1e-6, 50)
+    schedule = state.PlateauSchedule()
     train_state = state.create({"params": params}, optimizer=optimizer, schedule=schedule)
     image = jnp.asarray(arrays["image"], jnp.float32)
     valid = jnp.ones(len(image), jnp.float32)
@@ -41,6 +41,7 @@ def main() -> None:
             steps.train_step,
             module=module,
             optimizer=optimizer,
+            schedule=schedule,
             loss=losses.LossOptions(0.85),
             key=jax.random.key(0),
         ),

@@ -65,6 +65,7 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
             steps.train_step,
             module=setup.module,
             optimizer=setup.optimizer,
+            schedule=setup.schedule,
             loss=setup.loss,
             key=jax.random.key(0),
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, report, splits, types
+from mtbus_jax import data, models, report, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
@@ -45,6 +45,8 @@ def train_and_evaluate(
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     with parallel.together():
         setup = Setup.from_config(config)
+        if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
+            models.check_encoder_weights(setup.module)
         cases = data.load_configured(config)
     if not (workdir / run_folder.SPLITS).exists():
         setup.load_ahead(config)  # while scikit-learn is imported, to draw the folds

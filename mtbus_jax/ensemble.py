@@ -11,18 +11,16 @@ folder like any other run.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import logging
 from ml_collections import config_dict
 
-from mtbus_jax import crossval, files
-from mtbus_jax.errors import UserError, exit_on_user_error
+from mtbus_jax import commandline, crossval, files
+from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.runtime import host_memory, parallel
 from mtbus_jax.training import logbook, run_folder, trained_folds
@@ -176,25 +174,28 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.ensemble") -> None:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments.
+      program: the command's name in messages.
 
     Raises:
       UserError: see `make_ensemble`.
     """
-    parser = argparse.ArgumentParser(
-        "mtbus_jax.ensemble",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = commandline.Parser(program, __doc__)
+    parser.add_argument(
+        "--runs",
+        required=True,
+        nargs="+",
+        action="extend",
+        type=commandline.file_path,
+        help="run folders of main.py",
     )
     parser.add_argument(
-        "--runs", required=True, nargs="+", action="extend", help="run folders of main.py"
+        "--out", required=True, type=commandline.file_path, help="run folder to make"
     )
-    parser.add_argument("--out", required=True, help="run folder to make")
     args = parser.parse_args(argv)
     host_memory.keep_freed_memory()
     parallel.enable_compilation_cache()
@@ -203,7 +204,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    # Orbax logs every file it opens; warnings still come through.
-    logging.set_verbosity(logging.WARNING)
-    with exit_on_user_error("mtbus_jax.ensemble"):
-        main()
+    commandline.run("mtbus_jax.ensemble", main)

@@ -8,30 +8,34 @@ without tensorflow-datasets. The file holds images of the dataset: its licence a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtbus_jax import data
-from mtbus_jax.errors import exit_on_user_error
+from mtbus_jax import commandline, data
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments.
+      program: the command's name in messages.
 
     Raises:
       UserError: if the dataset is not to be had or the file cannot be written.
     """
-    parser = argparse.ArgumentParser("mtbus_jax.pack", description=__doc__.splitlines()[0])
+    parser = commandline.Parser(program, __doc__)
     parser.add_argument("--name", required=True, help=", ".join(data.DATASETS))
-    parser.add_argument("--out", required=True, help="file to write (.npz)")
+    parser.add_argument(
+        "--out", required=True, type=commandline.file_path, help="file to write (.npz)"
+    )
     parser.add_argument("--height", type=int, default=128, help="pixels after resizing")
     parser.add_argument("--width", type=int, default=128, help="pixels after resizing")
-    parser.add_argument("--data_dir", default="", help="where built datasets lie")
-    parser.add_argument("--manual_dir", default="", help="raw downloads, to build from if needed")
+    for flag, what in (
+        ("--data_dir", "where built datasets lie"),
+        ("--manual_dir", "raw downloads, to build from if needed"),
+    ):
+        parser.add_argument(flag, default="", type=commandline.file_path, help=what)
     args = parser.parse_args(argv)
     size = (args.height, args.width)
     cases = data.load_cases(
@@ -43,5 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error("mtbus_jax.pack"):
-        main()
+    commandline.run("mtbus_jax.pack", main)

@@ -16,13 +16,25 @@ PACKAGE = ROOT / "mtbus_jax"
 # for the rooms that stand on several floors.
 FLOORS = [
     {"types", "errors"},
-    {"files", "grouping", "losses", "refine", "splits", "augment", "metrics", "images", "models"},
-    {"runtime", "data"},
+    {
+        "files",
+        "commandline",
+        "grouping",
+        "losses",
+        "refine",
+        "splits",
+        "augment",
+        "metrics",
+        "images",
+        "models",
+    },
+    {"configuration", "runtime", "data"},
     {"training"},
     {"evaluation"},
     {"report", "predict", "curate", "export"},
     {"crossval"},
     {"ensemble", "pack", "reproduce"},
+    {"cli"},
 ]
 
 

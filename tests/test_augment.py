@@ -294,3 +294,54 @@ def test_upright_keeps_black_black_and_white_within_range():
     found, _ = jax.jit(jax.vmap(augment.upright, in_axes=(0, None, None)))(keys, image, image)
     assert float(found.min()) == 0
     assert float(found.max()) == 255
+
+
+def varied_draws(count, image, mask, fill="zero"):
+    keys = jax.random.split(jax.random.key(3), count)
+    return jax.vmap(lambda key: augment.varied(key, image, mask, fill=fill))(keys)
+
+
+def test_varied_moves_the_mask_with_its_image():
+    """A bright disc on black: the centre of what is bright is the centre of the mask."""
+    row, col = np.mgrid[:48, :64]
+    disc = ((row - 20) ** 2 + (col - 36) ** 2 < 64)[..., None]
+    image, mask = jnp.asarray(disc * 200.0), jnp.asarray(disc * 1.0)
+    images, masks = varied_draws(64, image, mask)
+    assert images.shape == (64, 48, 64, 1) and masks.shape == images.shape
+    assert set(np.unique(masks)) <= {0.0, 1.0}
+    for bright, found in zip(np.asarray(images), np.asarray(masks), strict=True):
+        bright = bright[..., 0] > 0.5 * bright.max()
+        overlap = (bright & (found[..., 0] > 0)).sum() / (bright | (found[..., 0] > 0)).sum()
+        assert overlap > 0.75
+    centres = [np.argwhere(found[..., 0]).mean(axis=0) for found in np.asarray(masks)]
+    spread = np.ptp(centres, axis=0)
+    assert spread[0] > 5 and spread[1] > 10  # shifted, and mirrored
+    sizes = np.asarray(masks).sum(axis=(1, 2, 3)) / disc.sum()
+    assert sizes.min() < 0.85 and sizes.max() > 1.15  # zoomed
+
+
+@pytest.mark.parametrize("fill", augment.FILLS)
+def test_varied_keeps_the_range_and_an_empty_mask(fill):
+    rng = np.random.default_rng(0)
+    image = jnp.asarray(rng.integers(0, 256, (32, 48, 1)), jnp.float32)
+    images, masks = varied_draws(16, image, jnp.zeros((32, 48, 1)), fill)
+    assert images.min() >= 0 and images.max() <= 255
+    assert not np.any(masks)
+    assert len({float(each.mean()) for each in images}) == 16
+
+
+def test_bilinear_reading_equals_scipy():
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(9, 14, 1)).astype(np.float32)
+    source = np.stack([rng.uniform(0, 8, (9, 14)), rng.uniform(0, 13, (9, 14))]).astype(np.float32)
+    found = augment._read_bilinear(jnp.asarray(image), jnp.asarray(source), "reflect")
+    expected = scipy.ndimage.map_coordinates(image[..., 0], source, order=1, mode="reflect")
+    np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
+
+
+def test_the_blur_is_binomial():
+    rng = np.random.default_rng(2)
+    image = rng.normal(size=(7, 11, 1)).astype(np.float32)
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    expected = scipy.ndimage.convolve(image[..., 0], kernel, mode="nearest")
+    np.testing.assert_allclose(augment._blurred(jnp.asarray(image))[..., 0], expected, atol=1e-5)

@@ -345,3 +345,57 @@ def test_double_softmax_bounds_the_probability():
     bound = np.e / (np.e + 2)
     found = losses.focal_loss(sure, jnp.array([0]), double_softmax=True)
     np.testing.assert_allclose(found, (1 - bound) ** 2 * -np.log(bound), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_label_smoothing_by_hand(gamma):
+    """Σ_c t_c · (1 − p_c)^γ · (−log p_c) with t = (1 − s)·onehot + s/3; values and gradients."""
+    rng = np.random.default_rng(6)
+    logits, label = rng.normal(0, 2, (5, 3)), rng.integers(0, 3, 5)
+
+    def reference(logits):
+        p = scipy.special.softmax(logits, axis=-1)
+        target = 0.8 * np.eye(3)[label] + 0.2 / 3
+        return (target * (1 - p) ** gamma * -np.log(p)).sum(axis=-1)
+
+    def ours(logits):
+        return losses.focal_loss(logits, label, gamma=gamma, smoothing=0.2)
+
+    np.testing.assert_allclose(ours(jnp.asarray(logits)), reference(logits), rtol=1e-5)
+    gradient = jax.grad(lambda x: ours(x).sum())(jnp.asarray(logits))
+    for row, column in np.ndindex(*logits.shape):
+        moved = np.zeros_like(logits)
+        moved[row, column] = 1e-5
+        difference = (reference(logits + moved) - reference(logits - moved)).sum() / 2e-5
+        np.testing.assert_allclose(gradient[row, column], difference, rtol=1e-3, atol=1e-5)
+
+
+def test_pixel_cross_entropy_by_scipy():
+    """Against SciPy's logarithms, with an empty mask and logits that overflow a naive form."""
+    rng = np.random.default_rng(7)
+    logits = rng.normal(0, 3, (3, 6, 10, 1))
+    logits[2] = 200.0
+    mask = (rng.random(logits.shape) > 0.7).astype(float)
+    mask[1] = 0
+    log_p, log_q = scipy.special.log_expit(logits), scipy.special.log_expit(-logits)
+    expected = -(mask * log_p + (1 - mask) * log_q).mean(axis=(1, 2, 3))
+    found = losses.pixel_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(mask))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, jnp.asarray(mask)).sum())(
+        jnp.asarray(logits, jnp.float32)
+    )
+    np.testing.assert_allclose(
+        gradient, (scipy.special.expit(logits) - mask) / 60, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_deep_supervision_adds_the_cross_entropy_of_each_map():
+    rng = np.random.default_rng(8)
+    maps = tuple(jnp.asarray(rng.normal(size=(2, 4, 6, 1)), jnp.float32) for _ in range(3))
+    mask = jnp.asarray(rng.random((2, 4, 6, 1)) > 0.5, jnp.float32)
+    found = losses.deep_supervision_loss(maps, mask, cross_entropy=0.5)
+    expected = sum(
+        (losses.dice_loss(m, mask) + 0.5 * losses.pixel_cross_entropy(m, mask)) / i
+        for i, m in enumerate(maps, start=1)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -26,8 +26,11 @@ def overrides() -> list[str]:
 
 
 def parse(arguments: list[str]) -> subprocess.CompletedProcess:
-    """Parses flags as main.py does, without running anything."""
-    program = "import sys, main; sys.argv[0] = 'main.py'; main._parse(sys.argv)"
+    """Reads the configuration as main.py does, without running anything."""
+    program = (
+        "import sys; from mtbus_jax import configuration as c; given, _ = c.take(sys.argv[1:]); "
+        "given.file and c.read(given)"
+    )
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True
     )

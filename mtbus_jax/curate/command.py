@@ -11,49 +11,72 @@ person ticked on the review sheet come back through ``--accepted``. It needs the
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags, logging
-
+from mtbus_jax import commandline
 from mtbus_jax.curate import folder
-from mtbus_jax.errors import UserError, exit_on_user_error
-
-_INPUT = flags.DEFINE_string("input", None, "Folder of images, of any layout.")
-_OUT = flags.DEFINE_string("out", None, "Folder for the results; made if missing.")
-_ACCEPTED = flags.DEFINE_string(
-    "accepted", None, "Accepted pairs, as saved by the review sheet (.json) or with the columns "
-    "first,second (.csv). Without it the automatic rule decides.",
-)  # fmt: skip
-_FOLDS = flags.DEFINE_string(
-    "folds", None, "Split to audit: CSV with the columns uid,fold or class,id,fold."
-)
-_KEPT = flags.DEFINE_string(
-    "kept", None, "Published list of images without copies, to measure the automatic rule "
-    "against: CSV with the column uid or the columns class,id.",
-)  # fmt: skip
-_SIZE = flags.DEFINE_integer("size", 128, "Side in pixels of the images that SSIM sees.", 16, 512)
-_THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.3, "Detail correlation from which the rule calls a pair copies.", 0, 1
-)
-_FULL_SSIM_UP_TO = flags.DEFINE_integer(
-    "full_ssim_up_to", 3000, "Number of images up to which SSIM is computed for every pair; "
-    "above it, for candidates.", 0,
-)  # fmt: skip
+from mtbus_jax.errors import UserError
 
 
-def run() -> None:
-    """Does what the flags say.
+def _parser(program: str) -> commandline.Parser:
+    parser = commandline.Parser(program, __doc__)
+    for flag, what in (
+        ("--input", "folder of images, of any layout"),
+        ("--out", "folder for the results; made if missing"),
+        (
+            "--accepted",
+            "accepted pairs, as saved by the review sheet (.json) or with the columns "
+            "first,second (.csv); without it the automatic rule decides",
+        ),
+        ("--folds", "split to audit: CSV with the columns uid,fold or class,id,fold"),
+        (
+            "--kept",
+            "published list of images without copies, to measure the automatic rule against: CSV "
+            "with the column uid or the columns class,id",
+        ),
+    ):
+        parser.add_argument(flag, type=commandline.file_path, help=what)
+    parser.add_argument(
+        "--size",
+        type=commandline.within(int, 16, 512),
+        default=128,
+        help="side in pixels of the images that SSIM sees; default: %(default)s",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=commandline.within(float, 0, 1),
+        default=0.3,
+        help="detail correlation from which the rule calls a pair copies; default: %(default)s",
+    )
+    parser.add_argument(
+        "--full_ssim_up_to",
+        type=commandline.within(int, 0),
+        default=3000,
+        help="number of images up to which SSIM is computed for every pair; above it, for "
+        "candidates; default: %(default)s",
+    )
+    return parser
+
+
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
+    """Does what the arguments say.
+
+    Args:
+      argv: arguments.
+      program: the command's name in messages.
 
     Raises:
       UserError: for wrong use or bad input.
     """
-    for flag, value in (("input", _INPUT.value), ("out", _OUT.value)):
+    args = _parser(program).parse_args(argv)
+    for flag, value in (("input", args.input), ("out", args.out)):
         if not value:
             raise UserError(f"--{flag} is missing. Usage: --input=DIR --out=DIR [--accepted=FILE].")
-    for flag, value in (("folds", _FOLDS.value), ("kept", _KEPT.value)):
+    for flag, value in (("folds", args.folds), ("kept", args.kept)):
         if value and not Path(value).is_file():
             raise UserError(f"--{flag}={value} is no file.")
-    root, out = Path(_INPUT.value), Path(_OUT.value)
+    root, out = Path(args.input), Path(args.out)
     if out.resolve().is_relative_to(root.resolve()):
         raise UserError(
             f"--out={out} lies inside --input={root}, where its plots would be taken for images of "
@@ -72,21 +95,21 @@ def run() -> None:
             "pip install '.[curate]' in a checkout of mtbus_jax."
         ) from error
     options = pipeline.Options(
-        size=_SIZE.value,
-        full_ssim_up_to=_FULL_SSIM_UP_TO.value,
-        threshold=_THRESHOLD.value,
+        size=args.size,
+        full_ssim_up_to=args.full_ssim_up_to,
+        threshold=args.threshold,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     accepted = None
-    if _ACCEPTED.value:
-        accepted = Path(_ACCEPTED.value).name, review.read_accepted(Path(_ACCEPTED.value))
+    if args.accepted:
+        accepted = Path(args.accepted).name, review.read_accepted(Path(args.accepted))
     findings = pipeline.curate(root, options, accepted)
     archive = findings.archive
     folds = removed = None
-    if _FOLDS.value:
-        folds = output.read_named(Path(_FOLDS.value), "folds", archive, "fold")
-    if _KEPT.value:
-        kept = output.read_named(Path(_KEPT.value), "kept", archive, None)
+    if args.folds:
+        folds = output.read_named(Path(args.folds), "folds", archive, "fold")
+    if args.kept:
+        kept = output.read_named(Path(args.kept), "kept", archive, None)
         removed = np.array([uid not in kept for uid in archive.uid], bool)
     output.write_all(findings, out, folds=folds, removed=removed)
     for problem in archive.problems:
@@ -97,12 +120,3 @@ def run() -> None:
         f"{' (' + kinds + ')' if kinds else ''}, decided by {findings.decided_by}. "
         f"Read {out / 'report.md'}; look at {out / 'review.html'}."
     )
-
-
-def main(argv: list[str]) -> None:
-    """Entry point for absl."""
-    logging.set_verbosity(logging.WARNING)
-    with exit_on_user_error("mtbus_jax.curate"):
-        if len(argv) > 1:
-            raise UserError(f"{argv[1]!r} is no flag; flags are written --name=value.")
-        run()

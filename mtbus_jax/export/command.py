@@ -8,7 +8,6 @@ ONNX needs an environment of its own, see docs/export.md.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -21,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import data, files, types
+from mtbus_jax import commandline, data, files, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import read_cases
@@ -204,35 +203,34 @@ def _appears_at_once(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folds(text: str) -> tuple[int, ...] | None:
-    if not text:
-        return None
-    try:
-        return tuple(int(each) for each in text.split(","))
-    except ValueError:
-        raise UserError(f"--folds={text}: give numbers with commas, such as --folds=0,1.") from None
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments.
+      program: the command's name in messages.
 
     Raises:
       UserError: see `export_run`.
     """
-    parser = argparse.ArgumentParser("mtbus_jax.export", description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="run folder (--workdir of main.py)")
-    parser.add_argument("--out", required=True, help="folder to write")
+    parser = commandline.Parser(program, __doc__)
+    path = {"required": True, "type": commandline.file_path}
+    parser.add_argument("--run", help="run folder (--workdir of main.py)", **path)
+    parser.add_argument("--out", help="folder to write", **path)
     parser.add_argument(
-        "--folds", default="", help="whose average to export, such as 0,1; default: all trained"
+        "--folds",
+        type=commandline.numbers,
+        help="whose average to export, such as 0,1; default: all trained",
     )
     parser.add_argument(
-        "--formats", default=",".join(formats.FILES), help="with commas; default: %(default)s"
+        "--formats",
+        default=",".join(formats.FILES),
+        type=commandline.names,
+        help="with commas; default: %(default)s",
     )
     parser.add_argument(
         "--onnx_python",
+        type=commandline.file_path,
         default=os.environ.get("MTBUS_ONNX_PYTHON") or formats.ONNX_PYTHON,
         help="interpreter of the environment of requirements-export.txt; default: %(default)s",
     )
@@ -240,8 +238,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     written = export_run(
         args.run,
         args.out,
-        folds=_folds(args.folds),
-        wanted=tuple(each for each in args.formats.split(",") if each),
+        folds=args.folds,
+        wanted=args.formats,
         onnx_python=args.onnx_python,
     )
     for each in written:

@@ -19,7 +19,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mtbus_jax import images, types
+from mtbus_jax import commandline, images, types
 from mtbus_jax.errors import EXIT_USAGE, UserError
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
@@ -28,11 +28,12 @@ from mtbus_jax.runtime import host_memory, parallel
 _SHOWN = 20  # failures listed on the terminal
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments.
+      program: the command's name in messages.
 
     Returns:
       The exit code: 0, or 2 if a file could not be read.
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       UserError: for wrong use, or if nothing can be done.
     """
-    args = _parser().parse_args(argv)
+    args = _parser(program).parse_args(argv)
     out = Path(args.out)
     check_free(out, overwrite=args.overwrite)
     _check_apart(args.input, out)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parallel.enable_compilation_cache()
     predictor = Predictor(
         args.run,
-        folds=_fold_numbers(args.folds),
+        folds=args.folds,
         tta=args.tta,
         refine=args.refine,
         batch_size=args.batch_size,
@@ -71,20 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _report(output, out)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtbus_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--run", required=True, help="run folder of main.py")
+def _parser(program: str) -> commandline.Parser:
+    parser = commandline.Parser(program, __doc__)
+    path = {"required": True, "type": commandline.file_path}
+    parser.add_argument("--run", help="run folder of main.py", **path)
+    parser.add_argument("--input", nargs="+", action="extend", help="files and folders", **path)
+    parser.add_argument("--out", help="folder for the results; made if missing", **path)
     parser.add_argument(
-        "--input", required=True, nargs="+", action="extend", help="files and folders"
-    )
-    parser.add_argument("--out", required=True, help="folder for the results; made if missing")
-    parser.add_argument(
-        "--folds", help="folds of the ensemble, such as 0,1; by default all trained ones"
+        "--folds",
+        type=commandline.numbers,
+        help="folds of the ensemble, such as 0,1; by default all trained ones",
     )
     parser.add_argument(
         "--tta",
@@ -109,15 +106,6 @@ def _parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace an earlier prediction in --out"
     )
     return parser
-
-
-def _fold_numbers(folds: str | None) -> list[int] | None:
-    if folds is None:
-        return None
-    try:
-        return [int(fold) for fold in folds.split(",")]
-    except ValueError:
-        raise UserError(f"--folds={folds}: give numbers, such as --folds=0,1.") from None
 
 
 def _check_apart(inputs: list[str], out: Path) -> None:

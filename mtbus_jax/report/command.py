@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from mtbus_jax import data, report, types
+from mtbus_jax import commandline, data, report, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
 from mtbus_jax.training import run_folder
@@ -26,42 +26,72 @@ from mtbus_jax.training import run_folder
 _PLACES = ("data_dir", "manual_dir", "arrays_file")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments.
+      program: the command's name in messages.
 
     Raises:
       UserError: for wrong use, a folder that is no tested run, or runs that cannot be compared.
     """
-    args = _parser().parse_args(argv)
+    args = _parser(program).parse_args(argv)
     if bool(args.run) == bool(args.compare):
         raise UserError("give --run=DIR for a report, or --compare DIR DIR for a comparison.")
     if args.compare:
-        _compare(args)
+        _compare(args.compare, args.out)
     else:
         _report(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "mtbus_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", help="run folder (--workdir of main.py) to report on")
-    parser.add_argument("--data_dir", help="folder of the built datasets, instead of the run's own")
-    parser.add_argument("--manual_dir", help="folder of the raw data, instead of the run's own")
-    parser.add_argument("--arrays_file", help="file of mtbus_jax.pack, instead of the run's data")
+def compare_runs(argv: Sequence[str], *, program: str) -> None:
+    """Puts run folders side by side, as ``--compare`` does: ``mtbus compare runs/a runs/b``.
+
+    Args:
+      argv: arguments.
+      program: the command's name in messages.
+
+    Raises:
+      UserError: for wrong use, a folder that is no tested run, or runs that cannot be compared.
+    """
+    parser = commandline.Parser(program, "Puts run folders side by side.")
     parser.add_argument(
-        "--no_pictures", action="store_true", help="leave out what shows patients' images"
+        "runs", nargs="+", metavar="DIR", type=commandline.file_path, help="run folders to compare"
     )
-    parser.add_argument("--compare", nargs="+", metavar="DIR", help="run folders to compare")
+    _add_out(parser)
+    args = parser.parse_args(argv)
+    _compare(args.runs, args.out)
+
+
+def _parser(program: str) -> commandline.Parser:
+    parser = commandline.Parser(program, __doc__)
+    for flag, what in (
+        ("--run", "run folder (--workdir of main.py) to report on"),
+        ("--data_dir", "folder of the built datasets, instead of the run's own"),
+        ("--manual_dir", "folder of the raw data, instead of the run's own"),
+        ("--arrays_file", "file of mtbus_jax.pack, instead of the run's data"),
+    ):
+        parser.add_argument(flag, type=commandline.file_path, help=what)
+    parser.switch("--no_pictures", help="leave out what shows patients' images")
     parser.add_argument(
-        "--out", default="compare.html", help="page of the comparison; default: %(default)s"
+        "--compare",
+        nargs="+",
+        metavar="DIR",
+        type=commandline.file_path,
+        help="run folders to compare",
     )
+    _add_out(parser)
     return parser
+
+
+def _add_out(parser: commandline.Parser) -> None:
+    parser.add_argument(
+        "--out",
+        default="compare.html",
+        type=commandline.file_path,
+        help="page of the comparison; default: %(default)s",
+    )
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -92,9 +122,8 @@ def _cases(
         return None, str(error)
 
 
-def _compare(args: argparse.Namespace) -> None:
-    found = compare.compare(args.compare)
-    out = Path(args.out)
-    compare_page.write_comparison(found, out)
+def _compare(runs: Sequence[str], out: str) -> None:
+    found = compare.compare(runs)
+    compare_page.write_comparison(found, Path(out))
     print(compare_page.to_markdown(found))
     print(f"Page: {out}")

@@ -193,7 +193,8 @@ def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_pa
     root.mkdir()
     arguments = {"input": f"--input={root}", "out": f"--out={out}"}
     expected = {"one": "at least two", "none": "holds no image", "flag": "nonsense",
-                "folds": "folds.csv", "missing": "--input is missing", "word": "'word' is no flag",
+                "folds": "folds.csv", "missing": "--input is missing",
+                "word": "unexpected argument 'word'",
                 "outfile": "is a file", "inside": "lies inside"}[case]  # fmt: skip
     if case != "none":
         Image.fromarray(phantoms()[0].image).save(root / "a.png")

@@ -353,7 +353,9 @@ NETWORKS = [
     *(
         (name, {"width": {"segresnet": 8, "swin_unetr": 24}.get(name, 4)})
         for name in models.REGISTRY
+        if name != "lite_unet"
     ),
+    ("lite_unet", {}),
     ("unetpp", {"width": 4, "head": "printed"}),
     ("residual_unet", {"width": 4, "legacy": True}),
     ("unetpp", {"width": 4, "tasks": ("seg",)}),

@@ -160,7 +160,11 @@ def check_tasks(module, *, size: tuple[int, int], is_zero=lambda path: False) ->
 
     def loss(params):
         outputs, _ = module.apply(
-            {**variables, "params": params}, batch.image, train=True, mutable=["batch_stats"]
+            {**variables, "params": params},
+            batch.image,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
         )
         return losses.multitask_loss(outputs, batch, weight=0.5).total, outputs
 

@@ -246,3 +246,78 @@ def test_optimizer_stands_still_where_it_does_not_apply():
     expected, _ = optax_own.update(gradient, moments, params)
     found, _ = optimizer.update(gradient, moments, params)
     np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
+
+
+def updated(optimizer, params, gradients):
+    """Directions of three steps with these gradients."""
+    moments, found = optimizer.init(params), []
+    for each in gradients:
+        directions, moments = optimizer.update(each, moments, params)
+        found.append(directions)
+    return found
+
+
+def trees(seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {"encoder": {"kernel": (2, 3)}, "decoder": {"kernel": (3, 2), "bias": (2,)}}
+
+    def draw():
+        return jax.tree.map(
+            lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32),
+            shapes,
+            is_leaf=lambda leaf: isinstance(leaf, tuple),
+        )
+
+    return draw(), [draw() for _ in range(3)]
+
+
+def test_decay_and_clipping_are_optax_adamw():
+    """AdamW with decay of kernels alone, behind a clipping by the global norm."""
+    params, gradients = trees()
+    ours = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3, clip_norm=0.5)
+    theirs = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(
+            1.0, 0.8, 0.95, 1e-6, weight_decay=0.3, mask=jax.tree.map(lambda p: p.ndim > 1, params)
+        ),
+    )
+    for a, b in zip(
+        updated(ours, params, gradients), updated(theirs, params, gradients), strict=True
+    ):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, -y, rtol=2e-5), a, b)
+
+
+def test_no_decay_where_the_step_does_not_apply():
+    params, gradients = trees()
+    optimizer = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3)
+    found, _ = optimizer.update(
+        gradients[0], optimizer.init(params), params, applies=jnp.bool_(False)
+    )
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), found)
+
+
+def test_the_encoder_has_a_rate_of_its_own():
+    params, gradients = trees()
+    options = {"b1": 0.9, "b2": 0.99, "epsilon": 1e-6, "weight_decay": 0.1}
+    same = updated(state_lib.make_optimizer(**options), params, gradients)
+    slow = updated(state_lib.make_optimizer(**options, encoder_rate=0.25), params, gradients)
+    for a, b in zip(same, slow, strict=True):
+        np.testing.assert_allclose(0.25 * a["encoder"]["kernel"], b["encoder"]["kernel"], rtol=1e-6)
+        np.testing.assert_array_equal(a["decoder"]["kernel"], b["decoder"]["kernel"])
+
+
+def test_the_cosine_rises_and_falls_as_optax_has_it():
+    """Warm-up over a quarter of 40 steps, then half a cosine to 0; the loss does not matter."""
+    schedule = PlateauSchedule(learning_rate=0.8, course="cosine", warmup=0.25, patience=0)
+    state = blank(schedule).replace(total_steps=jnp.int32(40))
+    found = [
+        float(state_lib.learning_rate(state.replace(step=jnp.int32(step)), schedule))
+        for step in range(41)
+    ]
+    cosine = optax.cosine_decay_schedule(0.8, 30)
+    # Optax begins at 0; here the first step already has its share.
+    expected = [0.08 * (step + 1) for step in range(10)] + [cosine(s) for s in range(31)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    for loss in (1.0, 2.0, 3.0):
+        state = state_lib.end_epoch(state, jnp.float32(loss), schedule)
+    assert float(state.plateau.learning_rate) == pytest.approx(0.8)

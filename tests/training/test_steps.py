@@ -33,6 +33,7 @@ class TinyNet(nn.Module):
 
 
 MODULE = TinyNet()
+SCHEDULE = state_lib.PlateauSchedule()
 OPTIMIZER = state_lib.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
 LOSS = losses.LossOptions(weight=0.7)
 HEIGHT, WIDTH, COUNT = 10, 14, 12
@@ -58,6 +59,7 @@ def make_program(augmented=True, axis_name=None):
         steps.train_steps,
         module=MODULE,
         optimizer=OPTIMIZER,
+        schedule=SCHEDULE,
         augmentation=augment.flip_and_rotate if augmented else None,
         axis_name=axis_name,
         loss=LOSS,
@@ -117,6 +119,7 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_the_rest_in_single_preci
                 steps.train_step,
                 module=Watched(),
                 optimizer=OPTIMIZER,
+                schedule=SCHEDULE,
                 loss=LOSS,
                 key=jax.random.key(0),
                 compute_dtype=compute_dtype,
@@ -188,7 +191,12 @@ def seen_in_training(data, **options):
     state = state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
     index, valid = np.full((2, 4), 5, np.int32), np.ones((2, 4), np.float32)
     program = functools.partial(
-        steps.train_steps, module=module, optimizer=OPTIMIZER, loss=LOSS, **options
+        steps.train_steps,
+        module=module,
+        optimizer=OPTIMIZER,
+        schedule=SCHEDULE,
+        loss=LOSS,
+        **options,
     )
     seen.clear()  # of what initialisation saw
     jax.block_until_ready(

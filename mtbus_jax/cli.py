@@ -1,0 +1,165 @@
+"""The command ``mtbus``: one subcommand for each thing the library does.
+
+    mtbus train --config=mt_unetpp --workdir=runs/mt_unetpp
+
+``mtbus --help`` lists them. The flags of each stand in its room's ``command.py``; those of the main
+job, which trains and evaluates, stand here, for ``main.py`` as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mtbus_jax import commandline
+from mtbus_jax.errors import UserError
+
+# Subcommand: where its function is, and what it does. Imported when called: --help answers at once.
+VERBS = {
+    "train": ("mtbus_jax.cli:train", "train the folds of a configuration and test them"),
+    "evaluate": ("mtbus_jax.cli:evaluate", "test the trained folds of a run folder again"),
+    "predict": ("mtbus_jax.predict.command:main", "masks and classes for pictures of one's own"),
+    "report": ("mtbus_jax.report.command:main", "write the report of a run folder"),
+    "compare": ("mtbus_jax.report.command:compare_runs", "put run folders side by side"),
+    "ensemble": ("mtbus_jax.ensemble:main", "join runs that differ in their seed"),
+    "export": ("mtbus_jax.export.command:main", "write StableHLO and ONNX files of a run"),
+    "curate": ("mtbus_jax.curate.command:main", "find copies in an archive of images"),
+    "reproduce": ("mtbus_jax.reproduce.command:main", "train and write a table of the paper"),
+    "pack": ("mtbus_jax.pack:main", "write a dataset, resized, into one small file"),
+}
+
+_TRAIN, _EVALUATE = "train_and_evaluate", "evaluate"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console command: runs one subcommand and ends the process with its exit code.
+
+    Args:
+      argv: arguments, the subcommand first; default: the process's own.
+
+    Raises:
+      SystemExit: always; with code 2 for wrong use.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in VERBS:
+        commandline.run("mtbus", _without_verb, argv)
+    verb, *rest = argv
+    commandline.run(f"mtbus {verb}", _imported(verb), rest)
+
+
+def _imported(verb: str) -> commandline.Command:
+    module, _, function = VERBS[verb][0].partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _without_verb(argv: Sequence[str], *, program: str) -> None:
+    """Lists the subcommands, or refuses what is none."""
+    if argv and argv[0] not in ("-h", "--help", "help"):
+        near = commandline.nearest(argv[0], VERBS)
+        raise UserError(
+            f"{argv[0]!r} is no subcommand.{near} Known: {', '.join(VERBS)}; "
+            f"{program} --help says what they do."
+        )
+    width = max(map(len, VERBS))
+    print(f"usage: {program} SUBCOMMAND --flag=value …\n")
+    for verb, (_, line) in VERBS.items():
+        print(f"  {verb:{width}}  {line}")
+    print(f"\n{program} SUBCOMMAND --help lists its flags.")
+    if not argv:
+        raise UserError("the subcommand is missing.")
+
+
+def train(argv: Sequence[str], *, program: str) -> None:
+    """Trains and evaluates a configuration.
+
+    Any field of the configuration can be changed, as in --config.data.folds=0,1
+    --config.train.epochs=50. A run that was stopped goes on where it was when the same command is
+    given again. Several processes, on one machine or many, train one run together when each is told
+    of the others; see docs/cluster.md.
+    """
+    parser = _main_parser(program, train.__doc__)
+    parser.add_argument(
+        "--mode",
+        choices=(_TRAIN, _EVALUATE),
+        default=_TRAIN,
+        help="train_and_evaluate: train the folds, continue where they were, test them; evaluate: "
+        "test the trained folds of --workdir again (--config is not needed); default: %(default)s",
+    )
+    _main_job(parser, argv)
+
+
+def evaluate(argv: Sequence[str], *, program: str) -> None:
+    """Tests the trained folds of a run folder again and rewrites its tables.
+
+    Needs no --config; with one, its data folders and its eval section are used instead of the
+    run's own.
+    """
+    parser = _main_parser(program, evaluate.__doc__)
+    parser.set_defaults(mode=_EVALUATE)
+    _main_job(parser, argv)
+
+
+def _main_parser(program: str, description: str | None) -> commandline.Parser:
+    parser = commandline.Parser(program, description)
+    parser.add_configuration()
+    parser.add_argument(
+        "--workdir", type=commandline.file_path, help="run folder; made if it does not exist"
+    )
+    parser.switch(
+        "--distributed", help="one of several processes that SLURM (srun) or Kubernetes has started"
+    )
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="several processes started by hand: address of the one with --process=0",
+    )
+    parser.add_argument("--processes", type=int, help="with --coordinator: how many there are")
+    parser.add_argument("--process", type=int, help="with --coordinator: number of this, from 0")
+    parser.add_argument(
+        "--peer_timeout",
+        type=commandline.within(int, 1),
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the other processes: at the start until all have come, later "
+        "until one that gives no sign of life counts as lost; default: %(default)s",
+    )
+    return parser
+
+
+def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Does what the flags of the main job say."""
+    from mtbus_jax import configuration
+    from mtbus_jax.runtime import cluster
+
+    given, rest = configuration.take(argv)
+    args = parser.parse_args(rest)
+    config = None
+    if args.mode == _TRAIN or given.file or given.changes:
+        config = configuration.read(given)
+    if not args.workdir:
+        raise UserError("--workdir is missing: the folder for results, such as --workdir=runs/.")
+    found = cluster.find_cluster(
+        coordinator=args.coordinator,
+        processes=args.processes,
+        process=args.process,
+        from_environment=args.distributed,
+    )
+    # Imported late, so that --help and what is refused above answer at once.
+    from mtbus_jax import crossval
+    from mtbus_jax.evaluation import summary
+    from mtbus_jax.runtime import host_memory, parallel
+
+    host_memory.keep_freed_memory(of_all_threads=False)
+    parallel.run_in_caller()
+    parallel.enable_compilation_cache()
+    if found is not None:
+        parallel.start(found, timeout=args.peer_timeout)
+    if args.mode == _EVALUATE:
+        result = crossval.evaluate(args.workdir, overrides=config)
+    else:
+        result = crossval.train_and_evaluate(config, args.workdir)
+    if parallel.is_primary():
+        print(summary.to_markdown(result))
+        print(f"Run folder: {args.workdir}")

@@ -1,0 +1,196 @@
+"""What all commands share: how flags are written, how mistakes are told, how a command ends.
+
+A command is a function ``main(argv, *, program) -> int | None``. It takes the arguments without the
+program's name, and ``program`` as messages are to show it; it returns its exit code, None for 0.
+`run` calls it for `mtbus_jax.cli`, for ``main.py`` and for every ``python -m mtbus_jax.…``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+from absl import logging
+
+from mtbus_jax.errors import UserError, exit_on_user_error
+
+Command = Callable[..., int | None]
+
+_TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+
+
+def run(program: str, command: Command, argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and ends the process with its exit code.
+
+    Args:
+      program: name in front of messages, such as ``main.py``.
+      command: see the module's docstring.
+      argv: its arguments; default: the process's own.
+
+    Raises:
+      SystemExit: always; with code 2 after a `UserError`, which is printed as one paragraph.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # "±" on a terminal without UTF-8 becomes "?"; a finished training must not fail on it.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    # Orbax logs every file it opens; warnings still come through.
+    logging.set_verbosity(logging.WARNING)
+    with exit_on_user_error(program):
+        sys.exit(command(sys.argv[1:] if argv is None else argv, program=program))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean "epochs"?`` for the closest of the known names; "" where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def file_path(text: str) -> str:
+    """Type of a flag that names a file or folder: ``~`` becomes the home folder, here and once."""
+    return os.path.expanduser(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Type of a flag that takes whole numbers with commas, such as ``--folds=0,1``."""
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"={text}: give numbers with commas, such as 0,1"
+        ) from None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Type of a flag that takes words with commas, such as ``--formats=onnx,stablehlo``."""
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+def within(
+    number: type[int] | type[float], low: float | None = None, high: float | None = None
+) -> Callable[[str], int | float]:
+    """Type of a flag that takes one number of a range, ends included.
+
+    Args:
+      number: int or float.
+      low: the smallest, None for no limit.
+      high: the largest, None for no limit.
+    """
+    what = "a whole number" if number is int else "a number"
+    limits = [f"from {low}"] * (low is not None) + [f"up to {high}"] * (high is not None)
+
+    def parse(text: str) -> int | float:
+        try:
+            value = number(text)
+        except ValueError:
+            value = None
+        if (
+            value is None
+            or (low is not None and not value >= low)
+            or (high is not None and not value <= high)
+        ):
+            raise argparse.ArgumentTypeError(f"={text}: give {' '.join([what, *limits])}")
+        return value
+
+    return parse
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"={text}: give true or false")
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags as ``--name=value`` or ``--name value``; what is wrong with them is a `UserError`."""
+
+    def __init__(self, program: str, description: str | None):
+        """A parser that knows ``--help``.
+
+        Args:
+          program: the command's name, as messages show it.
+          description: the command's docstring, shown by ``--help``.
+        """
+        super().__init__(
+            program,
+            description=inspect.cleandoc(description or ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_configuration(self, default: str | None = None) -> None:
+        """Lists ``--config``, which `mtbus_jax.configuration.take` takes out beforehand.
+
+        Args:
+          default: name of the configuration that is used without it.
+        """
+        self.add_argument(
+            "--config",
+            metavar="FILE.py",
+            help="configuration, such as configs/mt_unetpp.py, or its name without .py for one "
+            "that comes with this package; --config.FIELD=VALUE changes a field"
+            + (f"; default: {default}" if default else ""),
+        )
+
+    def switch(self, name: str, *, help: str) -> None:
+        """Adds a flag that is on as ``--name`` or ``--name=true``, off as ``--noname``.
+
+        Args:
+          name: with its two dashes.
+          help: what it does where it is on; it is off by default.
+        """
+        dest = name.removeprefix("--")
+        self.add_argument(
+            name,
+            nargs="?",
+            const=True,
+            default=False,
+            type=_truth,
+            metavar="BOOL",
+            help=help,
+        )
+        self.add_argument(
+            f"--no{dest}", action="store_const", const=False, dest=dest, help=argparse.SUPPRESS
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        """The values of the flags.
+
+        Args:
+          args: as in `argparse.ArgumentParser.parse_args`.
+          namespace: as there.
+
+        Raises:
+          UserError: for an argument that is not known, lacks its value or has a wrong one.
+        """
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self._refuse(rest[0])
+        return found
+
+    def _refuse(self, argument: str) -> NoReturn:
+        if not argument.startswith("-"):
+            raise UserError(
+                f"unexpected argument {argument!r}; flags are written --name=value or --name value."
+            )
+        flag = argument.partition("=")[0]
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        raise UserError(
+            f"{flag}: there is no such flag.{nearest(flag, known)} --help lists the flags."
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse for a wrong value or a missing flag.
+
+        Raises:
+          UserError: always.
+        """
+        message = message.removeprefix("argument ").replace(": =", "=", 1)  # a type's, see above
+        raise UserError(f"{message}. --help lists the flags.")

