@@ -14,7 +14,6 @@ import time
 marks, processor = {"python": time.monotonic()}, {}
 
 import collections  # noqa: E402
-import functools  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
@@ -25,8 +24,9 @@ from absl import logging  # noqa: E402
 
 from mtbus_jax import data  # noqa: E402
 from mtbus_jax.runtime import host_memory, parallel  # noqa: E402
-from mtbus_jax.training import fold, run_folder  # noqa: E402
-from mtbus_jax.training.experiment import Setup  # noqa: E402
+from mtbus_jax.training import device_data, fold, run_folder  # noqa: E402
+from mtbus_jax.training.evaluator import Evaluator  # noqa: E402
+from mtbus_jax.training.experiment import Experiment  # noqa: E402
 
 STEPS = 3
 EVENTS = {
@@ -80,18 +80,18 @@ def main() -> None:
     host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
     parallel.enable_compilation_cache()
-    setup = Setup.from_config(config)
+    experiment = Experiment.from_config(config)
     marks["setup"] = time.monotonic()
     cases = data.load_configured(config)
     marks["data"] = time.monotonic()
-    setup.load_ahead(config)
     parts = run_folder.find_folds(workdir, cases, config.data.split)
     run_folder.open_run(workdir, config)
     directory = run_folder.fold_dir(workdir, 0)
-    run = MarkedRun(config, setup, cases, parts[0], fold=0, directory=directory, origin={})
+    run = MarkedRun(experiment, cases, parts[0], fold=0, directory=directory, origin={})
     try:
-        loop = fold.FoldLoop(config, setup, cases)
-        with run.open(ahead=functools.partial(loop.trace_ahead, run)):
+        placed = device_data.place(cases, experiment.devices)
+        loop = fold.FoldLoop(experiment, placed, Evaluator(experiment, placed))
+        with run.open():
             loop.train(run)
     except _Stop:
         print(json.dumps({"marks": marks, "spent": spent, "processor": processor}), flush=True)

@@ -1,8 +1,8 @@
-"""Images/s and memory of training against batch, image size, number of images, resident or not.
+"""Images/s and memory of training against batch, image size and number of images.
 
     python benchmarks/growth.py --batch=1,2,8,32 --size=64
     python benchmarks/growth.py --size=64,128,256 --batch=2
-    python benchmarks/growth.py --images=450,50000 --data=resident,streamed --size=64
+    python benchmarks/growth.py --images=450,50000 --size=64
 
 Every combination of the lists is a point, measured in a fresh process: its peak memory is its own.
 Images and masks are random arrays, so 50,000 of them cost no more to make than to hold. A point
@@ -37,7 +37,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", default="2", help="images per step")
     parser.add_argument("--size", default="64", help="height and width, pixels")
     parser.add_argument("--images", default="450", help="in the dataset")
-    parser.add_argument("--data", default="resident", help="resident, streamed or both")
     parser.add_argument("--model", default="unetpp")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--programs", type=int, default=5, help="timed, of --steps_per_call steps")
@@ -48,7 +47,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, data: str) -> dict:
+def measure(options: argparse.Namespace, *, batch: int, size: int, images: int) -> dict:
     """Trains a few steps and returns seconds, images/s and memory; to be called once a process."""
     if options.limit_gib:
         limit = int(options.limit_gib * 2**30)
@@ -61,13 +60,13 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
     from mtbus_jax.runtime import parallel
     from mtbus_jax.training import device_data, steps
     from mtbus_jax.training.evaluator import make_batches
-    from mtbus_jax.training.experiment import Setup, fold_keys
+    from mtbus_jax.training.experiment import Experiment, fold_keys
     from mtbus_jax.training.fold import epoch_order
 
     parallel.enable_compilation_cache()
     config = base.get_config()
     config.model.name, config.model.width = options.model, options.width
-    config.data.image_size, config.data.resident = (size, size), data == "resident"
+    config.data.image_size = (size, size)
     config.train.batch_size, config.train.devices = batch, 1
     rng = np.random.default_rng(0)
     shape = (images, size, size, 1)
@@ -82,32 +81,29 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int, 
         group=names,
         test_fold=np.full(images, types.NO_FOLD, np.int32),
     )
-    setup = Setup.from_config(config)
-    placed = device_data.place(config, cases, setup.devices)
-    program = parallel.pmap_train(
-        setup.train_steps(parallel.AXIS),
-        setup.devices,
-        data_per_device=placed.per_device,
-    )
-    state = parallel.replicate(setup.init_state(config, 0), setup.devices)
-    totals = parallel.replicate(steps.Totals.zero(), setup.devices)
+    experiment = Experiment.from_config(config)
+    devices = experiment.devices
+    placed = device_data.place(cases, devices)
+    program = parallel.pmap_train(experiment.train_steps(parallel.AXIS), devices)
+    state = parallel.replicate(experiment.init_state(0), devices)
+    totals = parallel.replicate(steps.Totals.zero(), devices)
     key = fold_keys(config.seed, 0)[1]
     per_call = options.steps_per_call or parallel.default_steps_per_call(50)
     order = epoch_order(np.arange(images), seed=config.seed, fold=0, epoch=1)
     needed = (1 + options.programs) * per_call * batch
     batches, valid = make_batches(np.resize(order, needed), batch)
-    seconds, parts = [], placed.parts(batches, valid, per_call)
+    seconds = []
+    parts = device_data.parts(batches, valid, steps_per_call=per_call, device_count=1)
     started = time.perf_counter()
     for part in parts:
-        # As in training: the next part was gathered while the program before was running.
         jax.block_until_ready(totals)
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-        state, totals = program(state, totals, part.data, part.index, part.valid, key)
+        state, totals = program(state, totals, placed, part.index, part.valid, key)
     jax.block_until_ready(totals)
     seconds.append(time.perf_counter() - started)
     first, seconds = seconds[1], seconds[2:]  # before them the first part was gathered
-    device = setup.devices[0]
+    device = devices[0]
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {
         "images_per_second": per_call * batch / statistics.median(seconds),
@@ -140,7 +136,7 @@ def run_point(options: argparse.Namespace, point: dict) -> dict:
 
 def row(found: dict) -> str:
     """One line of the table."""
-    cells = [str(found[name]) for name in ("batch", "size", "images", "data")]
+    cells = [str(found[name]) for name in ("batch", "size", "images")]
     if "failed" in found:
         return "| " + " | ".join([*cells, found["failed"], "", "", "", ""]) + " |"
     speeds = [found["steps_per_call"] * found["batch"] / s for s in found["seconds"]]
@@ -166,13 +162,13 @@ def main() -> None:
         for name in ("batch", "size", "images")
     ]
     print(
-        "| batch | size | images | data | images/s | range | first program (s) "
+        "| batch | size | images | images/s | range | first program (s) "
         "| process, MiB | device, MiB |"
     )
-    print("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     points = []
-    for values in itertools.product(*lists, options.data.split(",")):
-        point = dict(zip(("batch", "size", "images", "data"), values, strict=True))
+    for values in itertools.product(*lists):
+        point = dict(zip(("batch", "size", "images"), values, strict=True))
         points.append(run_point(options, point))
         print(row(points[-1]), flush=True)
     if options.json:

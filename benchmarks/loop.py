@@ -34,7 +34,7 @@ from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.runtime import host_memory, parallel
 from mtbus_jax.training import device_data, steps
 from mtbus_jax.training.evaluator import Evaluator, make_batches
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun
 
 WARM_UP = 2  # rounds, which compile; the last round is left out too, as it ends with a checkpoint
@@ -99,21 +99,16 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
         {"batch_size": batch, "epochs": options.rounds + WARM_UP + 1, "oversample": False}
     )
     config.train.checkpoint_seconds = 0.0 if options.checkpoints else float("inf")
-    setup = Setup.from_config(config)
+    experiment = Experiment.from_config(config)
     cases = make_cases(options.images, size)
     shuffled = np.random.default_rng(0).permutation(options.images)
     held = options.images // 8
     split = splits.Split(train=shuffled[held:], validation=shuffled[:held], test=shuffled[:0])
 
-    devices = setup.devices
-    data = device_data.resident_dataset(cases, devices)
-    train = parallel.pmap_train(setup.train_steps(parallel.AXIS), devices)
-    evaluator = Evaluator(
-        setup,
-        device_data.Resident(cases, devices),
-        batch_size=config.eval.batch_size,
-        steps_per_call=0,
-    )
+    devices = experiment.devices
+    data = device_data.place(cases, devices)
+    train = parallel.pmap_train(experiment.train_steps(parallel.AXIS), devices)
+    evaluator = Evaluator(experiment, data)
     batches, valid = make_batches(split.train, batch)
     chunk = parallel.default_steps_per_call(len(batches))
     calls = [
@@ -124,7 +119,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
         for start in range(0, len(batches), chunk)
     ]
     key = jax.random.key(0)
-    state = parallel.replicate(setup.init_state(config, 0), devices)
+    state = parallel.replicate(experiment.init_state(0), devices)
     totals = parallel.replicate(steps.Totals.zero(), devices)
 
     def steps_alone() -> None:
@@ -134,7 +129,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
         jax.block_until_ready(state)
 
     with tempfile.TemporaryDirectory() as folder:
-        run = TimedRun(config, setup, cases, split, fold=0, directory=Path(folder), origin={})
+        run = TimedRun(experiment, cases, split, fold=0, directory=Path(folder), origin={})
         run.beside(
             {
                 "steps": steps_alone,
@@ -142,7 +137,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
             }
         )
         with run.open():
-            FoldLoop(config, setup, cases).train(run)
+            FoldLoop(experiment, data, evaluator).train(run)
     report(network, run.seconds, step_count=len(batches))
     return run.seconds
 

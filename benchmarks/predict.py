@@ -35,7 +35,7 @@ from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.runtime import host_memory, parallel
 from mtbus_jax.training import run_folder, steps
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 HERE = Path(__file__).parent
 # Pictures per step: so many, and so many batches, at least.
@@ -58,15 +58,15 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
     config.train.devices = 1
     workdir.mkdir()
     files.write_json(workdir / run_folder.CONFIG, config.to_dict())
-    setup = Setup.from_config(config)
-    state = setup.init_state(config, 0)
+    experiment = Experiment.from_config(config)
+    state = experiment.init_state(0)
     program = jax.jit(
         functools.partial(
             steps.train_step,
-            module=setup.module,
-            optimizer=setup.optimizer,
-            schedule=setup.schedule,
-            loss=setup.loss,
+            module=experiment.module,
+            optimizer=experiment.optimizer,
+            schedule=experiment.schedule,
+            loss=experiment.loss,
             key=jax.random.key(0),
         ),
         donate_argnums=0,

@@ -25,8 +25,6 @@ def get_config() -> config_dict.ConfigDict:
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
-    # All images on each device; False: copied part by part; None: as they fit.
-    data.resident = config_dict.placeholder(bool)
 
     model = config.model = config_dict.ConfigDict()
     model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY
@@ -88,7 +86,6 @@ def get_config() -> config_dict.ConfigDict:
     train.keep = "best"
     train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision
     train.devices = 0  # of this process; 0 takes as many as divide the batch
-    train.fold_mapping = "sequence"  # folds one by one; together: vmap, or pmap (one per device)
     train.steps_per_call = 0  # optimiser steps per device program; 0: 1 on a CPU, else an epoch
     train.checkpoint_seconds = 60.0  # write a checkpoint at most so often; 0 after every epoch
 

@@ -15,9 +15,9 @@ from mtbus_jax.evaluation.evaluate import evaluate_fold
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import checkpoint, device_data, run_folder, warm_start
-from mtbus_jax.training.experiment import Setup
-from mtbus_jax.training.fold import FoldRun
-from mtbus_jax.training.folds import PMAP, SEQUENCE, check_mapping, train_folds
+from mtbus_jax.training.evaluator import Evaluator
+from mtbus_jax.training.experiment import Experiment
+from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
 
 # Fields of config.data that say where things lie; they may differ between machines.
 _PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
@@ -44,33 +44,31 @@ def train_and_evaluate(
     # Everything that can be wrong is found before the folder is touched.
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     with parallel.together():
-        setup = Setup.from_config(config)
+        experiment = Experiment.from_config(config)
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
-            models.check_encoder_weights(setup.module)
+            models.check_encoder_weights(experiment.module)
         cases = data.load_configured(config)
-    if not (workdir / run_folder.SPLITS).exists():
-        setup.load_ahead(config)  # while scikit-learn is imported, to draw the folds
     fingerprint = _same_everywhere(config, cases)
     parts = parallel.on_primary(lambda: run_folder.find_folds(workdir, cases, config.data.split))
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
-    resident = device_data.is_resident(config, cases, setup.devices)
-    check_mapping(config, wanted, resident=resident)
     sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
+    placed = device_data.place(cases, experiment.devices)
     parallel.on_primary(lambda: run_folder.open_run(workdir, config))
     content = parallel.on_primary(
         lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
     )
     if config.log.progress and parallel.is_primary():
-        _announce(config, cases, setup, content, wanted, resident)
+        _announce(experiment, cases, content, wanted)
     arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
     starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
     runs = [
-        FoldRun(config, setup, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
+        FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
     ]
-    for run in train_folds(config, setup, cases, runs):
-        evaluate_fold(config, cases, parts[run.fold], **arguments[run.fold])
+    evaluator = Evaluator(experiment, placed)
+    for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
+        evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
         # After every fold, so that a long run can be read while it goes on.
         result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result
@@ -101,8 +99,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
 
     Args:
       workdir: a run folder.
-      overrides: a configuration whose data folders, ``data.resident`` and ``eval`` section are used
-        instead of the run's own; the latter becomes the run's own.
+      overrides: a configuration whose data folders and ``eval`` section are used instead of the
+        run's own; the latter becomes the run's own.
 
     Returns:
       The content of ``summary.json``.
@@ -117,7 +115,6 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if overrides is not None:
         for field in _PLACES:
             config.data[field] = overrides.data[field]
-        config.data.resident = overrides.data.resident
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
@@ -131,9 +128,11 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
     networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
+    experiment = Experiment.from_config(config)
+    evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
     for fold in trained:
         arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
-        evaluate_fold(config, cases, folds[fold], networks=networks, **arguments)
+        evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
     if overrides is not None:
         parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
     return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
@@ -179,18 +178,17 @@ def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
     return {"fold": fold, "directory": run_folder.fold_dir(workdir, fold), "origin": origin}
 
 
-def _announce(config, cases, setup, content, folds, resident) -> None:
+def _announce(
+    experiment: Experiment, cases: types.Cases, content: dict, folds: tuple[int, ...]
+) -> None:
     """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
-    mapping = config.train.fold_mapping if len(folds) > 1 else SEQUENCE
-    used = jax.local_devices()[: len(folds)] if mapping == PMAP else setup.devices
-    devices = ", ".join(map(parallel.in_words, used))
+    config = experiment.config
+    devices = ", ".join(map(parallel.in_words, experiment.devices))
     several = jax.process_count() > 1
     processes = f" in {jax.process_count()} processes" if several else ""
-    streamed = "" if resident else " (dataset streamed)"
-    together = "" if mapping == SEQUENCE else f", together by {mapping}"
     print(
-        f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images{streamed}, "
-        f"{config.data.split} folds {folds} of {len(content['folds'])}{together}; "
-        f"{len(used)} device(s){processes}: {devices}; JAX {jax.__version__}",
+        f"{config.name}: {config.model.name} on {cases.name}, {len(cases)} images, "
+        f"{config.data.split} folds {folds} of {len(content['folds'])}; "
+        f"{len(experiment.devices)} device(s){processes}: {devices}; JAX {jax.__version__}",
         flush=True,
     )

@@ -137,7 +137,7 @@ def test_every_configuration_is_valid(path):
     import importlib
 
     from configs import base
-    from mtbus_jax.training.experiment import Setup
+    from mtbus_jax.training.experiment import Experiment
     from mtbus_jax.training.run_folder import flatten
 
     config = importlib.import_module(f"configs.{path.stem}").get_config()
@@ -145,4 +145,4 @@ def test_every_configuration_is_valid(path):
         assert config.name == path.stem
     if config.model.name == base.get_config().model.name:
         assert flatten(config).keys() == flatten(base.get_config()).keys()
-    Setup.from_config(config)
+    Experiment.from_config(config)

@@ -56,7 +56,7 @@ def test_a_shipped_configuration_by_name_and_by_file(name, monkeypatch):
         ("--config.eval.tta=false", "eval.tta", False),
         ("--noconfig.eval.tta", "eval.tta", False),
         ("--config.eval.average", "eval.average", True),
-        ("--config.data.resident=True", "data.resident", True),
+        ("--config.model.deep_supervision=True", "model.deep_supervision", True),
         ("--config.data.folds=0,1", "data.folds", [0, 1]),
         ("--config.data.folds=(2,)", "data.folds", [2]),
         ("--config.data.folds=2", "data.folds", [2]),
@@ -77,13 +77,13 @@ def test_one_field_is_changed_and_no_other(argument, field, value):
 def test_none_where_it_is_documented(tmp_path):
     file = written(
         tmp_path / "own.py", "config.model.width = 9", "config.model.head = 'printed'",
-        "config.data.resident = True",
+        "config.model.legacy = True",
     )  # fmt: skip
     config = read(
         f"--config={file}", "--config.model.width=None", "--config.model.head=none",
-        "--config.data.resident=None",
+        "--config.model.legacy=None",
     )  # fmt: skip
-    assert (config.model.width, config.model.head, config.data.resident) == (None, None, None)
+    assert (config.model.width, config.model.head, config.model.legacy) == (None, None, None)
     assert "whole number" in refused("--config=base", "--config.train.epochs=None")
 
 

@@ -18,7 +18,7 @@ from mtbus_jax.export import command
 from mtbus_jax.metrics import calibration
 from mtbus_jax.predict import Predictor
 from mtbus_jax.training import run_folder, steps, trained_folds
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 SEEDS = (1, 2, 3)
 VERSIONS = 4  # flips; the images are not square
@@ -337,4 +337,4 @@ def test_average_wants_versions():
     config = tiny.make_config()
     config.eval.average, config.eval.tta = True, False
     with pytest.raises(UserError, match=r"eval.average.*eval.tta=True"):
-        Setup.from_config(config)
+        Experiment.from_config(config)

@@ -13,23 +13,23 @@ import numpy as np
 import pandas as pd
 import scipy
 import scipy.ndimage
-from ml_collections import config_dict
 
 from mtbus_jax import files, refine, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import device_data, run_folder, steps
+from mtbus_jax.training import run_folder, steps
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 REFINED = "refined_"  # prefix of the columns after prediction refining
 
 
 def evaluate_fold(
-    config: config_dict.ConfigDict,
+    experiment: Experiment,
+    evaluator: Evaluator,
     cases: types.Cases,
     split: splits.Split,
     *,
@@ -44,7 +44,8 @@ def evaluate_fold(
     (calibration, thresholds) must be fitted on them.
 
     Args:
-      config: of the run.
+      experiment: of the run.
+      evaluator: of the run and the dataset.
       cases: the dataset.
       split: indices of this fold.
       fold: its number.
@@ -58,33 +59,27 @@ def evaluate_fold(
     Raises:
       UserError: if the fold was not trained, or on other data.
     """
-    setup = Setup.from_config(config)
+    settings = experiment.config.eval
     folders = [directory] if networks is None else [run_folder.fold_dir(n, fold) for n in networks]
-    evaluator = Evaluator(
-        setup,
-        device_data.place(config, cases, setup.devices),
-        batch_size=config.eval.batch_size,
-        steps_per_call=config.train.steps_per_call,
-    )
-    like = setup.abstract_state(config)
+    like = experiment.abstract_state()
     networks_variables = []
     for folder in folders:
         with Checkpoints(folder / "checkpoints", origin) as checkpoints:
             variables = checkpoints.restore_best(like)
-        networks_variables.append(parallel.replicate(variables, setup.devices))
+        networks_variables.append(parallel.replicate(variables, experiment.devices))
     for part in stored_predictions.NAMES:
         index = getattr(split, part)
         # By network, the images as they are, then flipped and turned.
         versions = [
             list(evaluator.symmetric_predictions(variables, index, cases))
-            if config.eval.tta
+            if settings.tta
             else [evaluator(variables, index, predictions=True)[1]]
             for variables in networks_variables
         ]
         members = [member for of_network in versions for member in of_network]
         as_they_are = [of_network[0] for of_network in versions]
-        answer = mean_prediction(members if config.eval.average else as_they_are)
-        if config.eval.fill_holes:
+        answer = mean_prediction(members if settings.average else as_they_are)
+        if settings.fill_holes:
             answer = with_holes_filled(answer)
         if parallel.is_primary():
             stored_predictions.write(directory, part, cases.uid[index], members, answer=answer)

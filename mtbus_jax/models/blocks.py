@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax.models.cpu import convolution as conv_op
-from mtbus_jax.models.cpu import drawing, normalisation, parts, pooling, precomputed, upsampled
-from mtbus_jax.models.cpu import shares as shares_op
+from mtbus_jax.models.cpu import drawing, normalisation, pooling, precomputed, upsampled
 
 # PyTorch's default for convolutions and dense layers, U(-1/√fan_in, 1/√fan_in): the published
 # runs started from it.
@@ -59,12 +58,11 @@ def convolution_of_all(
     use_bias: bool = True,
     bias_cancels: bool = False,
     kernel_init: nn.initializers.Initializer = torch_default_init,
-    shares: Sequence[jax.Array] = (),
     name: str,
 ) -> jax.Array:
     """A 3×3 `convolution` of the concatenation of ``maps`` and, if there is one, of ``up``."""
     layer = ConvolutionOfBoth(features, use_bias, kernel_init, bias_cancels, name=name)
-    return layer(maps, up, shares)
+    return layer(maps, up)
 
 
 class ConvolutionOfBoth(nn.Module):
@@ -89,20 +87,11 @@ class ConvolutionOfBoth(nn.Module):
         self,
         maps: Sequence[jax.Array],
         up: upsampled.Upsampled | None,
-        shares: Sequence[jax.Array] = (),
     ) -> jax.Array:
-        """Maps of ``(batch, height, width, any)`` to ``(batch, height, width, features)``.
-
-        ``shares`` are those of the maps, where `Shares` has computed them already.
-        """
-        of_maps = sum(each.shape[-1] for each in maps)
-        channels = of_maps + (up.kernel.shape[2] if up else 0)
+        """Maps of ``(batch, height, width, any)`` to ``(batch, height, width, features)``."""
+        channels = sum(each.shape[-1] for each in maps) + (up.kernel.shape[2] if up else 0)
         kernel = self.param("kernel", self.kernel_init, (3, 3, channels, self.features))
-        if shares:
-            known = shares_op.total(tuple(maps), kernel[:, :, :of_maps], tuple(shares))
-            image = known + self._convolve((), up, kernel[:, :, of_maps:])
-        else:
-            image = self._convolve(maps, up, kernel)
+        image = self._convolve(maps, up, kernel)
         if self.use_bias:
             bias = self.param("bias", torch_default_bias_init(9 * channels), (self.features,))
             image = image if self.bias_cancels else image + bias
@@ -113,18 +102,6 @@ class ConvolutionOfBoth(nn.Module):
         if arranged is None:
             return upsampled.convolution_of_both(maps, up, kernel)
         return upsampled.convolution_with_arranged(maps, up, arranged)
-
-
-class Shares(nn.Module):
-    """What a map adds to the first convolutions of all blocks that read it; without parameters."""
-
-    @nn.compact
-    def __call__(self, image: jax.Array, kernels: Sequence[jax.Array]) -> list[jax.Array]:
-        """``(batch, height, width, in)`` to one map for each of the ``(3, 3, in, any)`` kernels."""
-        arranged = precomputed.of(self, lambda: shares_op.arrange(image, kernels))
-        if arranged is None:
-            return shares_op.of_map(image, kernels)
-        return shares_op.of_map_with_arranged(image, kernels, arranged)
 
 
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
@@ -195,16 +172,10 @@ class ConvBlock(nn.Module):
     kernel_init: nn.initializers.Initializer = torch_default_init
 
     @nn.compact
-    def __call__(
-        self,
-        *maps: jax.Array,
-        up: upsampled.Upsampled | None = None,
-        shares: Sequence[jax.Array] = (),
-    ) -> jax.Array:
+    def __call__(self, *maps: jax.Array, up: upsampled.Upsampled | None = None) -> jax.Array:
         """Maps ``(batch, height, width, any)`` to ``(batch, height, width, features)``.
 
         Several maps, and one that is upsampled first, are read as if they were concatenated.
-        ``shares`` are those of the maps in the first convolution, if `Shares` has computed them.
         """
         for i, features in enumerate((self.hidden or self.features, self.features), 1):
             image = convolution_of_all(
@@ -214,12 +185,11 @@ class ConvBlock(nn.Module):
                 use_bias=self.use_bias,
                 bias_cancels=True,
                 kernel_init=self.kernel_init,
-                shares=shares,
                 name=f"conv_{i}",
             )
             image = instance_norm(image, affine=self.affine, name=f"norm_{i}")
             image = nn.leaky_relu(image, self.negative_slope)
-            maps, up, shares = (image,), None, ()
+            maps, up = (image,), None
         return image
 
 
@@ -229,13 +199,9 @@ class DownBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, *images: jax.Array) -> jax.Array:
-        """Maps ``(batch, height, width, any)`` to ``(batch, height/2, width/2, features)``.
-
-        Several are parts of a batch, see `parts.cut`, which are joined.
-        """
-        pooled = parts.join([pooling.max_pool(image) for image in images])
-        return ConvBlock(self.features, name="block")(pooled)
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Maps ``(batch, height, width, any)`` to ``(batch, height/2, width/2, features)``."""
+        return ConvBlock(self.features, name="block")(pooling.max_pool(image))
 
 
 class Upsample(nn.Module):

@@ -25,8 +25,6 @@ which this one takes MT UNet++'s head.
 
 from __future__ import annotations
 
-import collections
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,8 +32,7 @@ import jax.numpy as jnp
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads
-from mtbus_jax.models.cpu import parts
-from mtbus_jax.models.cpu import shares as shares_op
+from mtbus_jax.models.cpu import upsampled
 
 HEADS = ("released", "printed")
 
@@ -66,14 +63,6 @@ class UNetPlusPlus(nn.Module):
     # What `features` are without being given, in units of the width.
     multiples = (1, 2, 4, 8, 16, 1)
 
-    # Rows that a CPU computes in the parts of `parts.cut`. Those below have most of the weights,
-    # which it would read, and whose gradients it would write, once for each part.
-    rows_in_parts = 2
-
-    # Rows in which a map is convolved for all nodes that read it at once, see `ops.shares`: those
-    # with fewer channels than fill a processor's registers.
-    rows_of_shares = 1
-
     # Rows below row 0, that is, how often the resolution is halved. Height and width of the
     # input must be multiples of 2 ** depth.
     depth = 4
@@ -99,17 +88,17 @@ class UNetPlusPlus(nn.Module):
                 f"model.features={self.features} must have {len(self.multiples)} numbers: five "
                 "rows and the last node."
             )
-        node = {(i, 0): maps for i, maps in enumerate(self._encoder(image))}
-        upsampled = None
-        if types.SEGMENTATION in self.tasks or self.head == "printed":
-            upsampled = self._grid(node)
+        node = self._encode(image)
+        bottleneck_up = self._decode(node)
         segmentation = ()
         if types.SEGMENTATION in self.tasks:
             columns = range(self.depth, 0, -1) if self.deep_supervision else (self.depth,)
-            segmentation = tuple(_segment(node[0, j], name=f"segment_0_{j}") for j in columns)
+            segmentation = tuple(
+                blocks.convolution(node[0, j], 1, kernel=1, name=f"segment_0_{j}") for j in columns
+            )
         class_logits = None
         if types.CLASSIFICATION in self.tasks:
-            class_logits = self._classify(node, upsampled)
+            class_logits = self._classify(node, bottleneck_up)
         return types.Outputs(segmentation, class_logits, {})
 
     def _features(self) -> tuple[int, ...]:
@@ -117,78 +106,47 @@ class UNetPlusPlus(nn.Module):
             return self.features
         return tuple(self.width * each for each in self.multiples)
 
-    def _encoder(self, image: jax.Array) -> list[list[jax.Array]]:
-        """X(0..4,0), each in the parts of its row."""
+    def _encode(self, image: jax.Array) -> dict[tuple[int, int], jax.Array]:
+        """X(0..4,0) by row and column."""
         features = self._features()
-        block = blocks.ConvBlock(features[0], name="node_0_0")
-        rows = [[block(part) for part in self._parts(0, [image])]]
+        node = {(0, 0): blocks.ConvBlock(features[0], name="node_0_0")(image)}
         for i in range(1, self.depth + 1):
-            down = blocks.DownBlock(features[i], name=f"node_{i}_0")
-            if i < self.rows_in_parts:
-                rows.append([down(part) for part in rows[-1]])
-            else:
-                rows.append([down(*rows[-1])])
-        return rows
+            node[i, 0] = blocks.DownBlock(features[i], name=f"node_{i}_0")(node[i - 1, 0])
+        return node
 
-    def _parts(self, i: int, maps: list[jax.Array]) -> list[jax.Array]:
-        """A batch, of row i or of the one below, in the parts in which row i is computed."""
-        return parts.cut(maps[0]) if len(maps) == 1 and i < self.rows_in_parts else maps
-
-    def _grid(self, node: dict[tuple[int, int], list[jax.Array]]) -> jax.Array:
-        """Fills in the decoder nodes; returns the upsampled bottleneck that X(3,1) read."""
-        bottleneck_up = None
-        shares = collections.defaultdict(list)
+    def _decode(self, node: dict[tuple[int, int], jax.Array]) -> upsampled.Upsampled | None:
+        """Fills in the decoder nodes that are needed; returns the bottleneck as X(3,1) reads it."""
         *row_features, last_features = self._features()
-        segments = types.SEGMENTATION in self.tasks
-        for j in range(1, self.depth + 1):
-            for i in range(self.depth - j, -1, -1):
-                if not segments and (i, j) != (self.depth - 1, 1):
-                    continue
-                below = self._parts(i, node[i + 1, j - 1])
-                up_features = below[0].shape[-1] // (2 if i > 0 else 1)
-                upsample = blocks.Upsample(up_features, name=f"up_{i}_{j}")
-                ups = [upsample.deferred(part) for part in below]
-                features = last_features if (i, j) == (0, self.depth) else row_features[i]
-                block = blocks.ConvBlock(features, name=f"node_{i}_{j}")
-                self._add_shares(shares, node, i, j - 1)
-                skips = zip(*(node[i, k] for k in range(j)), strict=True)
-                node[i, j] = [
-                    block(*maps, up=up, shares=shares[i, j, part])
-                    for part, (maps, up) in enumerate(zip(skips, ups, strict=True))
-                ]
-                if (i, j) == (self.depth - 1, 1):
-                    bottleneck_up = ups[0].computed()
+        bottleneck_up = None
+        for i, j in self._decoder_nodes():
+            below = node[i + 1, j - 1]
+            up_features = below.shape[-1] // (2 if i > 0 else 1)
+            up = blocks.Upsample(up_features, name=f"up_{i}_{j}").deferred(below)
+            features = last_features if (i, j) == (0, self.depth) else row_features[i]
+            skips = [node[i, k] for k in range(j)]
+            node[i, j] = blocks.ConvBlock(features, name=f"node_{i}_{j}")(*skips, up=up)
+            if (i, j) == (self.depth - 1, 1):
+                bottleneck_up = up
         return bottleneck_up
 
-    def _add_shares(
-        self,
-        shares: dict[tuple[int, int, int], list[jax.Array]],
-        node: dict[tuple[int, int], list[jax.Array]],
-        i: int,
-        k: int,
-    ) -> None:
-        """Adds the shares of X(i, k) in the nodes that read it, by i, j and part of a batch."""
-        maps = node[i, k]
-        if i >= self.rows_of_shares or self.is_initializing() or not shares_op.pays(maps[0].shape):
-            return
-        columns = range(k + 1, self.depth - i + 1)
-        channels = maps[0].shape[-1]
-        of_map = slice(k * channels, (k + 1) * channels)
-        params = self.variables["params"]
-        kernels = [params[f"node_{i}_{j}"]["conv_1"]["kernel"][:, :, of_map] for j in columns]
-        layer = blocks.Shares(name=f"shares_{i}_{k}")
-        for part, image in enumerate(maps):
-            for j, share in zip(columns, layer(image, kernels), strict=True):
-                shares[i, j, part].append(share)
+    def _decoder_nodes(self) -> list[tuple[int, int]]:
+        """Row and column of each, in the order in which they can be computed."""
+        if types.SEGMENTATION in self.tasks:
+            columns = range(1, self.depth + 1)
+            return [(i, j) for j in columns for i in range(self.depth - j, -1, -1)]
+        # Of the heads, the printed one alone reads the decoder when there is no segmentation.
+        return [(self.depth - 1, 1)] if self.head == "printed" else []
 
     def _classify(
-        self, node: dict[tuple[int, int], list[jax.Array]], upsampled: jax.Array | None
+        self,
+        node: dict[tuple[int, int], jax.Array],
+        bottleneck_up: upsampled.Upsampled | None,
     ) -> jax.Array:
         row = self.depth - 1
-        node = {(i, j): maps[0] for (i, j), maps in node.items() if i >= row}
         bottleneck = node[self.depth, 0]
         if self.head == "printed":
-            features = jnp.concatenate([node[row, 0], node[row, 1], upsampled], axis=-1)
+            maps = [node[row, 0], node[row, 1], bottleneck_up.computed()]
+            features = jnp.concatenate(maps, axis=-1)
             features = blocks.convolution(features, self.head_features, name="head_conv")
             features = nn.relu(blocks.instance_norm(features, name="head_norm"))
         else:
@@ -196,16 +154,9 @@ class UNetPlusPlus(nn.Module):
             # through the same module.
             down = blocks.DownBlock(bottleneck.shape[-1], name="head_down")
             encoder, *decoder = [down(node[row, j]) for j in (0, 1) if (row, j) in node]
-            # The released order; older weights are converted, see `channel_order`.
             features = jnp.concatenate([encoder, bottleneck, *decoder], axis=-1)
             features = blocks.ConvBlock(self.head_features, name="head_block")(features)
         return heads.PooledClassifier(self.classes, name="classifier")(features)
-
-
-def _segment(maps: list[jax.Array], *, name: str) -> jax.Array:
-    """Segmentation logits of a node, the whole batch's; created inside a compact module."""
-    layer = blocks.convolution_layer(maps[0].shape[-1], 1, kernel=1, name=name)
-    return parts.join([layer(part) for part in maps])
 
 
 class BasicUNetPlusPlus(UNetPlusPlus):

@@ -16,9 +16,9 @@ from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import run_folder, steps
-from mtbus_jax.training.device_data import resident_dataset
+from mtbus_jax.training.device_data import place
 from mtbus_jax.training.evaluator import make_batches
-from mtbus_jax.training.experiment import Setup, fold_keys
+from mtbus_jax.training.experiment import Experiment, fold_keys
 
 _CALLS = 5
 _STEPS_PER_CALL = 20  # where a device program holds several
@@ -94,15 +94,16 @@ def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> floa
       config: of a run.
       cases: its images.
     """
-    setup = Setup.from_config(config)
+    experiment = Experiment.from_config(config)
+    devices = experiment.devices
     batch = config.train.batch_size
-    data = resident_dataset(cases.take(np.arange(len(cases))[:batch]), setup.devices)
+    data = place(cases.take(np.arange(len(cases))[:batch]), devices)
     per_call = parallel.default_steps_per_call(_STEPS_PER_CALL)
     index, valid = make_batches(np.arange(per_call * batch) % len(data.label), batch)
-    program = parallel.pmap_train(setup.train_steps(parallel.AXIS), setup.devices)
-    state = parallel.replicate(setup.init_state(config, 0), setup.devices)
-    totals = parallel.replicate(steps.Totals.zero(), setup.devices)
-    count = len(setup.devices)
+    program = parallel.pmap_train(experiment.train_steps(parallel.AXIS), devices)
+    state = parallel.replicate(experiment.init_state(0), devices)
+    totals = parallel.replicate(steps.Totals.zero(), devices)
+    count = len(devices)
     inputs = data, parallel.spread(index, count), parallel.spread(valid, count)
     key = fold_keys(config.seed, 0)[1]
     times = []

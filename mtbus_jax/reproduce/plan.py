@@ -14,7 +14,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.rows import Run
 from mtbus_jax.training import run_folder
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 
@@ -150,7 +150,7 @@ def check_jobs(jobs: list[Job]) -> None:
         config = copy.deepcopy(job.config)
         # Devices are a matter of the machine that trains, which may be another one.
         config.train.devices = 1
-        Setup.from_config(config).abstract_state(config)
+        Experiment.from_config(config).abstract_state()
         cases = data.load_configured(config)
         folds = run_folder.find_folds(job.workdir, cases, config.data.split)
         run_folder.check_folds(config.data.folds, len(folds))

@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +56,8 @@ def kept(
       function: of this package; pure, takes and returns trees of arrays.
       like: gives its arguments, or their shapes; called only if it must be traced.
       about: everything beyond this package's source that decides what ``function`` computes, from
-        settings to the shapes of its arguments; can be written as JSON, or has a telling ``repr``.
+        settings to the shapes of its arguments; written as JSON, or by ``repr``
+        where JSON has no form for it.
       **jit_options: for `jax.jit`.
 
     Returns:
@@ -66,47 +66,12 @@ def kept(
     path = _path(name, about)
     if path is None:
         return None
-    ahead = _ahead.pop(path, None)
-    program = ahead.result() if ahead is not None else None
-    if program is not None:
-        return program
     exported = _read(path)
     if exported is None:
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like())
         exported = export.export(jax.jit(function))(*shapes)
         _write(path, exported)
     return _program(exported, **jit_options)
-
-
-# Programs that threads are reading, by their file.
-_ahead: dict[Path, Future[Program | None]] = {}
-
-
-def load_ahead(name: str, *, about: Mapping[str, Any], **jit_options) -> None:
-    """Begins to read a program from disk, if it is there, and to compile it; `kept` then waits.
-
-    Reading what is compiled takes a second or two, in which this thread can do something else.
-
-    Args:
-      name: as `kept` will be given, and likewise the rest.
-      about: …
-      **jit_options: …
-    """
-    path = _path(name, about)
-    if path is None or not path.exists() or path in _ahead:
-        return
-
-    def load() -> Program | None:
-        exported = _read(path)
-        if exported is None:
-            return None
-        program = _program(exported, **jit_options)
-        program.call.lower(*program.shapes()).compile()  # JAX keeps it for the call
-        return program
-
-    pool = ThreadPoolExecutor(1)
-    _ahead[path] = pool.submit(load)
-    pool.shutdown(wait=False)
 
 
 def _path(name: str, about: Mapping[str, Any]) -> Path | None:

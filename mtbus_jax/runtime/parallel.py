@@ -226,9 +226,7 @@ def memory_bytes(device: jax.Device) -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def pmap_train(
-    train_steps: Callable, devices: list[jax.Device], *, data_per_device: bool = False
-) -> Callable:
+def pmap_train(train_steps: Callable, devices: list[jax.Device]) -> Callable:
     """`steps.train_steps` over ``devices``; state and totals are donated.
 
     The result takes index arrays spread by `spread`.
@@ -236,21 +234,18 @@ def pmap_train(
     Args:
       train_steps: with all but its positional arguments bound.
       devices: of all processes.
-      data_per_device: whether the dataset comes from `scatter` rather than from `replicate`.
     """
     return jax.pmap(
         train_steps,
         axis_name=AXIS,
-        in_axes=(None, None, 0 if data_per_device else None, 0, 0, None),
+        in_axes=(None, None, None, 0, 0, None),
         out_axes=(None, None),
         devices=devices,
         donate_argnums=(0, 1),
     )
 
 
-def pmap_eval(
-    eval_steps: Callable, devices: list[jax.Device], *, data_per_device: bool = False
-) -> Callable:
+def pmap_eval(eval_steps: Callable, devices: list[jax.Device]) -> Callable:
     """`steps.eval_steps` over ``devices``; predictions come back with a leading device axis.
 
     Arguments as for `pmap_train`.
@@ -258,7 +253,7 @@ def pmap_eval(
     return jax.pmap(
         eval_steps,
         axis_name=AXIS,
-        in_axes=(None, 0 if data_per_device else None, 0, 0),
+        in_axes=(None, None, 0, 0),
         out_axes=(None, 0),
         devices=devices,
     )
@@ -266,29 +261,8 @@ def pmap_eval(
 
 def replicate(tree, devices: list[jax.Device]):
     """Copies host arrays to every device of this process, so that no step transfers them again."""
-    return _put(tree, devices, jax.sharding.PartitionSpec())
-
-
-def replicated_shapes(tree, devices: list[jax.Device]):
-    """Shapes and types of what `replicate` gives, to compile a program ahead of its input."""
-    sharding = _sharding(devices, jax.sharding.PartitionSpec())
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
-
-
-def scatter(tree, devices: list[jax.Device]):
-    """Copies to each device of this process its entry of host arrays, ``(own devices, ...)``."""
-    return _put(tree, devices, jax.sharding.PartitionSpec(AXIS))
-
-
-def _put(tree, devices: list[jax.Device], spec: jax.sharding.PartitionSpec):
-    return jax.device_put(tree, _sharding(devices, spec))
-
-
-def _sharding(devices: list[jax.Device], spec: jax.sharding.PartitionSpec):
     mesh = jax.sharding.Mesh(np.array(_own(devices)), (AXIS,))
-    return jax.sharding.NamedSharding(mesh, spec)
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def _own(devices: list[jax.Device]) -> list[jax.Device]:

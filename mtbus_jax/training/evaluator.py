@@ -13,7 +13,7 @@ import numpy as np
 from mtbus_jax import augment, types
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import device_data, steps
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 
 def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,29 +37,16 @@ def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.nda
 class Evaluator:
     """Runs the network without training over chosen images; compiled once."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        data: device_data.Resident | device_data.Streamed,
-        *,
-        batch_size: int,
-        steps_per_call: int,
-    ):
+    def __init__(self, experiment: Experiment, data: steps.Dataset):
         """Prepares the device program.
 
         Args:
-          setup: of the run.
+          experiment: of the run.
           data: the dataset, from `device_data.place`.
-          batch_size: images per device and step.
-          steps_per_call: batches per device program, 0 for the default.
         """
-        self._data, self._devices = data, setup.devices
-        self._symmetries = setup.symmetries
-        self._batch_size = batch_size * len(setup.devices)
-        self._steps_per_call = steps_per_call
-        self._program = parallel.pmap_eval(
-            setup.eval_steps(parallel.AXIS), setup.devices, data_per_device=data.per_device
-        )
+        self._experiment, self._data = experiment, data
+        self._devices = experiment.devices
+        self._program = parallel.pmap_eval(experiment.eval_steps(parallel.AXIS), self._devices)
 
     def __call__(
         self,
@@ -67,7 +54,7 @@ class Evaluator:
         index: np.ndarray,
         *,
         predictions: bool = False,
-        data: device_data.Resident | device_data.Streamed | None = None,
+        data: steps.Dataset | None = None,
     ) -> tuple[dict[str, float], steps.Predictions | None]:
         """Means over the images at ``index`` and, if asked for, the predictions on the host.
 
@@ -75,18 +62,24 @@ class Evaluator:
           variables: of the network.
           index: ``(n,)`` integers into the dataset.
           predictions: whether to return them.
-          data: another dataset of the same shape to read instead, kept in the same way.
+          data: another dataset of the same shape to read instead.
 
         Returns:
           Means by name (see `steps.Totals`), and `steps.Predictions` of numpy arrays in the order
           of ``index``, or None.
         """
-        batches, valid = make_batches(index, min(self._batch_size, _round_up(len(index), self)))
-        data = self._data if data is None else data
+        count = len(self._devices)
+        config = self._experiment.config
+        # The smallest batch that holds all images and spreads over the devices may be enough.
+        most = math.ceil(len(index) / count) * count
+        batches = make_batches(index, min(config.eval.batch_size * count, most))
         totals, collected = None, []
-        for part in data.parts(batches, valid, self._steps_per_call):
-            data.wait(totals)
-            sums, outputs = self._program(variables, part.data, part.index, part.valid)
+        for part in device_data.parts(
+            *batches, steps_per_call=config.train.steps_per_call, device_count=count
+        ):
+            sums, outputs = self._program(
+                variables, self._data if data is None else data, part.index, part.valid
+            )
             totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
             if predictions:
                 collected.append(jax.tree.map(parallel.gather_spread, jax.device_get(outputs)))
@@ -109,26 +102,15 @@ class Evaluator:
         Yields:
           `steps.Predictions` of numpy arrays, first those of the images as they are.
         """
-        for number in self._symmetries:
+        for number in self._experiment.symmetries:
             turned = dataclasses.replace(
                 cases,
                 image=augment.symmetry(cases.image, number),
                 mask=augment.symmetry(cases.mask, number),
             )
-            data = self._data.other(turned)
+            data = device_data.place(turned, self._devices)
             _, found = self(variables, index, predictions=True, data=data)
             if found.probability is not None:
                 back = augment.undo_symmetry(found.probability, number)
                 found = found._replace(probability=back)
             yield found
-
-    @property
-    def device_count(self) -> int:
-        """Devices a batch is spread over."""
-        return len(self._devices)
-
-
-def _round_up(count: int, evaluator: Evaluator) -> int:
-    """The smallest batch that holds ``count`` images and spreads over the devices."""
-    devices = evaluator.device_count
-    return math.ceil(count / devices) * devices

@@ -37,10 +37,11 @@ COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """What a configuration means in objects; shared by training and evaluation.
+class Experiment:
+    """A configuration and what it means in objects; built once and handed on, to evaluation too.
 
     Attributes:
+      config: the configuration.
       module: the network.
       optimizer: Adam without learning rate.
       schedule: plateau schedule.
@@ -51,6 +52,7 @@ class Setup:
       compute_dtype: of the network while training, see `steps.train_step`.
     """
 
+    config: config_dict.ConfigDict
     module: nn.Module
     optimizer: optax.GradientTransformationExtraArgs
     schedule: state_lib.PlateauSchedule
@@ -61,7 +63,7 @@ class Setup:
     compute_dtype: jnp.dtype | None
 
     @classmethod
-    def from_config(cls, config: config_dict.ConfigDict) -> Setup:
+    def from_config(cls, config: config_dict.ConfigDict) -> Experiment:
         """Builds and checks everything a configuration names.
 
         Raises:
@@ -73,6 +75,7 @@ class Setup:
         module = models.create(config.model.name, tasks=tuple(config.tasks), **options)
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
+            config=config,
             module=module,
             optimizer=state_lib.make_optimizer(
                 b1=train.adam_b1,
@@ -123,28 +126,32 @@ class Setup:
             steps.eval_steps, module=self.module, loss=self.loss, axis_name=axis_name
         )
 
-    def init_state(self, config: config_dict.ConfigDict, fold: int) -> state_lib.TrainState:
-        """A fresh state for ``fold``, the same on every machine."""
-        key = fold_keys(config.seed, fold)[0]
-        shape = (*config.data.image_size, 1)
-        program = None
-        if not config.model.get("encoder_weights"):
+    def init_state(self, fold: int) -> state_lib.TrainState:
+        """A fresh state for ``fold``, the same on every machine.
+
+        Raises:
+          UserError: if the encoder's weights are not to be had.
+        """
+        key = fold_keys(self.config.seed, fold)[0]
+        if not getattr(self.module, "encoder_weights", ""):
             program = self.kept(
-                _INIT,
-                lambda key: self._create(models.draw(self.module, key, shape)),
+                "init",
+                lambda key: self._create(models.draw(self.module, key, self._image_shape)),
                 lambda: (key,),
-                config=config,
                 compiler_options=models.INIT_COMPILER_OPTIONS,
             )
-        if program is not None:
-            return program.call(key)
-        variables = models.init(self.module, key, shape)
+            if program is not None:
+                return program.call(key)
+        variables = models.init(self.module, key, self._image_shape)
         return jax.jit(self._create)(models.with_encoder_weights(self.module, variables))
 
-    def abstract_state(self, config: config_dict.ConfigDict) -> state_lib.TrainState:
+    def abstract_state(self) -> state_lib.TrainState:
         """Shapes and types of a state, to restore a checkpoint into, without computing one."""
-        variables = models.init_shapes(self.module, (*config.data.image_size, 1))
-        return jax.eval_shape(self._create, variables)
+        return jax.eval_shape(self._create, models.init_shapes(self.module, self._image_shape))
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int]:
+        return (*self.config.data.image_size, 1)
 
     def kept(
         self,
@@ -152,36 +159,32 @@ class Setup:
         function: Callable,
         like: Callable[[], tuple],
         *,
-        config: config_dict.ConfigDict,
         about: Any = None,
-        **jit_options,
+        **options,
     ) -> compiled.Program | None:
         """`compiled.kept` of a program of this run.
 
         Args:
-          name: see `compiled.kept`, and likewise the rest but the following.
-          function: …
-          like: …
-          config: that this was made from.
+          name: of the program.
+          function: pure, takes and returns trees of arrays.
+          like: gives its arguments or their shapes.
           about: what decides about ``function`` beside the configuration.
-          **jit_options: …
+          **options: for `jax.jit`.
 
         Returns:
-          None also where the network is someone else's, whose source is not known, and on anything
-          but one CPU device, where it has not been measured.
+          None where JAX's cache is off, where the network's source is not in this package, and on
+          anything but one CPU device, where it has not been measured.
         """
         if not self._keeps_programs():
             return None
-        return compiled.kept(name, function, like, about=_settings(config, about), **jit_options)
-
-    def load_ahead(self, config: config_dict.ConfigDict) -> None:
-        """Begins to read the program of `init_state`, if it is on disk."""
-        if self._keeps_programs():
-            compiled.load_ahead(
-                _INIT,
-                about=_settings(config),
-                compiler_options=models.INIT_COMPILER_OPTIONS,
-            )
+        config = self.config
+        settings = {
+            "about": about,
+            "image_size": config.data.image_size,
+            "tasks": config.tasks,
+            **{part: config[part].to_dict() for part in ("model", "loss", "train")},
+        }
+        return compiled.kept(name, function, like, about=settings, **options)
 
     def _keeps_programs(self) -> bool:
         known_source = type(self.module).__module__.startswith("mtbus_jax.")
@@ -189,20 +192,6 @@ class Setup:
 
     def _create(self, variables) -> state_lib.TrainState:
         return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)
-
-
-# Name of the program that makes a fresh state.
-_INIT = "init"
-
-
-def _settings(config: config_dict.ConfigDict, about: Any = None) -> dict[str, Any]:
-    """What of a configuration may decide what a program computes, and what else does."""
-    return {
-        "about": about,
-        "image_size": config.data.image_size,
-        "tasks": config.tasks,
-        **{part: config[part].to_dict() for part in ("model", "loss", "train")},
-    }
 
 
 def check_values(config: config_dict.ConfigDict) -> None:

@@ -6,14 +6,12 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import config_dict
 
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
@@ -22,44 +20,13 @@ from mtbus_jax.training import device_data, steps
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator, make_batches
-from mtbus_jax.training.experiment import Setup, fold_keys
+from mtbus_jax.training.experiment import Experiment, fold_keys
 from mtbus_jax.training.logbook import Logbook, TrainingProgress
 
 
 def epoch_order(index: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.ndarray:
     """``index`` shuffled for one epoch, a function of its arguments alone."""
     return np.random.default_rng([seed, fold, epoch]).permutation(index)
-
-
-def train_fold(
-    config: config_dict.ConfigDict,
-    cases: types.Cases,
-    split: splits.Split,
-    *,
-    fold: int,
-    directory: Path,
-    origin: dict[str, str],
-) -> None:
-    """Trains one fold, or continues where it was; leaves checkpoints and ``metrics.jsonl``.
-
-    Args:
-      config: of the run.
-      cases: the dataset.
-      split: indices of this fold.
-      fold: its number, part of every seed.
-      directory: the fold's folder.
-      origin: fingerprints of data and split, see `Checkpoints`.
-
-    Raises:
-      UserError: for a bad configuration, a checkpoint of other data, or a loss that is no longer
-        finite.
-    """
-    setup = Setup.from_config(config)
-    run = FoldRun(config, setup, cases, split, fold=fold, directory=directory, origin=origin)
-    loop = FoldLoop(config, setup, cases)
-    with run.open(ahead=functools.partial(loop.trace_ahead, run)):
-        if not run.finished:
-            loop.train(run)
 
 
 # LLVM's third level, XLA's default, takes a fifth longer than the second, and a step as long.
@@ -83,8 +50,7 @@ class FoldRun:
 
     def __init__(
         self,
-        config: config_dict.ConfigDict,
-        setup: Setup,
+        experiment: Experiment,
         cases: types.Cases,
         split: splits.Split,
         *,
@@ -93,10 +59,19 @@ class FoldRun:
         origin: dict[str, str],
         start: Callable[[state_lib.TrainState], state_lib.TrainState] | None = None,
     ):
-        """Chooses the images; arguments as for `train_fold`, but for ``start``, which makes the
-        state to begin with of a fresh one. Reads and writes nothing.
+        """Chooses the images; reads and writes nothing.
+
+        Args:
+          experiment: of the run.
+          cases: the dataset.
+          split: indices of this fold.
+          fold: its number, part of every seed.
+          directory: the fold's folder.
+          origin: fingerprints of data and split, see `Checkpoints`.
+          start: makes the state to begin with of a fresh one.
         """
-        self._config, self._setup = config, setup
+        config = experiment.config
+        self._experiment, self._config = experiment, config
         self._directory, self._origin = directory, origin
         self._start = start
         self._train = split.train
@@ -111,18 +86,8 @@ class FoldRun:
         self.standing: state_lib.Standing | None = None
 
     @contextlib.contextmanager
-    def open(
-        self,
-        beside: FoldRun | None = None,
-        *,
-        ahead: Callable[[], Callable[[], object]] | None = None,
-    ) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
-
-        Args:
-          beside: an open fold that is trained at the same time; both share one display.
-          ahead: called before a fresh state is made, if one is; what it returns is called in a
-            thread of its own meanwhile.
 
         Raises:
           UserError: for a checkpoint of other data.
@@ -131,10 +96,11 @@ class FoldRun:
             self._directory.mkdir(parents=True, exist_ok=True)
         with Checkpoints(self._directory / "checkpoints", self._origin) as self._checkpoints:
             if self._checkpoints.has_latest():
-                like = self._setup.abstract_state(self._config)
-                self.state = self._checkpoints.restore_latest(like)
+                self.state = self._checkpoints.restore_latest(self._experiment.abstract_state())
             else:
-                self.state = self._fresh_state(ahead)
+                self.state = self._experiment.init_state(self.fold)
+                if self._start is not None:
+                    self.state = self._start(self.state)
             total = self._config.train.epochs * self.step_count
             self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
@@ -152,7 +118,6 @@ class FoldRun:
                 steps=self.step_count,
                 first_epoch=done,
                 shown=self._config.log.progress,
-                beside=beside and beside._progress,
             )
             with logbook as self._logbook, progress as self._progress:
                 if done:
@@ -160,18 +125,6 @@ class FoldRun:
                 self._last_save = time.monotonic()
                 yield
         self.state = None  # its memory is free for the folds that follow
-
-    def _fresh_state(
-        self, ahead: Callable[[], Callable[[], object]] | None
-    ) -> state_lib.TrainState:
-        if ahead is None:
-            fresh = self._setup.init_state(self._config, self.fold)
-        else:
-            with ThreadPoolExecutor(1) as pool:
-                other = pool.submit(ahead())
-                fresh = self._setup.init_state(self._config, self.fold)
-                other.result()
-        return fresh if self._start is None else self._start(fresh)
 
     @property
     def epochs_done(self) -> int:
@@ -181,7 +134,9 @@ class FoldRun:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done or training has stopped early."""
-        return state_lib.is_finished(self.standing, self._setup.schedule, self._config.train.epochs)
+        return state_lib.is_finished(
+            self.standing, self._experiment.schedule, self._config.train.epochs
+        )
 
     def next_batches(self) -> tuple[np.ndarray, np.ndarray]:
         """The batches of the coming epoch, see `make_batches`."""
@@ -189,10 +144,6 @@ class FoldRun:
             self._train, seed=self._config.seed, fold=self.fold, epoch=self.epochs_done + 1
         )
         return make_batches(order, self._config.train.batch_size)
-
-    def any_batches(self) -> tuple[np.ndarray, np.ndarray]:
-        """Batches of the shapes of `next_batches`; the fold need not be open."""
-        return make_batches(self._train, self._config.train.batch_size)
 
     def advance(self, step_count: int, totals) -> None:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
@@ -234,7 +185,7 @@ class FoldRun:
             # The one that the epoch was trained with.
             "learning_rate": float(self.standing.plateau.learning_rate),
             "best_epoch": int(standing.plateau.best_epoch),
-            "tested_epoch": state_lib.kept_epoch(standing, self._setup.schedule),
+            "tested_epoch": state_lib.kept_epoch(standing, self._experiment.schedule),
             "seconds": seconds,
         }
         self.standing = standing
@@ -249,66 +200,39 @@ class FoldRun:
 class FoldLoop:
     """The device programs of one fold at a time; compiled once for all folds given to it."""
 
-    def __init__(self, config: config_dict.ConfigDict, setup: Setup, cases: types.Cases):
-        """Places the dataset and prepares the programs."""
-        self._config, self._setup, self._devices = config, setup, setup.devices
-        self._data = device_data.place(config, cases, setup.devices)
-        self._pmapped = parallel.pmap_train(
-            setup.train_steps(parallel.AXIS),
-            setup.devices,
-            data_per_device=self._data.per_device,
-        )
+    def __init__(self, experiment: Experiment, data: steps.Dataset, evaluator: Evaluator):
+        """Prepares the programs.
+
+        Args:
+          experiment: of the run.
+          data: the dataset, from `device_data.place`.
+          evaluator: of the same dataset.
+        """
+        self._experiment, self._devices = experiment, experiment.devices
+        self._data, self._evaluator = data, evaluator
+        self._pmapped = parallel.pmap_train(experiment.train_steps(parallel.AXIS), self._devices)
         self._train_programs: dict[tuple, compiled.Program] = {}
         self._end_epoch = jax.jit(
-            functools.partial(state_lib.end_epoch, schedule=setup.schedule), donate_argnums=0
+            functools.partial(state_lib.end_epoch, schedule=experiment.schedule), donate_argnums=0
         )
-        self._evaluator = Evaluator(
-            setup,
-            self._data,
-            batch_size=config.eval.batch_size,
-            steps_per_call=config.train.steps_per_call,
-        )
-
-    def trace_ahead(self, run: FoldRun) -> Callable[[], object]:
-        """Traces the training program as `train` will need it; ``run`` need not be open.
-
-        Returns:
-          Compiles it. JAX keeps what it has compiled, so the first step finds it. In another thread
-          this goes on while the initial weights are drawn. Tracing does not: it is Python, of which
-          only one thread runs at a time, and so delays what takes longest.
-        """
-        if jax.process_count() > 1:
-            return lambda: None  # lowering takes arrays of all processes then
-        part = next(self._data.parts(*run.any_batches(), self._config.train.steps_per_call))
-        program = self._train_program(part, run.key)
-        lowered = program.call.lower(
-            *parallel.replicated_shapes(program.shapes()[:2], self._devices),
-            part.data,
-            part.index,
-            part.valid,
-            run.key,
-        )
-        return lowered.compile
 
     def _train_program(self, part: device_data.Part, key: jax.Array) -> compiled.Program:
         """The training program for parts of these shapes; made, or read from disk, once."""
-        # Not the arrays themselves: what outlives this call must not hold on to streamed images.
         rest = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-            (part.data, part.index, part.valid, key),
+            (self._data, part.index, part.valid, key),
         )
         shapes = tuple(jax.tree.leaves(rest))
         if shapes not in self._train_programs:
 
             def arguments():
-                state = self._setup.abstract_state(self._config)
+                state = self._experiment.abstract_state()
                 return state, jax.eval_shape(steps.Totals.zero), *rest
 
-            self._train_programs[shapes] = self._setup.kept(
+            self._train_programs[shapes] = self._experiment.kept(
                 "train",
                 self._pmapped,
                 arguments,
-                config=self._config,
                 about=shapes,
                 donate_argnums=(0, 1),
                 compiler_options=COMPILER_OPTIONS,
@@ -330,11 +254,13 @@ class FoldLoop:
         """One epoch of training and its validation."""
         started = time.monotonic()
         totals = parallel.replicate(steps.Totals.zero(), self._devices)
-        batches = run.next_batches()
-        for part in self._data.parts(*batches, self._config.train.steps_per_call):
-            self._data.wait(totals)
+        for part in device_data.parts(
+            *run.next_batches(),
+            steps_per_call=self._experiment.config.train.steps_per_call,
+            device_count=len(self._devices),
+        ):
             program = self._train_program(part, run.key)
-            state, totals = program.call(state, totals, part.data, part.index, part.valid, run.key)
+            state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
         train_means = totals.means()
         validation_means, _ = self._evaluator(state.variables, run.validation)
@@ -347,3 +273,23 @@ class FoldLoop:
             state=lambda: state,
         )
         return state
+
+
+def train_folds(loop: FoldLoop, runs: Sequence[FoldRun]) -> Iterator[FoldRun]:
+    """Trains folds one after the other, or continues them where they were.
+
+    Args:
+      loop: of the run.
+      runs: the folds, not opened.
+
+    Yields:
+      Each fold as it ends, closed.
+
+    Raises:
+      UserError: for a checkpoint of other data, or a loss that is no longer finite.
+    """
+    for run in runs:
+        with run.open():
+            if not run.finished:
+                loop.train(run)
+        yield run

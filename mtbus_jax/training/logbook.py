@@ -107,7 +107,6 @@ class TrainingProgress:
         steps: int,
         first_epoch: int,
         shown: bool,
-        beside: TrainingProgress | None = None,
     ):
         """Prepares the bar.
 
@@ -117,23 +116,19 @@ class TrainingProgress:
           steps: optimiser steps per epoch.
           first_epoch: epochs already done.
           shown: whether to show anything; of several processes only process 0 does.
-          beside: of another fold that is trained at the same time; the bars stand below each other.
         """
         shown = shown and parallel.is_primary()
-        if beside is not None:
-            self._console, self._bar = beside._console, beside._bar
-        else:
-            self._console = Console(highlight=False, soft_wrap=True, quiet=not shown)
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=10),  # all columns together fit a terminal of 80
-                TaskProgressColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                disable=not (shown and self._console.is_terminal),
-            )
+        self._console = Console(highlight=False, soft_wrap=True, quiet=not shown)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=10),  # all columns together fit a terminal of 80
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not (shown and self._console.is_terminal),
+        )
         self._fold, self._epochs = fold, epochs
         self._task = self._bar.add_task(
             f"fold {fold}", total=epochs * steps, completed=first_epoch * steps, figures=""
@@ -145,9 +140,7 @@ class TrainingProgress:
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._bar.stop_task(self._task)
-        if all(task.stop_time is not None for task in self._bar.tasks):
-            self._bar.stop()
+        self._bar.stop()
 
     def advance(self, steps: int, epoch: int, totals) -> None:
         """Moves on by ``steps``; ``totals`` are the epoch's sums so far."""

@@ -34,10 +34,8 @@ _FREE_FIELDS = frozenset(
         "data.manual_dir",
         "data.cache_dir",
         "data.arrays_file",
-        "data.resident",
         "train.epochs",
         "train.devices",
-        "train.fold_mapping",
         "train.steps_per_call",
         "train.checkpoint_seconds",
         "train.stop_patience",
@@ -65,6 +63,8 @@ _FORMER = {
     "loss": {"double_softmax": False, "label_smoothing": 0.0, "cross_entropy": 0.0},
     "eval": {"average": False, "fill_holes": False},
 }
+# Fields of former versions that changed how, and not what, was computed.
+_DROPPED = {"data": ("resident",), "train": ("fold_mapping",)}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
@@ -97,6 +97,10 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
     for section, fields in _FORMER.items():
         if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
             content[section] = fields | content[section]
+    for section, fields in _DROPPED.items():
+        if isinstance(content.get(section), dict):
+            for field in fields:
+                content[section].pop(field, None)
     return config_dict.ConfigDict(freeze(content))
 
 

@@ -13,7 +13,7 @@ from ml_collections import config_dict
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import checkpoint, run_folder
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.run_folder import CASES
 
 
@@ -98,10 +98,10 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
             f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
             f"{', '.join(map(str, ready))}."
         )
-    setup, like = _setup(run, config)
+    experiment, like = _experiment(run, config)
     return Trained(
         config,
-        setup.module,
+        experiment.module,
         tuple(Member(fold, _weights(each, fold, like)) for fold in folds for each in networks),
         untested,
         tuple(fold for fold in started if fold not in ready),
@@ -119,7 +119,7 @@ def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, A
     Raises:
       UserError: if they are broken.
     """
-    return _weights(run, fold, _setup(run, config)[1])
+    return _weights(run, fold, _experiment(run, config)[1])
 
 
 def is_tested(run: Path, fold: int) -> bool:
@@ -146,19 +146,19 @@ def _checkpoints(run: Path, fold: int) -> Path:
     return run_folder.fold_dir(run, fold) / "checkpoints"
 
 
-def _setup(run: Path, config: config_dict.ConfigDict) -> tuple[Setup, Any]:
+def _experiment(run: Path, config: config_dict.ConfigDict) -> tuple[Experiment, Any]:
     """The network and the shapes of a train state, each to be put on one device here."""
     try:
         config.train.devices = 1  # whatever machine trained it
-        setup = Setup.from_config(config)
-        like = setup.abstract_state(config)
+        experiment = Experiment.from_config(config)
+        like = experiment.abstract_state()
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{run / run_folder.CONFIG} is incomplete or of another version "
             f"({' '.join(str(error).split())}); restore the file or train again."
         ) from None
-    here = jax.sharding.SingleDeviceSharding(setup.devices[0])
-    return setup, jax.tree.map(
+    here = jax.sharding.SingleDeviceSharding(experiment.devices[0])
+    return experiment, jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
     )
 

@@ -11,7 +11,7 @@ from flax import traverse_util
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import channel_order
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 KERNEL = ("head_block", "conv_1", "kernel")
 
@@ -64,7 +64,7 @@ def unetpp_state():
     config = tiny.make_config()
     config.model = {"name": "unetpp", "width": 2, "head_features": 4}
     config.data.image_size = (32, 48)
-    state = Setup.from_config(config).init_state(config, 0)
+    state = Experiment.from_config(config).init_state(0)
     # Every copy of a kernel gets numbers of its own: weights, best weights, both moments.
     rng = np.random.default_rng(0)
     state = jax.tree.map(

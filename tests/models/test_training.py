@@ -8,7 +8,7 @@ import pytest
 from configs import base
 from mtbus_jax import crossval, models
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 # The smallest that keeps every layer: heads of attention and groups of channels divide it.
@@ -42,7 +42,7 @@ def test_one_epoch_of_phantoms(name, tmp_path, phantom_data_dir):
     assert np.isfinite([row["train_loss"], row["validation_loss"]]).all()
     assert (row["train_reconstruction"] > 0) == (name == "adityan")
     with Checkpoints(tmp_path / "run" / "fold_0" / "checkpoints", {}) as checkpoints:
-        state = checkpoints.restore_latest(Setup.from_config(config).abstract_state(config))
+        state = checkpoints.restore_latest(Experiment.from_config(config).abstract_state())
     # Adam's averages of the squared gradients: all finite, and every kernel has had one. (A bias in
     # front of a normalisation has a gradient of 0 up to rounding, whose square may vanish.)
     squares_of = optax.tree.get(state.opt_state, "nu")

@@ -22,7 +22,7 @@ from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import run_folder
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -423,7 +423,7 @@ def test_the_program_itself(tmp_path, pictures):
     config.eval.tta = False
     workdir = made(tmp_path / "run")
     files.write_json(workdir / run_folder.CONFIG, config.to_dict())
-    state = Setup.from_config(config).init_state(config, 0)
+    state = Experiment.from_config(config).init_state(0)
     state = state.replace(plateau=state.plateau._replace(best_epoch=np.int32(1)))
     with Checkpoints(workdir / "fold_0" / "checkpoints", {}) as kept:
         kept.save(state, 1)

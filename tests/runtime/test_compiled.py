@@ -15,7 +15,7 @@ import tiny
 from mtbus_jax import models
 from mtbus_jax.runtime import compiled
 from mtbus_jax.training import state, steps
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 
@@ -85,36 +85,6 @@ def test_options_of_jit_hold_for_what_is_read_from_disk(cache):
         totals = jax.tree.map(jnp.asarray, TOTALS)
         kept(Traced(), donate_argnums=0).call(totals, ARGUMENTS[1])
         assert totals.loss.is_deleted()
-
-
-def test_a_program_is_read_ahead(cache, monkeypatch):
-    compiled.load_ahead("scale", about={})
-    assert not compiled._ahead, "nothing to read yet"
-    kept(Traced())
-    read = []
-    original = compiled._read
-    monkeypatch.setattr(compiled, "_read", lambda path: read.append(path) or original(path))
-    for _ in range(2):
-        compiled.load_ahead("scale", about={}, donate_argnums=0)
-    compiled.load_ahead("other", about={})
-    function = Traced()
-    program = kept(function, donate_argnums=0)
-    assert (len(read), function.times, compiled._ahead) == (1, 0, {})
-    totals = jax.tree.map(jnp.asarray, TOTALS)
-    assert float(program.call(totals, ARGUMENTS[1])[0].dice) == 12
-    assert totals.dice.is_deleted()
-    kept(function)
-    assert len(read) == 2
-
-
-def test_a_damaged_file_is_no_harm_ahead(cache):
-    kept(Traced())
-    (path,) = cache.iterdir()
-    path.write_bytes(b"rubbish")
-    compiled.load_ahead("scale", about={})
-    function = Traced()
-    assert float(kept(function).call(*ARGUMENTS)[0].dice) == 12
-    assert function.times == 1
 
 
 @pytest.mark.parametrize("change", ["name", "about", "source", "setting", "library"])
@@ -209,9 +179,9 @@ def test_training_is_the_same_with_programs_from_disk(tmp_path, cache, monkeypat
 
 def test_another_fold_or_seed_takes_the_same_programs(cache):
     config = make_config()
-    first = Setup.from_config(config).init_state(config, 0)
+    first = Experiment.from_config(config).init_state(0)
     config.seed += 1
-    other = Setup.from_config(config).init_state(config, 3)
+    other = Experiment.from_config(config).init_state(3)
     assert len(list(cache.iterdir())) == 1
     weights = [jax.tree.leaves(each.params)[0] for each in (first, other)]
     assert not np.array_equal(*weights)
@@ -219,14 +189,10 @@ def test_another_fold_or_seed_takes_the_same_programs(cache):
 
 def test_weights_from_disk_are_those_without(cache):
     config = make_config()
-    setup = Setup.from_config(config)
-    found = [setup.init_state(config, 1)]
-    setup.load_ahead(config)
-    assert compiled._ahead
-    found.append(setup.init_state(config, 1))
-    assert not compiled._ahead
+    experiment = Experiment.from_config(config)
+    found = [experiment.init_state(1), experiment.init_state(1)]
     jax.config.update("jax_compilation_cache_dir", None)
-    reference = setup.init_state(config, 1)
+    reference = experiment.init_state(1)
     for each in found:
         assert isinstance(each, state.TrainState)
         assert jax.tree.structure(each) == jax.tree.structure(reference)
@@ -237,17 +203,15 @@ def test_networks_of_others_and_several_devices_are_left_out(cache, monkeypatch)
     """A network outside the package may change without its source being looked at."""
     monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
     config = tiny.make_config(devices=1)
-    Setup.from_config(config).init_state(config, 0)
+    Experiment.from_config(config).init_state(0)
     assert not cache.exists()
     config = make_config()
-    setup = Setup.from_config(config)
-    several = dataclasses.replace(setup, devices=2 * setup.devices)
-    several.init_state(config, 0)
+    experiment = Experiment.from_config(config)
+    several = dataclasses.replace(experiment, devices=2 * experiment.devices)
+    several.init_state(0)
     assert not cache.exists()
-    setup.init_state(config, 0)
+    experiment.init_state(0)
     assert cache.exists()
-    several.load_ahead(config)
-    assert not compiled._ahead
 
 
 def test_without_what_jax_export_needs_nothing_is_kept_and_training_goes_on(

@@ -23,7 +23,7 @@ from mtbus_jax.runtime import parallel
 from mtbus_jax.splits import published_folds
 from mtbus_jax.training import run_folder
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -133,7 +133,7 @@ class World:
             "dataset": data.fingerprint(self.cases),
             "split": split.fingerprint(self.cases.uid),
         }
-        like = Setup.from_config(config).abstract_state(config)
+        like = Experiment.from_config(config).abstract_state()
         with Checkpoints(workdir / "fold_0" / "checkpoints", origin) as checkpoints:
             return checkpoints.restore_best(like)["params"]
 

@@ -12,7 +12,7 @@ from mtbus_jax.evaluation import trust
 from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.training import run_folder
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 
 SIZE = (tiny.HEIGHT, tiny.WIDTH)
 
@@ -28,10 +28,10 @@ def write_run(workdir, *, folds=(0, 1), size=SIZE, tasks=types.TASKS):
     config.data.image_size = size
     config.eval.tta = False
     files.write_json(made(workdir) / run_folder.CONFIG, config.to_dict())
-    setup = Setup.from_config(config)
+    setup = Experiment.from_config(config)
     variables = {}
     for fold in folds:
-        state = setup.init_state(config, fold)
+        state = setup.init_state(fold)
         # Larger weights than those drawn: probabilities on both sides of one half.
         params = jax.tree.map(lambda leaf: 3 * leaf, state.params)
         plateau = state.plateau._replace(best_epoch=np.int32(1))

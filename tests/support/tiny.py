@@ -7,7 +7,10 @@ import numpy as np
 from configs import base
 from mtbus_jax import data, types
 from mtbus_jax.splits import published_folds
-from mtbus_jax.training.fold import train_fold
+from mtbus_jax.training import device_data
+from mtbus_jax.training.evaluator import Evaluator
+from mtbus_jax.training.experiment import Experiment
+from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
 
 HEIGHT, WIDTH = 16, 32
 
@@ -79,8 +82,16 @@ def train_one(config, directory, cases=None, fold=0):
     cases = cases or make_cases()
     split = published_folds(cases.label, cases.test_fold)[fold]
     origin = {"dataset": data.fingerprint(cases), "split": split.fingerprint(cases.uid)}
-    train_fold(config, cases, split, fold=fold, directory=directory, origin=origin)
+    experiment = Experiment.from_config(config)
+    run = FoldRun(experiment, cases, split, fold=fold, directory=directory, origin=origin)
+    list(train_folds(make_loop(experiment, cases), [run]))
     return origin
+
+
+def make_loop(experiment, cases):
+    """The device programs of training on these images."""
+    placed = device_data.place(cases, experiment.devices)
+    return FoldLoop(experiment, placed, Evaluator(experiment, placed))
 
 
 def without_times(rows):

@@ -17,7 +17,7 @@ from mtbus_jax.training import fold as fold_training
 from mtbus_jax.training import run_folder
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 
@@ -29,7 +29,7 @@ def tiny_world(monkeypatch):
 
 
 def final_state(config, directory, origin):
-    like = Setup.from_config(config).abstract_state(config)
+    like = Experiment.from_config(config).abstract_state()
     with Checkpoints(directory / "checkpoints", origin) as checkpoints:
         return checkpoints.restore_latest(like), checkpoints.restore_best(like)
 
@@ -64,49 +64,6 @@ def test_which_weights_are_kept_to_be_tested(tmp_path, monkeypatch, keep):
     state, kept = final_state(config, tmp_path, origin)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), kept["params"], state.params)
     assert all(jax.tree.leaves(same)) == (keep == "last")
-
-
-@pytest.mark.parametrize("resident", [True, False])
-def test_the_training_step_is_compiled_once_and_only_if_needed(tmp_path, monkeypatch, resident):
-    """While the weights are drawn it is compiled ahead; the loop must find that very program."""
-    modes = []
-
-    class Counting(tiny.TinyNet):
-        def __call__(self, image, *, train=False):
-            modes.append(train)
-            return super().__call__(image, train=train)
-
-    monkeypatch.setitem(models.REGISTRY, "tiny", Counting)
-    ahead = []
-    trace_ahead = fold_training.FoldLoop.trace_ahead
-
-    def noted(self, run):
-        compiles = trace_ahead(self, run)
-        ahead.append(modes.count(True))
-        return compiles
-
-    monkeypatch.setattr(fold_training.FoldLoop, "trace_ahead", noted)
-    config = tiny.make_config(epochs=2)
-    config.data.resident = resident
-    tiny.train_one(config, tmp_path)
-    assert ahead == [1]
-    assert modes.count(True) == 1
-    config.train.epochs = 3
-    tiny.train_one(config, tmp_path)  # goes on: no weights to draw, so nothing to compile meanwhile
-    assert ahead == [1]
-    assert [row["epoch"] for row in read_metrics(tmp_path)] == [1, 2, 3]
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_what_fails_while_the_weights_are_drawn_is_raised(tmp_path, monkeypatch, late):
-    def fail():
-        raise UserError("no such program")
-
-    monkeypatch.setattr(
-        fold_training.FoldLoop, "trace_ahead", lambda self, run: fail if late else fail()
-    )
-    with pytest.raises(UserError, match="no such program"):
-        tiny.train_one(tiny.make_config(epochs=1), tmp_path)
 
 
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):

@@ -194,18 +194,3 @@ def test_nothing_shows_where_nothing_is_wanted(capsys):
         bar.note("a note")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
-
-
-def test_folds_side_by_side_share_one_display(capsys, monkeypatch):
-    """Two live displays at once are an error of rich; the bar outlives the fold that brought it."""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
-    options = {"epochs": 4, "steps": 10, "first_epoch": 0, "shown": True}
-    first = TrainingProgress(fold=2, **options)
-    with TrainingProgress(fold=5, beside=first, **options) as second:
-        with first:
-            first.epoch_line(EPOCH_ROW)
-        capsys.readouterr()
-        second.note("still here")
-    text = capsys.readouterr().out
-    assert "still here" in text
-    assert "fold 5" in text

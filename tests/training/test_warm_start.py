@@ -13,7 +13,7 @@ from flax import traverse_util
 from mtbus_jax import crossval, data, ensemble, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import run_folder, trained_folds
-from mtbus_jax.training.experiment import Setup
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 
@@ -88,15 +88,14 @@ def test_optimiser_schedule_and_random_numbers_begin_anew(source, tmp_path):
     config = make_config(start_from=str(source))
     crossval.train_and_evaluate(config, tmp_path / "warm")
     cases = tiny.make_cases()
-    setup = Setup.from_config(config)
+    experiment = Experiment.from_config(config)
     split = run_folder.find_folds(tmp_path / "warm", cases, "published")[0]
-    fresh = setup.init_state(config, 0)
+    fresh = experiment.init_state(0)
     weights = trained_folds.load(source, [0]).members[0].variables["params"]
-    from mtbus_jax.training.fold import FoldLoop, FoldRun
+    from mtbus_jax.training.fold import FoldRun
 
     run = FoldRun(
-        config,
-        setup,
+        experiment,
         cases,
         split,
         fold=0,
@@ -107,7 +106,7 @@ def test_optimiser_schedule_and_random_numbers_begin_anew(source, tmp_path):
             best_params=jax.tree.map(lambda x: x + 0, weights),
         ),
     )
-    loop = FoldLoop(config, setup, cases)
+    loop = tiny.make_loop(experiment, cases)
     with run.open():
         assert int(run.state.step) == int(fresh.step) == 0
         assert float(run.state.plateau.learning_rate) == pytest.approx(config.train.learning_rate)

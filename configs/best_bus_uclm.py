@@ -1,0 +1,17 @@
+"""`best` on BUS-UCLM: the same recipe, fewer epochs, since there are more images.
+
+  python main.py --config=configs/best_bus_uclm.py --workdir=runs/best_bus_uclm
+
+Patients apart: --config.data.split=grouped
+"""
+
+from configs import best
+
+
+def get_config():
+    """The recipe."""
+    config = best.get_config()
+    config.name = "best_bus_uclm"
+    config.data.name = "bus_uclm"
+    config.train.epochs = 14
+    return config
