@@ -161,7 +161,7 @@ def _sources(
     cases: types.Cases,
     folds: list[splits.Split],
     wanted: tuple[int, ...],
-) -> dict[int, warm_start.Source]:
+) -> dict[int, warm_start.StartingWeights]:
     """What the folds that have not begun are to start from; none without ``train.start_from``."""
 
     def begun(fold: int) -> bool:

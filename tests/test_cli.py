@@ -18,7 +18,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MTBUS = [sys.executable, "-c", "from mtbus_jax.cli import main; main()"]
 SMALL = [
     "--config.data.image_size=32,48",
-    "--config.model.width=2",
+    "--config.model.name=unet",
+    "--config.model.width=4",
+    "--config.model.encoder=None",
+    "--config.model.encoder_weights=None",
     "--config.log.tensorboard=False",
     "--config.train.epochs=1",
 ]

@@ -13,7 +13,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = [
     "--config.data.image_size=(32, 48)",
-    "--config.model.width=2",
+    "--config.model.name=unet",
+    "--config.model.width=4",
+    "--config.model.encoder=None",
+    "--config.model.encoder_weights=None",
     "--config.log.tensorboard=False",
 ]
 

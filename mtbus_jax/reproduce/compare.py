@@ -13,7 +13,7 @@ from mtbus_jax.reproduce.rows import Section
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class RowComparison:
     """The reference against another row.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison:
     p_holm: float
 
 
-def compare(sections: list[tuple[Section, list[RowResult]]]) -> list[Comparison]:
+def compare(sections: list[tuple[Section, list[RowResult]]]) -> list[RowComparison]:
     """Every row against the last row of its section; Dice, classes, or both.
 
     Rows that are missing are left out, as is what a section does not show or a row does not have.
@@ -55,7 +55,7 @@ def compare(sections: list[tuple[Section, list[RowResult]]]) -> list[Comparison]
     Raises:
       UserError: if two rows were tested on different images.
     """
-    found: list[Comparison] = []
+    found: list[RowComparison] = []
     for section, results in sections:
         *others, reference = results
         if reference.missing:
@@ -77,7 +77,7 @@ def compare(sections: list[tuple[Section, list[RowResult]]]) -> list[Comparison]
                     a.astype(float), b.astype(float), strata=strata
                 )
                 found.append(
-                    Comparison(
+                    RowComparison(
                         section=section.title,
                         row=other.row.label,
                         reference=reference.row.label,

@@ -9,7 +9,7 @@ from typing import Any
 from mtbus_jax import files
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.plan import Study
-from mtbus_jax.reproduce.rows import Run
+from mtbus_jax.reproduce.rows import TableRun
 from mtbus_jax.training import run_folder
 
 CITATION = (
@@ -75,7 +75,7 @@ class Facts:
         return [*lines, "", f"Published figures and method: {CITATION}", "", NOTICE, ""]
 
 
-def gather(study: Study, runs: tuple[Run, ...], *, command: str) -> Facts:
+def gather(study: Study, runs: tuple[TableRun, ...], *, command: str) -> Facts:
     """The facts about ``runs``, at least one, from their configurations and run folders."""
     configs = [run_folder.flatten(study.config(run).to_dict()) for run in runs]
     departures = _unique(_departures(config) for config in configs)
@@ -116,7 +116,7 @@ def _scale(configs: list[dict[str, Any]], departures: tuple[str, ...]) -> str:
     return ", ".join(phrases) + ": " * bool(phrases) + "not the published recipe"
 
 
-def _leaks(study: Study, runs: tuple[Run, ...]) -> dict[str, tuple[int, int]]:
+def _leaks(study: Study, runs: tuple[TableRun, ...]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for run in runs:
         path = study.directory(run) / run_folder.SPLITS

@@ -7,7 +7,7 @@ import math
 
 from mtbus_jax import types
 from mtbus_jax.evaluation import published
-from mtbus_jax.reproduce.compare import Comparison
+from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.results import RowResult
 from mtbus_jax.reproduce.rows import Row, Section, Table
@@ -48,7 +48,7 @@ class Content:
 
     table: Table
     sections: list[tuple[Section, list[RowResult]]]
-    comparisons: list[Comparison]
+    comparisons: list[RowComparison]
     facts: Facts
 
     @property

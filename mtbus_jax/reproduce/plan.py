@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from mtbus_jax import data
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
-from mtbus_jax.reproduce.rows import Run
+from mtbus_jax.reproduce.rows import TableRun
 from mtbus_jax.training import run_folder
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
@@ -83,11 +83,11 @@ class Study:
     explicit: frozenset[str] = frozenset()
     scale: Scale = Scale()
 
-    def directory(self, run: Run) -> Path:
+    def directory(self, run: TableRun) -> Path:
         """Run folder of ``run``."""
         return self.workdir / run.name
 
-    def config(self, run: Run) -> config_dict.ConfigDict:
+    def config(self, run: TableRun) -> config_dict.ConfigDict:
         """The configuration of ``run``: base, then the dataset's recipe, the run, the scale.
 
         Raises:
@@ -115,7 +115,7 @@ class Study:
         config.update_from_flattened_dict(fields)
         return config
 
-    def jobs(self, runs: tuple[Run, ...]) -> list[Job]:
+    def jobs(self, runs: tuple[TableRun, ...]) -> list[Job]:
         """A job for every fold of every run."""
         jobs = []
         for run in runs:
@@ -123,7 +123,7 @@ class Study:
             jobs += [Job(self.directory(run), config, fold) for fold in config.data.folds]
         return jobs
 
-    def check_folders(self, runs: tuple[Run, ...]) -> None:
+    def check_folders(self, runs: tuple[TableRun, ...]) -> None:
         """Refuses run folders that hold something else than ``runs``; reads a few small files.
 
         Raises:

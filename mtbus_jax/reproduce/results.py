@@ -16,7 +16,7 @@ from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification, segmentation
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Study
-from mtbus_jax.reproduce.rows import Row, Run
+from mtbus_jax.reproduce.rows import Row, TableRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def row_result(study: Study, row: Row) -> RowResult:
     return RowResult(row, (), cases, _figures(cases, row.refined))
 
 
-def _read(study: Study, run: Run) -> pd.DataFrame:
+def _read(study: Study, run: TableRun) -> pd.DataFrame:
     cases = read_cases(study.directory(run))
     folds = study.config(run).data.folds
     return cases[cases.fold.isin(folds)].sort_values(["fold", "uid"], ignore_index=True)

@@ -15,7 +15,7 @@ _WITHOUT_NORMAL = ("benign", "malignant")
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class TableRun:
     """One configuration, trained on every fold; the rest is the base configuration.
 
     Single-task runs follow the released scripts of their rows (`published.single_task_recipe`):
@@ -75,12 +75,12 @@ class Row:
 
     label: str
     setting: str
-    seg: Run | None
-    cls: Run | None
+    seg: TableRun | None
+    cls: TableRun | None
     refined: bool = False
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[TableRun, ...]:
         """The runs it needs."""
         return tuple(dict.fromkeys(run for run in (self.seg, self.cls) if run is not None))
 
@@ -124,7 +124,7 @@ class Table:
         return tuple(row for section in self.sections for row in section.rows)
 
 
-def runs_of(rows: tuple[Row, ...]) -> tuple[Run, ...]:
+def runs_of(rows: tuple[Row, ...]) -> tuple[TableRun, ...]:
     """The runs that ``rows`` need, each once, in their order."""
     return tuple(dict.fromkeys(run for row in rows for run in row.runs))
 
@@ -136,7 +136,7 @@ _TITLES = {"unetpp": "UNet++", "nnunet": "nnU-Net"}
 
 def _single(dataset: str, model: str, task: str, *, oversample: bool = False) -> Row:
     """ST(Seg) or ST(Cls), with or without DO."""
-    run = Run(dataset, model, (task,), oversample)
+    run = TableRun(dataset, model, (task,), oversample)
     setting = {"seg": "ST(Seg)", "cls": "ST(Cls)"}[task] + "+DO" * oversample
     seg, cls = (run, None) if task == "seg" else (None, run)
     return Row(setting, setting, seg, cls)
@@ -144,15 +144,15 @@ def _single(dataset: str, model: str, task: str, *, oversample: bool = False) ->
 
 def _joined(dataset: str, model: str, *, oversample: bool, refined: bool) -> Row:
     """ST(Seg+Cls): two networks trained apart, joined by refining only."""
-    seg = Run(dataset, model, ("seg",), oversample)
-    cls = Run(dataset, model, ("cls",), oversample)
+    seg = TableRun(dataset, model, ("seg",), oversample)
+    cls = TableRun(dataset, model, ("cls",), oversample)
     setting = "ST(Seg+Cls)" + "+PR" * refined + "+DO" * oversample
     return Row(setting, setting, seg, cls, refined)
 
 
 def _multi(dataset: str, model: str, *, oversample: bool, refined: bool, label: str = "") -> Row:
     """MT with or without DO and PR."""
-    run = Run(dataset, model, oversample=oversample)
+    run = TableRun(dataset, model, oversample=oversample)
     setting = "MT" + "+PR" * refined + "+DO" * oversample
     return Row(label or setting, setting, run, run, refined)
 
@@ -171,7 +171,9 @@ def _table_4() -> Table:
     metrics = ("hausdorff", "dsc_average", "jaccard", "recall", "precision")
 
     def section(title: str, setting: str, classes: tuple[str, ...]) -> Section:
-        runs = {model: Run("curated_busi", model, ("seg",), classes=classes) for model in networks}
+        runs = {
+            model: TableRun("curated_busi", model, ("seg",), classes=classes) for model in networks
+        }
         rows = tuple(Row(label, setting, runs[model], None) for model, label in networks.items())
         return Section(title, metrics, rows)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mtbus_jax import files, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.reproduce.compare import Comparison
+from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.latex import to_latex
 from mtbus_jax.reproduce.layout import PUBLISHED, Content, Grid, grids, published_figures
@@ -156,7 +156,7 @@ def _confusion_cells(result: RowResult, facts: Facts) -> list[dict]:
 
 def significance_csv(content: Content) -> str:
     """The content of ``table_<N>_significance.csv``: one line per comparison."""
-    fields = [field.name for field in dataclasses.fields(Comparison)]
+    fields = [field.name for field in dataclasses.fields(RowComparison)]
     return _csv([dataclasses.asdict(c) for c in content.comparisons], fields)
 
 

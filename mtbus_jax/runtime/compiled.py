@@ -29,7 +29,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-class Program(NamedTuple):
+class KeptProgram(NamedTuple):
     """A program and what it takes.
 
     Attributes:
@@ -48,7 +48,7 @@ def kept(
     *,
     about: Mapping[str, Any],
     **jit_options,
-) -> Program | None:
+) -> KeptProgram | None:
     """The jitted ``function``, from disk if it was traced before; else it is traced and kept.
 
     Args:
@@ -79,8 +79,8 @@ def _path(name: str, about: Mapping[str, Any]) -> Path | None:
     return Path(root) / "traced" / f"{name}-{_digest(about)}.stablehlo" if root else None
 
 
-def _program(exported: export.Exported, **jit_options) -> Program:
-    return Program(jax.jit(exported.call, **jit_options), functools.partial(_shapes, exported))
+def _program(exported: export.Exported, **jit_options) -> KeptProgram:
+    return KeptProgram(jax.jit(exported.call, **jit_options), functools.partial(_shapes, exported))
 
 
 def _shapes(exported: export.Exported) -> tuple:

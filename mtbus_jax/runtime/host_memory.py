@@ -3,7 +3,7 @@
 XLA's CPU backend allocates the memory of a program anew for every call, hundreds of megabytes for a
 training step. The GNU C library hands blocks of that size back to the operating system at once, and
 the next step pays for as many page faults: a tenth of a training step on two cores, and up to half
-of the cheap operations (`docs/performance.md`).
+of the cheap operations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def keep_for_prediction(batch_size: int) -> bool:
     """`keep_freed_memory` as it is fastest for programs in threads of their own.
 
     A common pool keeps the large blocks of large batches. With small ones threads wait for each
-    other at its lock, and it is searched for longer than it saves (`docs/performance.md`).
+    other at its lock, and it is searched for longer than it saves.
 
     Args:
       batch_size: pictures that go through the network together.

@@ -161,7 +161,7 @@ class Experiment:
         *,
         about: Any = None,
         **options,
-    ) -> compiled.Program | None:
+    ) -> compiled.KeptProgram | None:
         """`compiled.kept` of a program of this run.
 
         Args:

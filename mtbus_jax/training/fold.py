@@ -211,12 +211,12 @@ class FoldLoop:
         self._experiment, self._devices = experiment, experiment.devices
         self._data, self._evaluator = data, evaluator
         self._pmapped = parallel.pmap_train(experiment.train_steps(parallel.AXIS), self._devices)
-        self._train_programs: dict[tuple, compiled.Program] = {}
+        self._train_programs: dict[tuple, compiled.KeptProgram] = {}
         self._end_epoch = jax.jit(
             functools.partial(state_lib.end_epoch, schedule=experiment.schedule), donate_argnums=0
         )
 
-    def _train_program(self, part: device_data.Part, key: jax.Array) -> compiled.Program:
+    def _train_program(self, part: device_data.Part, key: jax.Array) -> compiled.KeptProgram:
         """The training program for parts of these shapes; made, or read from disk, once."""
         rest = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
@@ -236,7 +236,7 @@ class FoldLoop:
                 about=shapes,
                 donate_argnums=(0, 1),
                 compiler_options=COMPILER_OPTIONS,
-            ) or compiled.Program(self._pmapped, arguments)
+            ) or compiled.KeptProgram(self._pmapped, arguments)
         return self._train_programs[shapes]
 
     def train(self, run: FoldRun) -> None:

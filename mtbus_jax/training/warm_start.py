@@ -27,7 +27,7 @@ from mtbus_jax.training.state import TrainState
 FIELD = "train.start_from"
 
 
-class Source(NamedTuple):
+class StartingWeights(NamedTuple):
     """Where a fold's weights come from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 def find(
     config: config_dict.ConfigDict, fold: int, split: splits.Split, uid: np.ndarray
-) -> Source | None:
+) -> StartingWeights | None:
     """The weights that a fold is to start from, after every check that needs no weights.
 
     Args:
@@ -73,7 +73,7 @@ def find(
             f"would start from. Train it there, or name one of its folds, as in {run}/fold_0."
         )
     _check_model(run, other, config)
-    source = Source(run, other_fold, other)
+    source = StartingWeights(run, other_fold, other)
     for each in _lineage(source):
         _check_unseen(each, fold, split, uid)
     return source
@@ -101,7 +101,7 @@ def _check_model(run: Path, other: config_dict.ConfigDict, config: config_dict.C
         )
 
 
-def _lineage(source: Source) -> Iterator[Source]:
+def _lineage(source: StartingWeights) -> Iterator[StartingWeights]:
     """A source, what it started from itself, and so on.
 
     Raises:
@@ -118,11 +118,11 @@ def _lineage(source: Source) -> Iterator[Source]:
                 "cannot be told what its weights have seen. Put that folder back, or start from "
                 "another run."
             )
-        source = Source(run, fold, run_folder.load_config(run))
+        source = StartingWeights(run, fold, run_folder.load_config(run))
         yield source
 
 
-def _check_unseen(source: Source, fold: int, split: splits.Split, uid: np.ndarray) -> None:
+def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: np.ndarray) -> None:
     """Refuses weights that know the answers: by image id, of whatever dataset.
 
     The other run may have validated on the images that are validated on here, as with the same
@@ -151,7 +151,7 @@ def _check_unseen(source: Source, fold: int, split: splits.Split, uid: np.ndarra
             )
 
 
-def load(source: Source, like: TrainState) -> tuple[dict[str, Any], list[str]]:
+def load(source: StartingWeights, like: TrainState) -> tuple[dict[str, Any], list[str]]:
     """The weights to start from.
 
     Args:
@@ -180,7 +180,7 @@ def load(source: Source, like: TrainState) -> tuple[dict[str, Any], list[str]]:
     return traverse_util.unflatten_dict(joined), drawn
 
 
-def start(source: Source, state: TrainState) -> TrainState:
+def start(source: StartingWeights, state: TrainState) -> TrainState:
     """A fresh state with the other run's weights; says so on the screen.
 
     Args:

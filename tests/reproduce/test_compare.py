@@ -9,9 +9,9 @@ from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.reproduce.compare import compare
 from mtbus_jax.reproduce.results import RowResult
-from mtbus_jax.reproduce.rows import Row, Run, Section
+from mtbus_jax.reproduce.rows import Row, Section, TableRun
 
-RUN = Run("curated_busi", "unetpp")
+RUN = TableRun("curated_busi", "unetpp")
 COUNT = 40
 
 

@@ -13,11 +13,13 @@ from mtbus_jax.reproduce import estimate as estimate_lib
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.estimate import Estimate, estimate, seconds_per_step, to_text
 from mtbus_jax.reproduce.plan import Scale, Study
-from mtbus_jax.reproduce.rows import Run
+from mtbus_jax.reproduce.rows import TableRun
 from mtbus_jax.training import run_folder
 
-SEG = Run("curated_busi", "unetpp", ("seg",))
-MT, MT_DO = (Run("curated_busi", "unetpp", oversample=oversample) for oversample in (False, True))
+SEG = TableRun("curated_busi", "unetpp", ("seg",))
+MT, MT_DO = (
+    TableRun("curated_busi", "unetpp", oversample=oversample) for oversample in (False, True)
+)
 
 
 @pytest.fixture

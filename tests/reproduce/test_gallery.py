@@ -16,10 +16,10 @@ from mtbus_jax.reproduce import figure, gallery
 from mtbus_jax.reproduce.facts import gather
 from mtbus_jax.reproduce.plan import Scale, Study
 from mtbus_jax.reproduce.results import RowResult
-from mtbus_jax.reproduce.rows import Row, Run
+from mtbus_jax.reproduce.rows import Row, TableRun
 from mtbus_jax.training import steps
 
-SEG, MT = Run("curated_busi", "unetpp", ("seg",)), Run("curated_busi", "unetpp")
+SEG, MT = TableRun("curated_busi", "unetpp", ("seg",)), TableRun("curated_busi", "unetpp")
 ROWS = Row("ST(Seg)", "ST(Seg)", SEG, None), Row("MT+PR", "MT+PR", MT, MT, True)
 LABELS = ["benign"] * 4 + ["malignant"] * 3 + ["normal"] * 2
 

@@ -12,11 +12,11 @@ from mtbus_jax import data, models
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.plan import Scale, Study, check_jobs
-from mtbus_jax.reproduce.rows import TABLES, Run, runs_of
+from mtbus_jax.reproduce.rows import TABLES, TableRun, runs_of
 from mtbus_jax.training import run_folder
 
-MT_DO = Run("curated_busi", "unetpp", oversample=True)
-UCLM = Run("bus_uclm", "nnunet")
+MT_DO = TableRun("curated_busi", "unetpp", oversample=True)
+UCLM = TableRun("bus_uclm", "nnunet")
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.facts import gather
 from mtbus_jax.reproduce.plan import Scale, Study
 from mtbus_jax.reproduce.results import join, row_result
-from mtbus_jax.reproduce.rows import TABLES, Row, Run
+from mtbus_jax.reproduce.rows import TABLES, Row, TableRun
 from mtbus_jax.training import steps
 
 HEIGHT, WIDTH = 6, 9
-SEG, CLS = (Run("curated_busi", "unetpp", (task,)) for task in ("seg", "cls"))
-MT = Run("curated_busi", "unetpp")
+SEG, CLS = (TableRun("curated_busi", "unetpp", (task,)) for task in ("seg", "cls"))
+MT = TableRun("curated_busi", "unetpp")
 
 
 def make_cases(count=60, *, seed=0):

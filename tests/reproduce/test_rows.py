@@ -9,7 +9,7 @@ from configs import base
 from mtbus_jax import models
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce import rows
-from mtbus_jax.reproduce.rows import FIGURES, TABLES, Run, runs_of
+from mtbus_jax.reproduce.rows import FIGURES, TABLES, TableRun, runs_of
 from mtbus_jax.training import run_folder
 
 ALL_ROWS = tuple(row for table in TABLES.values() for row in table.rows)
@@ -55,8 +55,8 @@ def test_runs_have_names_of_their_own_that_are_good_folder_names():
     assert len(set(names)) == len(names) == 16 + 6 + 5 + 1 + 6 + 2
     for name in names:
         assert name.isascii() and name == name.lower() and name.replace("_", "").isalnum()
-    assert Run("curated_busi", "unetpp", oversample=True).name == "curated_busi_unetpp_mt_do"
-    without = Run("curated_busi", "unet", ("seg",), classes=("benign", "malignant"))
+    assert TableRun("curated_busi", "unetpp", oversample=True).name == "curated_busi_unetpp_mt_do"
+    without = TableRun("curated_busi", "unet", ("seg",), classes=("benign", "malignant"))
     assert without.name == "curated_busi_unet_seg_benign_malignant"
 
 
@@ -103,7 +103,7 @@ def test_overrides_are_fields_of_the_configuration_and_networks_exist():
     for run in runs_of(ALL_ROWS):
         assert run.overrides.keys() <= known.keys()
         assert models.create(run.model, tasks=run.tasks).tasks == run.tasks
-    assert rows.Run("bus_uclm", "nnunet", ("cls",)).overrides == {
+    assert rows.TableRun("bus_uclm", "nnunet", ("cls",)).overrides == {
         "name": "bus_uclm_nnunet_cls",
         "data.name": "bus_uclm",
         "data.classes": ("benign", "malignant", "normal"),
@@ -112,7 +112,7 @@ def test_overrides_are_fields_of_the_configuration_and_networks_exist():
         "train.oversample": False,
         "loss.double_softmax": True,
     }
-    segmentation = rows.Run("curated_busi", "unetpp", ("seg",)).overrides
+    segmentation = rows.TableRun("curated_busi", "unetpp", ("seg",)).overrides
     assert segmentation["train.keep"] == "last" and segmentation["eval.fill_holes"] is True
 
 

@@ -11,15 +11,15 @@ import pytest
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.reproduce import write
-from mtbus_jax.reproduce.compare import Comparison
+from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.layout import HEADINGS, Content
 from mtbus_jax.reproduce.results import RowResult, Statistic
-from mtbus_jax.reproduce.rows import TABLES, Row, Run, Section, Table
+from mtbus_jax.reproduce.rows import TABLES, Row, Section, Table, TableRun
 
 NAN = math.nan
-SEG = Run("curated_busi", "unetpp", ("seg",))
-MT = Run("curated_busi", "unetpp", oversample=True)
+SEG = TableRun("curated_busi", "unetpp", ("seg",))
+MT = TableRun("curated_busi", "unetpp", oversample=True)
 METRICS = ("dsc_benign", "dsc_average", "hausdorff", "acc")
 
 
@@ -133,8 +133,8 @@ def test_confusion_in_percent_of_the_true_class():
 
 
 COMPARISONS = [
-    Comparison("", "MT", "MT+PR+DO", "dice", 450, 0.0123, -0.004, 0.03, 0.2, 0.0004, 0.0012),
-    Comparison("UNet++", "MT", "MT+PR+DO", "correct", 449, -0.02, -0.05, 0.01, -0.1, 0.04, 0.08),
+    RowComparison("", "MT", "MT+PR+DO", "dice", 450, 0.0123, -0.004, 0.03, 0.2, 0.0004, 0.0012),
+    RowComparison("UNet++", "MT", "MT+PR+DO", "correct", 449, -0.02, -0.05, 0.01, -0.1, 0.04, 0.08),
 ]
 
 

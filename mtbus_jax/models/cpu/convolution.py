@@ -20,7 +20,7 @@ from jax import lax
 from mtbus_jax.models.cpu import four_rows, products
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# With more, the product is large enough for the library as it is. Measured, docs/performance.md.
+# With more, the product is large enough for the library as it is. Measured.
 _MOST_CHANNELS = 48
 
 

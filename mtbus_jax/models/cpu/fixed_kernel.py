@@ -2,7 +2,7 @@
 
 In training a kernel is read a few times and then replaced. In prediction it is read for each
 picture, so what depends on it alone can be computed beforehand. Which arrangement is fastest was
-measured, see docs/performance.md.
+measured.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from jax import lax
 from mtbus_jax.models.cpu import products, winograd
 
 # The fewest channels on the narrower and on the wider side with which the products that are saved
-# cost more than the sums. Measured, docs/performance.md.
+# cost more than the sums. Measured.
 _FEWEST, _FEWEST_OF_MORE = 48, 96
 # Up to how many pixels for each channel of the narrower side the six products are one operation.
 _PIXELS_TOGETHER = 16
