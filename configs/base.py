@@ -82,8 +82,10 @@ def get_config() -> config_dict.ConfigDict:
     train.min_learning_rate = 1e-6
     # Training stops when more than so many epochs in a row have brought no new lowest loss.
     train.stop_patience = 50  # epochs
-    # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch.
+    # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch;
+    # average, the exponential moving average over the steps, by which epochs are then judged.
     train.keep = "best"
+    train.average_decay = 0.99  # share of that average that a step leaves as it is, 0..1
     train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision
     train.devices = 0  # of this process; 0 takes as many as divide the batch
     train.steps_per_call = 0  # optimiser steps per device program; 0: 1 on a CPU, else an epoch

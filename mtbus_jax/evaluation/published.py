@@ -50,6 +50,7 @@ _RECIPE: dict[str, Any] = {
     "train.stop_patience": 50,
     "train.start_from": "",
     "train.keep": "best",
+    "train.average_decay": 0.99,
     "train.plateau_threshold": 1e-4,
     "train.compute_dtype": "float32",
     "loss.double_softmax": False,

@@ -13,6 +13,8 @@ from mtbus_jax.training import steps
 from mtbus_jax.training.trained_folds import Trained
 
 MADE_BY = "mtbus_jax.export"
+# Weights by the value of `train.keep`, as a card names them.
+_KEPT = {"best": "best", "last": "last", "average": "averaged"}
 
 # Rows of the card's table, by name in summary.json; summary.md has all of them.
 _FIGURES = {
@@ -141,7 +143,7 @@ def _model(
         "## Model",
         "",
         f"Network `{config.model.name}` for {' and '.join(tasks[task] for task in config.tasks)}; "
-        f"{count:,} parameters{copies}: the {config.train.keep} weights of "
+        f"{count:,} parameters{copies}: the {_KEPT[config.train.keep]} weights of "
         f"{seeds}fold{'s' * (folds > 1)} {_join(trained.folds)}. "
         f"Input: {height} × {width} pixels, grey values 0..255; "
         "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",

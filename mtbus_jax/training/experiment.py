@@ -93,6 +93,7 @@ class Experiment:
                 min_learning_rate=train.min_learning_rate,
                 stop_patience=train.stop_patience,
                 keep=train.keep,
+                average_decay=train.average_decay,
                 course=train.course,
                 warmup=train.warmup,
             ),
@@ -229,6 +230,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"train.plateau_threshold={config.train.plateau_threshold}: a share of the loss, from "
             "0 to less than 1."
+        )
+    if not 0 <= config.train.average_decay < 1:
+        raise UserError(
+            f"train.average_decay={config.train.average_decay}: the share of the average that a "
+            "step leaves as it is, from 0 to less than 1."
         )
     if not 0 <= config.loss.weight <= 1:
         raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")

@@ -263,7 +263,9 @@ class FoldLoop:
             state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
         train_means = totals.means()
-        validation_means, _ = self._evaluator(state.variables, run.validation)
+        validation_means, _ = self._evaluator(
+            state_lib.validated(state, self._experiment.schedule), run.validation
+        )
         state = self._end_epoch(state, jnp.float32(validation_means["loss"]))
         run.close_epoch(
             jax.device_get(state.standing),

@@ -53,6 +53,7 @@ _FORMER = {
         "augmentation": "released",
         "start_from": "",
         "keep": "best",
+        "average_decay": 0.99,
         "plateau_threshold": 0.0,
         "weight_decay": 0.0,
         "clip_norm": 0.0,

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Which weights of a training are kept: those of the lowest validation loss, or of the last epoch.
-BEST, LAST = "best", "last"
-KEPT = (BEST, LAST)
+# Which weights of a training are kept: those of the lowest validation loss, of the last epoch, or
+# their running average over the steps.
+BEST, LAST, AVERAGE = "best", "last", "average"
+KEPT = (BEST, LAST, AVERAGE)
 # What steers the learning rate: a validation loss that no longer falls, or the step alone, along
 # half a cosine from the initial learning rate to 0.
 PLATEAU, COSINE = "plateau", "cosine"
@@ -35,6 +36,7 @@ class PlateauSchedule(NamedTuple):
       min_learning_rate: the learning rate is not lowered below this.
       stop_patience: epochs in a row without a new best loss that training survives.
       keep: one of `KEPT`.
+      average_decay: with the average, share of it that a step leaves as it is.
       course: one of `COURSES`; with the cosine the learning rate does not depend on the loss.
       warmup: with the cosine, share of all steps in which the learning rate rises from 0.
     """
@@ -46,6 +48,7 @@ class PlateauSchedule(NamedTuple):
     min_learning_rate: float = 1e-6
     stop_patience: int = 50
     keep: str = BEST
+    average_decay: float = 0.99
     course: str = PLATEAU
     warmup: float = 0.0
 
@@ -230,6 +233,39 @@ def learning_rate(state: TrainState, schedule: PlateauSchedule) -> jax.Array:
     return rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
 
 
+def averaged(
+    state: TrainState, schedule: PlateauSchedule, *, applies: jax.Array | bool = True
+) -> TrainState:
+    """The state after a step, with its weights taken into the average, if that is what is kept.
+
+    Exponential moving average (Polyak and Juditsky 1992, in the form of Tarvainen and Valpola
+    2017): after step t, average ← d·average + (1 − d)·weights, d = min(decay, (1 + t)/(10 + t)),
+    so that the first weights are soon forgotten. Running statistics likewise.
+
+    Args:
+      state: after the step, ``state.step`` = t.
+      schedule: says whether, and with which decay.
+      applies: boolean scalar; where it is false the average stays.
+    """
+    if schedule.keep != AVERAGE:
+        return state
+    decay = jnp.minimum(schedule.average_decay, (1 + state.step) / (10 + state.step))
+    share = jnp.where(applies, 1 - decay, 0)
+
+    def mean(average, current):
+        return jax.tree.map(lambda a, c: a + share * (c - a), average, current)
+
+    return state.replace(
+        best_params=mean(state.best_params, state.params),
+        best_batch_stats=mean(state.best_batch_stats, state.batch_stats),
+    )
+
+
+def validated(state: TrainState, schedule: PlateauSchedule) -> dict[str, Any]:
+    """The weights that an epoch is judged by: the current ones, or their average if it is kept."""
+    return state.best_variables if schedule.keep == AVERAGE else state.variables
+
+
 def is_better(loss: jax.Array, best: jax.Array) -> jax.Array:
     """Whether ``loss`` is a new best: strictly lower, so a tie keeps the earlier epoch."""
     return loss < best
@@ -263,6 +299,8 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     )
 
     def keep(best, current):
+        if schedule.keep == AVERAGE:  # the steps see to it
+            return best
         kept = better | (schedule.keep == LAST)
         return jax.tree.map(lambda b, c: jnp.where(kept, c, b), best, current)
 
@@ -276,7 +314,7 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
 
 def kept_epoch(state: TrainState | Standing, schedule: PlateauSchedule) -> int:
     """Epoch of the weights to be tested, 0 before there are any (reads the device)."""
-    return int(state.epoch if schedule.keep == LAST else state.plateau.best_epoch)
+    return int(state.plateau.best_epoch if schedule.keep == BEST else state.epoch)
 
 
 def is_finished(state: TrainState | Standing, schedule: PlateauSchedule, epochs: int) -> bool:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbus_jax import losses, types
-from mtbus_jax.training.state import PlateauSchedule, TrainState, learning_rate, where
+from mtbus_jax.training.state import PlateauSchedule, TrainState, averaged, learning_rate, where
 
 MASK_THRESHOLD = 0.5
 
@@ -195,7 +195,7 @@ def train_step(
         batch_stats=where(any_image, batch_stats, state.batch_stats),
         opt_state=opt_state,
     )
-    return after, sums
+    return averaged(after, schedule, applies=any_image), sums
 
 
 def train_steps(

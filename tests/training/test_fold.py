@@ -52,7 +52,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(tmp_path):
     assert int(state.step) == 12 * -(-3 * train_count // 5)
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("keep", ["best", "last", "average"])
 def test_which_weights_are_kept_to_be_tested(tmp_path, monkeypatch, keep):
     # Only the first epoch is better than what was before.
     monkeypatch.setattr(state_lib, "is_better", lambda loss, best: best == np.inf)
@@ -60,10 +60,24 @@ def test_which_weights_are_kept_to_be_tested(tmp_path, monkeypatch, keep):
     origin = tiny.train_one(config, tmp_path)
     rows = read_metrics(tmp_path)
     assert [row["best_epoch"] for row in rows] == [1, 1]
-    assert [row["tested_epoch"] for row in rows] == {"best": [1, 1], "last": [1, 2]}[keep]
+    assert [row["tested_epoch"] for row in rows] == [1, 1 if keep == "best" else 2]
     state, kept = final_state(config, tmp_path, origin)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), kept["params"], state.params)
     assert all(jax.tree.leaves(same)) == (keep == "last")
+
+
+def test_with_an_average_epochs_are_judged_by_it(tmp_path):
+    config = tiny.make_config(epochs=1, keep="average", average_decay=0.8)
+    origin = tiny.train_one(config, tmp_path)
+    state, kept = final_state(config, tmp_path, origin)
+    experiment, cases = Experiment.from_config(config), tiny.make_cases()
+    validation = published_folds(cases.label, cases.test_fold)[0].validation
+    evaluator = tiny.make_loop(experiment, cases)._evaluator
+    (row,) = read_metrics(tmp_path)
+    assert row["validation_loss"] == pytest.approx(evaluator(kept, validation)[0]["loss"])
+    assert row["validation_loss"] != pytest.approx(
+        evaluator(state.variables, validation)[0]["loss"]
+    )
 
 
 def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
@@ -263,6 +277,8 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
         ("train.augmentation", "elastic", "released, upright"),
         ("train.compute_dtype", "float16", "float32, bfloat16"),
         ("train.epochs", 0, "train.epochs"),
+        ("train.keep", "mean", "best, last, average"),
+        ("train.average_decay", 1.0, "train.average_decay"),
         ("data.image_size", (100, 128), "multiples of 16"),
         ("train.devices", 99, "train.devices"),
     ],

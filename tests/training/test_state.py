@@ -152,6 +152,48 @@ def test_the_last_weights_are_kept_where_asked_for_and_the_schedule_is_the_same(
         assert state.plateau == other.plateau
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.99])
+def test_the_average_by_its_recursion(decay):
+    """Five steps against NumPy; the decay begins at 2/11 and rises to the one that is set."""
+    schedule = PlateauSchedule(keep="average", average_decay=decay)
+    rng = np.random.default_rng(0)
+    weights, means = rng.normal(size=(6, 2, 3)), rng.normal(size=(6, 3))
+    state = fresh(schedule).replace(
+        best_params={"w": jnp.float32(weights[0])}, best_batch_stats={"m": jnp.float32(means[0])}
+    )
+    expected = {"params": weights[0], "batch_stats": means[0]}
+    for step in range(1, 6):
+        state = state.replace(
+            step=jnp.int32(step),
+            params={"w": jnp.float32(weights[step])},
+            batch_stats={"m": jnp.float32(means[step])},
+        )
+        state = state_lib.averaged(state, schedule)
+        d = min(decay, (1 + step) / (10 + step))
+        for name, values in (("params", weights), ("batch_stats", means)):
+            expected[name] = d * expected[name] + (1 - d) * values[step]
+    np.testing.assert_allclose(state.best_params["w"], expected["params"], atol=1e-6)
+    np.testing.assert_allclose(state.best_batch_stats["m"], expected["batch_stats"], atol=1e-6)
+    stays = state_lib.averaged(state.replace(params={"w": 9.0}), schedule, applies=False)
+    np.testing.assert_array_equal(stays.best_params["w"], state.best_params["w"])
+
+
+def test_the_end_of_an_epoch_leaves_an_average_alone(end_epoch):
+    schedule = PlateauSchedule(keep="average")
+    states = run(end_epoch, schedule, [3.0, 1.0, 2.0])
+    assert [float(s.best_params["w"]) for s in states] == [0, 0, 0]
+    assert [state_lib.kept_epoch(s, schedule) for s in states] == [1, 2, 3]
+    assert float(state_lib.validated(states[-1], schedule)["params"]["w"]) == 0
+    assert float(state_lib.validated(states[-1], PlateauSchedule())["params"]["w"]) == 3
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_without_an_average_a_step_changes_nothing_that_is_kept(keep):
+    schedule = PlateauSchedule(keep=keep)
+    state = blank(schedule).replace(params={"w": jnp.float32(5)})
+    assert state_lib.averaged(state, schedule) is state
+
+
 def test_best_running_statistics_go_with_the_best_weights(end_epoch):
     schedule = PlateauSchedule()
     state = blank(schedule).replace(batch_stats={"m": jnp.float32(10)})

@@ -54,12 +54,12 @@ def make_state():
     return state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
 
 
-def make_program(augmented=True, axis_name=None):
+def make_program(augmented=True, axis_name=None, schedule=SCHEDULE):
     return functools.partial(
         steps.train_steps,
         module=MODULE,
         optimizer=OPTIMIZER,
-        schedule=SCHEDULE,
+        schedule=schedule,
         augmentation=augment.flip_and_rotate if augmented else None,
         axis_name=axis_name,
         loss=LOSS,
@@ -147,6 +147,22 @@ def test_one_program_of_many_steps_equals_many_programs():
     many = run(INDEX, VALID, calls=6)
     assert_close(one[0].params, many[0].params, atol=1e-6)
     assert_close(one[1], many[1], rtol=1e-5)
+
+
+def test_the_average_is_taken_after_each_step_that_has_an_image():
+    schedule = state_lib.PlateauSchedule(keep="average", average_decay=0.3)
+    program = jax.jit(make_program(schedule=schedule))
+    index, valid = np.insert(INDEX[:3], 2, 0, axis=0), np.insert(VALID[:3], 2, 0, axis=0)
+    state, _ = program(
+        make_state(), steps.Totals.zero(), make_data(), index, valid, jax.random.key(5)
+    )
+    average = make_state().params
+    for step in range(1, 4):
+        after, _ = run(INDEX[:step], VALID[:step], calls=1)
+        d = min(0.3, (1 + step) / (10 + step))
+        average = jax.tree.map(lambda a, p, d=d: d * a + (1 - d) * p, average, after.params)
+    assert_close(state.best_params, average, atol=1e-6)
+    assert_close(state.params, after.params, atol=1e-6)
 
 
 def test_padding_changes_nothing():
