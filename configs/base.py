@@ -21,6 +21,9 @@ def get_config() -> config_dict.ConfigDict:
     data.folds = (0, 1, 2, 3)  # which folds to train and test
     data.classes = ("benign", "malignant", "normal")  # whose images are used at all
     data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet, lite_unet: 32)
+    # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
+    # pixels that one covers. Masks are sampled either way.
+    data.resize = "nearest"
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtbus_jax import commandline, data
+from mtbus_jax.images import preprocess
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
@@ -31,6 +32,12 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
     )
     parser.add_argument("--height", type=int, default=128, help="pixels after resizing")
     parser.add_argument("--width", type=int, default=128, help="pixels after resizing")
+    parser.add_argument(
+        "--resize",
+        default=preprocess.NEAREST,
+        choices=preprocess.RESIZES,
+        help="how images become smaller, as data.resize",
+    )
     for flag, what in (
         ("--data_dir", "where built datasets lie"),
         ("--manual_dir", "raw downloads, to build from if needed"),
@@ -39,9 +46,13 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
     args = parser.parse_args(argv)
     size = (args.height, args.width)
     cases = data.load_cases(
-        args.name, image_size=size, data_dir=args.data_dir, manual_dir=args.manual_dir
+        args.name,
+        image_size=size,
+        resize=args.resize,
+        data_dir=args.data_dir,
+        manual_dir=args.manual_dir,
     )
-    data.save_arrays(cases, args.out)
+    data.save_arrays(cases, args.out, resize=args.resize)
     megabytes = Path(args.out).stat().st_size / 1e6
     print(f"{len(cases)} images of {cases.name} at {size}: {args.out}, {megabytes:.1f} MB")
 

@@ -35,11 +35,17 @@ def test_what_does_not_fit_is_refused(tmp_path):
         data.load_arrays(path, name="busi", image_size=SIZE)
     with pytest.raises(UserError, match=r"\(32, 16\)"):
         data.load_arrays(path, name="phantom", image_size=(32, 16))
+    with pytest.raises(UserError, match=r"\(nearest\).*\(area\).*data\.resize"):
+        data.load_arrays(path, name="phantom", image_size=SIZE, resize="area")
+    data.save_arrays(tiny.make_cases(), path, resize="area")
+    with pytest.raises(UserError, match=r"\(area\).*\(nearest\)"):
+        data.load_arrays(path, name="phantom", image_size=SIZE)
+    data.load_arrays(path, name="phantom", image_size=SIZE, resize="area")
     with np.load(path) as stored:
         old = {name: stored[name] for name in stored.files if name != "format"}
     np.savez_compressed(path, **old)
     with pytest.raises(UserError, match="another version"):
-        data.load_arrays(path, name="phantom", image_size=SIZE)
+        data.load_arrays(path, name="phantom", image_size=SIZE, resize="area")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="Write it again"):
         data.load_arrays(path, name="phantom", image_size=SIZE)
@@ -60,6 +66,11 @@ def test_the_command_packs_the_phantoms(tmp_path, phantom_data_dir):
     assert done.returncode == 0, done.stderr
     cases = data.load_arrays(out, name="phantom", image_size=(32, 48))
     assert len(cases) == 240
+    small = [*command, "--name=phantom", f"--data_dir={phantom_data_dir}", "--resize=area"]
+    assert subprocess.run(small, cwd=ROOT, capture_output=True).returncode == 0
+    areas = data.load_arrays(out, name="phantom", image_size=(32, 48), resize="area")
+    np.testing.assert_array_equal(areas.mask, cases.mask)
+    assert (areas.image != cases.image).mean() > 0.5
     refused = subprocess.run([*command, "--name=busy"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "Did you mean 'busi'" in refused.stderr

@@ -38,6 +38,7 @@ def load_cases(
     name: str,
     *,
     image_size: tuple[int, int] = (128, 128),
+    resize: str = preprocess.NEAREST,
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -50,6 +51,7 @@ def load_cases(
     Args:
       name: one of `DATASETS`.
       image_size: height and width in pixels after resizing.
+      resize: how images are resized, of `preprocess.RESIZES`; masks are sampled either way.
       data_dir: where the built datasets lie; None or "" for ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       manual_dir: folder with the raw data as downloaded (unpacked or zip); None or "" to download.
@@ -57,11 +59,10 @@ def load_cases(
         else ``~/.cache/mtbus_jax``. A folder that cannot be written is a warning.
 
     Returns:
-      Images ``(n, height, width, 1)`` uint8 and the rest as `Cases` says.
+      Images ``(n, height, width, 1)`` uint8, the rest as `Cases` says.
 
     Raises:
-      UserError: if the name is unknown, or the dataset is neither built nor can be built, or the
-        built one is damaged or incomplete.
+      UserError: if the name is unknown, or the dataset cannot be built or is damaged.
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(str(name), DATASETS, n=1)
@@ -72,11 +73,12 @@ def load_cases(
         raise UserError(f"image_size {tuple(image_size)} must be a height and a width ≥ 1 pixel.")
     with _quiet_tfds():
         builder = _built(name, data_dir or None, manual_dir or None)
-        key = _cache_key(builder, height, width)
-        path = _cache_folder(cache_dir) / f"{name}_{builder.version}_{height}x{width}.npz"
+        key = _cache_key(builder, height, width, resize)
+        kind = "" if resize == preprocess.NEAREST else f"_{resize}"
+        path = _cache_folder(cache_dir) / f"{name}_{builder.version}_{height}x{width}{kind}.npz"
         arrays = _read_cache(path, key)
         if arrays is None:
-            arrays = _decode(builder, height, width)
+            arrays = _decode(builder, height, width, resize)
             _check_complete(builder, arrays)
             _write_cache(path, key, arrays)
     return Cases(name=name, **arrays)
@@ -84,10 +86,6 @@ def load_cases(
 
 def only_classes(cases: Cases, names: tuple[str, ...]) -> Cases:
     """The cases of some classes, in their order; all of them for all of `CLASS_NAMES`.
-
-    Args:
-      cases: a dataset.
-      names: of classes to keep.
 
     Raises:
       UserError: if none is left.
@@ -100,12 +98,15 @@ def only_classes(cases: Cases, names: tuple[str, ...]) -> Cases:
     return cases.take(np.flatnonzero(kept))
 
 
-def save_arrays(cases: Cases, path: str | os.PathLike[str]) -> None:
+def save_arrays(
+    cases: Cases, path: str | os.PathLike[str], *, resize: str = preprocess.NEAREST
+) -> None:
     """Writes the cases to one file of a few MB, for machines without the dataset.
 
     Args:
       cases: from `load_cases`.
       path: of the ``.npz`` file to write.
+      resize: how their images were resized.
 
     Raises:
       UserError: if it cannot be written.
@@ -116,20 +117,31 @@ def save_arrays(cases: Cases, path: str | os.PathLike[str]) -> None:
     try:
         with temporary.open("wb") as file:
             np.savez_compressed(
-                file, name=np.array(cases.name), format=np.array(_CACHE_FORMAT), **arrays
+                file,
+                name=np.array(cases.name),
+                format=np.array(_CACHE_FORMAT),
+                resize=np.array(resize),
+                **arrays,
             )
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}.") from None
 
 
-def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[int, int]) -> Cases:
+def load_arrays(
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    image_size: tuple[int, int],
+    resize: str = preprocess.NEAREST,
+) -> Cases:
     """Reads what `save_arrays` wrote; needs neither the dataset nor tensorflow-datasets.
 
     Args:
       path: of the file.
       name: the dataset it must hold.
       image_size: the height and width in pixels that its images must have.
+      resize: how they must have been resized.
 
     Raises:
       UserError: if the file is missing, broken, or holds something else.
@@ -138,6 +150,7 @@ def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[in
         with np.load(path, allow_pickle=False) as stored:
             cases = Cases(name=str(stored["name"]), **{field: stored[field] for field in _ARRAYS})
             written = int(stored["format"]) if "format" in stored else 1
+            resized = str(stored["resize"]) if "resize" in stored else preprocess.NEAREST
     except FileNotFoundError:
         raise UserError(
             f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
@@ -150,16 +163,15 @@ def load_arrays(path: str | os.PathLike[str], *, name: str, image_size: tuple[in
         ) from None
     if written != _CACHE_FORMAT:
         raise UserError(
-            f"data.arrays_file={path} was written by another version, which made other grey values "
-            f"or took other pixels. Write it again: python -m mtbus_jax.pack --name={name} "
-            "--out=FILE."
+            f"data.arrays_file={path} was written by another version, which made other pixels. "
+            f"Write it again: python -m mtbus_jax.pack --name={name} --out=FILE."
         )
-    held = (cases.name, cases.image.shape[1:3])
-    if held != (name, tuple(image_size)):
+    held = (cases.name, cases.image.shape[1:3], resized)
+    if held != (name, tuple(image_size), resize):
         raise UserError(
-            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels, the configuration asks "
-            f"for {name} at {tuple(image_size)}. Write another file, or change data.name or "
-            "data.image_size."
+            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels ({resized}), the "
+            f"configuration asks for {name} at {tuple(image_size)} ({resize}). Write another file, "
+            "or change data.name, data.image_size or data.resize."
         )
     return cases
 
@@ -209,14 +221,15 @@ def _built(name: str, data_dir: Any, manual_dir: Any) -> Any:
     return Builder(config=name, data_dir=builder.data_dir_root)
 
 
-def _decode(builder: Any, height: int, width: int) -> dict[str, np.ndarray]:
+def _decode(builder: Any, height: int, width: int, resize: str) -> dict[str, np.ndarray]:
     """Reads every record: the arrays of `Cases` by name."""
     columns: dict[str, list[Any]] = {name: [] for name in _ARRAYS}
     for example in _read_records(builder):
         image = preprocess.to_greyscale(example["image"])
         mask = preprocess.merge_masks([example["mask"]])
         columns["uid"].append(_text(example["uid"]))
-        columns["image"].append(preprocess.resize_nearest(image, height, width)[..., None])
+        small = preprocess.resize(image, height, width, method=resize)
+        columns["image"].append(small[..., None])
         columns["mask"].append(preprocess.resize_nearest(mask, height, width)[..., None])
         columns["label"].append(int(example["label"]))
         columns["original_size"].append((int(example["height"]), int(example["width"])))
@@ -272,9 +285,9 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _cache_key(builder: Any, height: int, width: int) -> str:
+def _cache_key(builder: Any, height: int, width: int, resize: str) -> str:
     """Names exactly what the cached arrays were computed from, and how."""
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {height} {width}".encode())
+    digest = hashlib.sha256(f"{_CACHE_FORMAT} {height} {width} {resize}".encode())
     sources = [
         pathlib.Path(preprocess.__file__),
         *sorted(pathlib.Path(builder.data_path).iterdir()),

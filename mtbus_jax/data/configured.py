@@ -17,12 +17,16 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
     image_size = tuple(config.data.image_size)
     if config.data.arrays_file:
         cases = arrays.load_arrays(
-            config.data.arrays_file, name=config.data.name, image_size=image_size
+            config.data.arrays_file,
+            name=config.data.name,
+            image_size=image_size,
+            resize=config.data.resize,
         )
     else:
         cases = arrays.load_cases(
             config.data.name,
             image_size=image_size,
+            resize=config.data.resize,
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,

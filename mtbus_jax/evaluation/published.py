@@ -21,6 +21,7 @@ _RECIPE: dict[str, Any] = {
     "data.folds": [0, 1, 2, 3],
     "data.classes": ["benign", "malignant", "normal"],
     "data.image_size": [128, 128],
+    "data.resize": "nearest",
     "model.head": "released",
     "model.deep_supervision": True,
     "model.legacy": False,

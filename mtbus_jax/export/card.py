@@ -9,10 +9,18 @@ from mtbus_jax import models, types
 from mtbus_jax.evaluation.summary import plus_minus
 from mtbus_jax.export import interface
 from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
+from mtbus_jax.images import preprocess
 from mtbus_jax.training import steps
 from mtbus_jax.training.trained_folds import Trained
 
 MADE_BY = "mtbus_jax.export"
+# Resizing by the value of `data.resize`.
+_RESIZING = {
+    preprocess.NEAREST: "by nearest neighbour, source index = floor(index * (1 / (target size / "
+    "source size))) in double precision, rows and columns alike; no interpolation, no cropping",
+    preprocess.AREA: "each pixel the mean over the area that it covers, pixels covered in part "
+    "counting in part, rounded half up; no cropping",
+}
 # Weights by the value of `train.keep`, as a card names them.
 _KEPT = {"best": "best", "last": "last", "average": "averaged"}
 
@@ -65,12 +73,11 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "folds": list(trained.folds),
         "files": [each.name for each in files],
         "image_size": {"height": height, "width": width},
+        "resize": trained.config.data.resize,
         "steps": [
             "decode to 8 bits a channel; ignore an alpha channel",
             "colour to grey by ITU-R 601 luma: (9797 R + 19234 G + 3737 B) >> 15",
-            "resize to image_size by nearest neighbour, source index = floor(index * (1 / (target "
-            "size / source size))) in double precision, rows and columns alike; no interpolation, "
-            "no cropping",
+            f"resize to image_size {_RESIZING[trained.config.data.resize]}",
             "float32 grey values 0..255, no normalisation",
         ],
         "input": {
@@ -88,7 +95,8 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "refining": "empty the mask of a picture classified normal; call a picture with an empty "
         "mask normal; both look at the pair before refining",
         "mask_to_picture_size": "interpolate the probability linearly between the pixels that "
-        "resizing took, constant beyond the last; then the mask rule",
+        "nearest-neighbour resizing takes, as masks were resized in training, constant beyond the "
+        "last; then the mask rule",
     }
 
 

@@ -136,7 +136,8 @@ def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
     images = []
     for i in range(_CHECK_IMAGES):
         picture = phantom.make_phantom(i, label=i % len(types.CLASS_NAMES))
-        images.append(preprocess.resize_nearest(picture.image, height, width))
+        method = config.data.resize
+        images.append(preprocess.resize(picture.image, height, width, method=method))
     words = f"{_CHECK_IMAGES} simulated images"
     if config.data.name != "phantom":
         words += f" ({config.data.name} was not at hand)"
@@ -149,7 +150,9 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
     if config.data.arrays_file:
         if not Path(config.data.arrays_file).is_file():
             return None
-        cases = data.load_arrays(config.data.arrays_file, name=name, image_size=image_size)
+        cases = data.load_arrays(
+            config.data.arrays_file, name=name, image_size=image_size, resize=config.data.resize
+        )
     elif name == "phantom":
         return None
     else:
@@ -161,6 +164,7 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
         cases = data.load_cases(
             name,
             image_size=image_size,
+            resize=config.data.resize,
             data_dir=config.data.data_dir,
             cache_dir=config.data.cache_dir,
         )

@@ -54,7 +54,8 @@ class Model:
           ``(height, width)`` bool or None, probabilities of the classes or None, and the number of
           the class or None. Mask and class are refined: they tell the same story.
         """
-        image = resize_nearest(grey, *self.size).astype(np.float32)[None, :, :, None]
+        resize = {"nearest": resize_nearest, "area": resize_area}[self.facts["resize"]]
+        image = resize(grey, *self.size).astype(np.float32)[None, :, :, None]
         names = [output.name for output in self.session.get_outputs()]
         outputs = dict(zip(names, self.session.run(names, {"image": image}), strict=True))
         threshold = self.facts["mask_threshold"]
@@ -102,6 +103,20 @@ def resize_nearest(array, height, width):
     """Nearest neighbour, as OpenCV does it."""
     row, col = sampled(array.shape[0], height), sampled(array.shape[1], width)
     return array[row[:, None], col[None, :]]
+
+
+def resize_area(image, height, width):
+    """Each pixel is the mean over the area that it covers, rounded half up."""
+    rows, cols = overlaps(image.shape[0], height), overlaps(image.shape[1], width)
+    total = (rows @ image.astype(np.float64) @ cols.T).astype(np.int64)  # whole numbers: exact
+    return ((2 * total + image.size) // (2 * image.size)).astype(np.uint8)
+
+
+def overlaps(source, target):
+    """What of each source pixel lies in each target pixel, in parts of 1/target."""
+    start, pixel = np.arange(target)[:, None] * source, np.arange(source) * target
+    common = np.minimum(start + source, pixel + target) - np.maximum(start, pixel)
+    return np.maximum(common, 0).astype(np.float64)
 
 
 def sampled(source, target):

@@ -18,7 +18,7 @@ import scipy
 from mtbus_jax import augment, images, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
-from mtbus_jax.images.preprocess import resize_nearest
+from mtbus_jax.images import preprocess
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
 from mtbus_jax.training import steps, trained_folds
@@ -140,6 +140,7 @@ class Predictor:
         self.untested, self.without_weights = network.untested, network.without_weights
         self.tasks = tuple(config.tasks)
         self.image_size = network.image_size
+        self._resize = config.data.resize
         self.tta = bool(config.eval.get("tta", False)) if tta is None else tta
         self.refine = refine or ("hard" if config.eval.refine else "none")
         self._trust = trust.read(run)
@@ -201,7 +202,9 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def _start(self, frames: list[images.Frame], pool: ThreadPoolExecutor) -> _Started:
-        pictures = np.stack([resize_nearest(frame.grey, *self.image_size) for frame in frames])
+        size, method = self.image_size, self._resize
+        pictures = [preprocess.resize(frame.grey, *size, method=method) for frame in frames]
+        pictures = np.stack(pictures)
         # Here and not in the threads, which would compile it twice.
         program = self._programs.at_least(len(frames))
         missing = np.repeat(pictures[:1], program.size - len(frames), axis=0)

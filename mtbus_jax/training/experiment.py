@@ -17,6 +17,7 @@ from ml_collections import config_dict
 
 from mtbus_jax import augment, losses, models, splits, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import preprocess
 from mtbus_jax.runtime import compiled, parallel
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training import steps
@@ -221,6 +222,11 @@ def check_values(config: config_dict.ConfigDict) -> None:
         raise UserError(
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
             "False leaves out; set eval.tta=True as well."
+        )
+    if config.data.resize not in preprocess.RESIZES:
+        raise UserError(
+            f"data.resize: {config.data.resize!r} is unknown. "
+            f"Known: {', '.join(preprocess.RESIZES)}."
         )
     if config.data.split not in splits.SPLITS:
         raise UserError(

@@ -48,6 +48,7 @@ _FREE_FIELDS = frozenset(
 )
 # What runs had before there was a field for it.
 _FORMER = {
+    "data": {"resize": "nearest"},
     "train": {
         "rotation_fill": "zero",
         "augmentation": "released",

@@ -12,6 +12,7 @@ from raw_dummies import BUSI_NUMBERS, write_busi
 
 from mtbus_jax import data
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import preprocess
 from mtbus_jax.types import CLASS_NAMES
 from tfds_busi import tfds_busi_dataset_builder
 from tfds_busi.tfds_busi_dataset_builder import Builder
@@ -101,6 +102,21 @@ def test_pictures_are_opencvs_greyscale_at_floor_of_i_times_source_over_target(d
                 at = row * height // 12, col * width // 17
                 assert image[row, col, 0] == grey[at]
                 assert mask[row, col, 0] == expected[uid].mask[at]
+
+
+def test_areas_are_averaged_for_images_and_masks_are_sampled(dummy_busi, monkeypatch):
+    arguments, expected = dummy_busi
+    sampled = data.load_cases("busi", image_size=(12, 17), **arguments)
+    calls = count_decoding(monkeypatch)
+    averaged = data.load_cases("busi", image_size=(12, 17), resize="area", **arguments)
+    for uid, image in zip(averaged.uid, averaged.image, strict=True):
+        grey = grey_of(expected[uid].image)
+        np.testing.assert_array_equal(image[..., 0], preprocess.resize_area(grey, 12, 17))
+    np.testing.assert_array_equal(averaged.mask, sampled.mask)
+    # Each has a cache of its own, and neither is taken for the other.
+    for resize, cases in (("area", averaged), ("nearest", sampled)):
+        assert same(cases, data.load_cases("busi", image_size=(12, 17), resize=resize, **arguments))
+    assert len(calls) == 1 and not same(averaged, sampled)
 
 
 def test_the_cache_is_used_for_the_same_data_and_size_only(dummy_busi, monkeypatch):

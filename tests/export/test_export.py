@@ -430,3 +430,5 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     assert facts["mask_threshold"] == steps.MASK_THRESHOLD
     assert facts["input"]["shape"] == ["batch", tiny.HEIGHT, tiny.WIDTH, 1]
     assert facts["folds"] == [0, 1]
+    assert facts["resize"] == "nearest"
+    assert "nearest neighbour" in facts["steps"][2]

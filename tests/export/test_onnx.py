@@ -91,16 +91,17 @@ class Session:
         return [self.outputs[name] for name in names]
 
 
-def script_model(session, size):
+def script_model(session, size, resize="nearest"):
     model = predict_onnx.Model.__new__(predict_onnx.Model)
     model.session, model.size, model.class_names = session, size, NAMES
-    model.facts = {"mask_threshold": 0.5}
+    model.facts = {"mask_threshold": 0.5, "resize": resize}
     return model
 
 
+@pytest.mark.parametrize("resize", preprocess.RESIZES)
 @pytest.mark.parametrize("tumour", [False, True])
 @pytest.mark.parametrize("winner", range(3))
-def test_the_script_refines_as_the_library_does(tumour, winner):
+def test_the_script_refines_as_the_library_does(tumour, winner, resize):
     probability = np.full((1, 16, 32, 1), 0.5, np.float32)  # one half is no tumour
     if tumour:
         probability[0, 3:7, 10:21] = 0.9
@@ -108,7 +109,7 @@ def test_the_script_refines_as_the_library_does(tumour, winner):
     classes[0, winner] = 0.6
     session = Session(tumour_probability=probability, class_probability=classes)
     grey = COLOUR[..., 0]
-    mask, found, class_id = script_model(session, (16, 32))(grey)
+    mask, found, class_id = script_model(session, (16, 32), resize)(grey)
     expected_mask, expected_class = refine.refine(probability > steps.MASK_THRESHOLD, classes)
     assert class_id == int(expected_class[0])
     assert mask.shape == grey.shape
@@ -116,7 +117,8 @@ def test_the_script_refines_as_the_library_does(tumour, winner):
     np.testing.assert_array_equal(found, classes[0])
     image = session.feed["image"]
     assert image.dtype == np.float32
-    np.testing.assert_array_equal(image[0, :, :, 0], preprocess.resize_nearest(grey, 16, 32))
+    small = preprocess.resize(grey, 16, 32, method=resize)
+    np.testing.assert_array_equal(image[0, :, :, 0], small)
 
 
 @pytest.mark.parametrize("size", [(23, 37), (16, 32), (9, 70), (200, 31)])

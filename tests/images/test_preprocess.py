@@ -96,6 +96,60 @@ def test_resizing_of_both_axes_at_once(source, target):
     np.testing.assert_array_equal(preprocess.resize_nearest(array, *target), expected)
 
 
+def mean_over_areas(image, height, width):
+    """By repetition: each pixel so often that both sizes divide the lengths, then means of blocks.
+
+    In whole numbers, halves rounded up.
+    """
+    rows, cols = image.shape
+    big = np.repeat(np.repeat(image.astype(int), height, axis=0), width, axis=1)
+    sums = big.reshape(height, rows, width, cols).sum(axis=(1, 3))
+    return np.floor_divide(2 * sums + rows * cols, 2 * rows * cols).astype(np.uint8)
+
+
+@pytest.mark.parametrize("module", [preprocess, predict_onnx])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((7, 5), (3, 4)),
+        ((47, 31), (16, 32)),
+        ((12, 6), (4, 3)),
+        ((5, 7), (12, 9)),
+        ((6, 4), (6, 4)),
+    ],
+)
+def test_areas_are_means_of_what_they_cover(module, source, target):
+    image = np.random.default_rng(0).integers(0, 256, source, np.uint8)
+    found = module.resize_area(image, *target)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, mean_over_areas(image, *target))
+
+
+@pytest.mark.parametrize("module", [preprocess, predict_onnx])
+def test_areas_by_hand(module):
+    """Columns of 1.5 pixels: (2·10 + 40)/3 = 20 and (40 + 2·71)/3 = 60.7; a half is rounded up."""
+    np.testing.assert_array_equal(
+        module.resize_area(np.array([[10, 40, 71]], np.uint8), 1, 2), [[20, 61]]
+    )
+    np.testing.assert_array_equal(
+        module.resize_area(np.array([[0], [1], [2], [1]], np.uint8), 2, 1), [[1], [2]]
+    )
+
+
+def test_areas_of_a_large_picture_are_exact():
+    """White stays white: its sum, 255 · 3000 · 4001, needs more digits than float32 has."""
+    white = np.full((3000, 4001), 255, np.uint8)
+    assert (preprocess.resize_area(white, 128, 96) == 255).all()
+
+
+def test_resizing_by_name():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7), np.uint8)
+    assert preprocess.RESIZES == ("nearest", "area")
+    for method in preprocess.RESIZES:
+        expected = getattr(preprocess, f"resize_{method}")(image, 4, 6)
+        np.testing.assert_array_equal(preprocess.resize(image, 4, 6, method=method), expected)
+
+
 def test_resize_keeps_type_and_channels():
     array = np.random.default_rng(0).random((9, 7, 3)) < 0.5
     resized = preprocess.resize_nearest(array, 4, 6)

@@ -269,6 +269,7 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
         ("data.folds", (4,), "folds"),
         ("data.folds", (), "folds"),
         ("data.split", "patient", "published, grouped"),
+        ("data.resize", "bilinear", "nearest, area"),
         ("model.name", "unett", "Known"),
         ("tasks", ("seg", "clas"), "cls"),
         ("loss.weight", 1.5, "λ"),
