@@ -29,6 +29,7 @@ def get_config():
     config.train.learning_rate = 1e-3
     config.train.adam_epsilon = 1e-8
     config.train.plateau_patience = 5
+    config.train.plateau_threshold = 0.0
     config.train.keep = "last"
     config.eval.average = True
     return config
