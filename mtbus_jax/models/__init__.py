@@ -133,8 +133,8 @@ def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
     """Shapes and types of what `init` gives, without drawing anything.
 
     Args:
-      module: see `init`, and likewise the rest.
-      image_shape: …
+      module: from `create`.
+      image_shape: (height, width, channels) of the images it will see.
     """
     return _drawing(module, tuple(image_shape)).eval_shape(jax.random.key(0))
 

@@ -149,6 +149,16 @@ class FoldRun:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
         self._progress.advance(step_count, self.epochs_done + 1, totals)
 
+    def _first_rate(self) -> float:
+        """Learning rate of the first step of the epoch that is being trained."""
+        rate = state_lib.learning_rate(
+            self._experiment.schedule,
+            self.standing.plateau.learning_rate,
+            step=self.epochs_done * self.step_count,
+            total_steps=self._config.train.epochs * self.step_count,
+        )
+        return float(rate)
+
     def close_epoch(
         self,
         standing: state_lib.Standing,
@@ -182,8 +192,7 @@ class FoldRun:
             "epoch": epoch,
             **{f"train_{k}": v for k, v in train_means.items()},
             **{f"validation_{k}": v for k, v in validation_means.items()},
-            # The one that the epoch was trained with.
-            "learning_rate": float(self.standing.plateau.learning_rate),
+            "learning_rate": self._first_rate(),
             "best_epoch": int(standing.plateau.best_epoch),
             "tested_epoch": state_lib.kept_epoch(standing, self._experiment.schedule),
             "seconds": seconds,

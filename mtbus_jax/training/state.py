@@ -222,15 +222,27 @@ def create(
     )
 
 
-def learning_rate(state: TrainState, schedule: PlateauSchedule) -> jax.Array:
-    """Of the coming step, scalar."""
-    rate = state.plateau.learning_rate
+def learning_rate(
+    schedule: PlateauSchedule,
+    plateau_rate: jax.Array | float,
+    *,
+    step: jax.Array | int,
+    total_steps: jax.Array | int,
+) -> jax.Array | float:
+    """Of one optimiser step, scalar.
+
+    Args:
+      schedule: says what steers it.
+      plateau_rate: where the plateau schedule stands, see `Plateau.learning_rate`; with the cosine
+        it stays the initial one.
+      step: steps done before this one.
+      total_steps: of the whole training.
+    """
     if schedule.course == PLATEAU:
-        return rate
-    done = state.step / state.total_steps
-    rising = (state.step + 1) / jnp.maximum(schedule.warmup * state.total_steps, 1)
-    falling = jnp.clip((done - schedule.warmup) / (1 - schedule.warmup), 0, 1)
-    return rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
+        return plateau_rate
+    rising = (step + 1) / jnp.maximum(schedule.warmup * total_steps, 1)
+    falling = jnp.clip((step / total_steps - schedule.warmup) / (1 - schedule.warmup), 0, 1)
+    return plateau_rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
 
 
 def averaged(

@@ -188,7 +188,9 @@ def train_step(
     directions, opt_state = optimizer.update(
         gradients, state.opt_state, state.params, applies=any_image
     )
-    rate = learning_rate(state, schedule)
+    rate = learning_rate(
+        schedule, state.plateau.learning_rate, step=state.step, total_steps=state.total_steps
+    )
     after = state.replace(
         step=jnp.where(any_image, state.step + 1, state.step),
         params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
@@ -224,12 +226,12 @@ def train_steps(
       valid: ``(steps, batch)`` float32, 0 for padding.
       key: PRNG key of the run.
       augmentation: see `gather`; None leaves the images as they are.
-      module: see `train_step`, and likewise the rest.
-      optimizer: …
-      schedule: …
-      loss: …
-      axis_name: …
-      compute_dtype: …
+      module: see `train_step`.
+      optimizer: see `train_step`.
+      schedule: see `train_step`.
+      loss: see `train_step`.
+      axis_name: see `train_step`.
+      compute_dtype: see `train_step`.
 
     Returns:
       The state after the last step and the updated sums.

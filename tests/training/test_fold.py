@@ -157,6 +157,15 @@ def test_early_stopping_and_halved_learning_rate(tmp_path):
     np.testing.assert_allclose(rates, [1, 1, 1, 1, 0.5, 0.5, 0.5], rtol=1e-5)
 
 
+def test_the_log_has_the_rate_of_each_epochs_first_step(tmp_path):
+    """Half a cosine from 1e-3 over four epochs, no warm-up: its value at 0, 1/4, 1/2 and 3/4."""
+    config = tiny.make_config(epochs=4, learning_rate=1e-3, course="cosine")
+    tiny.train_one(config, tmp_path)
+    found = [row["learning_rate"] for row in read_metrics(tmp_path)]
+    expected = 0.5e-3 * (1 + np.cos(np.pi * np.array([0, 0.25, 0.5, 0.75])))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_finished_training_is_not_repeated(tmp_path):
     config = tiny.make_config(epochs=2)
     tiny.train_one(config, tmp_path)
