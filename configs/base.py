@@ -16,10 +16,18 @@ def get_config() -> config_dict.ConfigDict:
     config.seed = 1993  # of weights, shuffling and augmentation; folds have their own
 
     data = config.data = config_dict.ConfigDict()
-    data.name = "curated_busi"  # phantom, curated_busi, busi, bus_uclm
-    data.split = "published"  # published, or grouped: near-duplicates and patients on one side
-    data.folds = (0, 1, 2, 3)  # which folds to train and test
-    data.classes = ("benign", "malignant", "normal")  # whose images are used at all
+    # phantom, curated_busi, busi, bus_uclm, or a folder of your own pictures (docs/own_data.md).
+    data.name = "curated_busi"
+    # Which images each fold tests: published; given, as a folder's own table or data.folds_file
+    # says; grouped, drawn with near-duplicates and patients on one side. A folder has no published
+    # split: there, published means given where there is one, else grouped.
+    data.split = "published"
+    data.fold_count = 4  # of a grouped split
+    data.folds_file = ""  # CSV file with the columns uid and fold, for a split of your own
+    data.folds = ()  # which folds to train and test; () is all
+    data.classes = ()  # whose images are used at all; () is all
+    data.class_names = ()  # of a folder: its classes in the order of their codes; () as found
+    data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
     data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet, lite_unet: 32)
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.

@@ -25,6 +25,7 @@ VERBS = {
     "compare": ("mtbus_jax.report.command:compare_runs", "put run folders side by side"),
     "ensemble": ("mtbus_jax.ensemble:main", "join runs that differ in their seed"),
     "export": ("mtbus_jax.export.command:main", "write StableHLO and ONNX files of a run"),
+    "check": ("mtbus_jax.check.command:main", "look through a folder of your own pictures"),
     "curate": ("mtbus_jax.curate.command:main", "find copies in an archive of images"),
     "reproduce": ("mtbus_jax.reproduce.command:main", "train and write a table of the paper"),
     "pack": ("mtbus_jax.pack:main", "write a dataset, resized, into one small file"),

@@ -39,8 +39,12 @@ PATHS = (
     "data.manual_dir",
     "data.arrays_file",
     "data.cache_dir",
+    "data.folds_file",
     "train.start_from",
 )
+# Elements of fields whose value may be empty, of their type.
+_CLASSES = ("benign", "malignant")
+_ELEMENTS = {"data.folds": (0, 1), "data.classes": _CLASSES, "data.class_names": _CLASSES}
 _FLAG = re.compile(r"--?(no)?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
 _NONE = ("none", "None")
 _KINDS = {
@@ -310,12 +314,16 @@ def _as_tuple(field: str, text: str, like: tuple) -> tuple:
       text: as given.
       like: value of the field so far; the new one has elements of that type, but any number.
     """
+    like = like or _ELEMENTS.get(field, ())
+    kind = type(like[0]) if like else object
+    words = tuple(word.strip(" '\"") for word in text.strip("()[] ").split(",") if word.strip())
     try:
         found = ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        found = tuple(word.strip(" '\"") for word in text.strip("()[] ").split(",") if word.strip())
+        found = words
     found = tuple(found) if isinstance(found, tuple | list) else (found,)
-    kind = type(like[0]) if like else object
+    if field in _ELEMENTS and kind is str and all(type(each) in (int, float) for each in found):
+        found = words  # a class may be called 0
     if not all(isinstance(each, kind) for each in found):
         example = ",".join(map(str, like[:2]))
         raise UserError(

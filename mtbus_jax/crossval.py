@@ -44,13 +44,16 @@ def train_and_evaluate(
     # Everything that can be wrong is found before the folder is touched.
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     with parallel.together():
+        Experiment.from_config(config)  # before a dataset is built, which can take minutes
+        cases = data.load_configured(config)
+        config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
             models.check_encoder_weights(experiment.module)
-        cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
-    parts = parallel.on_primary(lambda: run_folder.find_folds(workdir, cases, config.data.split))
-    wanted = tuple(config.data.folds) if folds is None else folds
+    parts = parallel.on_primary(lambda: _find_folds(workdir, cases, config))
+    config.data.folds = tuple(config.data.folds) or tuple(range(len(parts)))
+    wanted = config.data.folds if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
     sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
@@ -91,7 +94,8 @@ def write_tables(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
     """
     workdir = Path(workdir)
     cases = data.load_configured(config)
-    return _write_results(workdir, cases, run_folder.find_folds(workdir, cases, config.data.split))
+    config = data.resolve(config, cases)
+    return _write_results(workdir, cases, _find_folds(workdir, cases, config))
 
 
 def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = None) -> dict:
@@ -120,7 +124,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
     folds, _ = parallel.on_primary(
-        lambda: run_folder.open_splits(workdir, cases, config.data.split)
+        lambda: run_folder.open_splits(workdir, cases, config.data.split, config.data.fold_count)
     )
     trained = parallel.on_primary(
         lambda: [f for f in range(len(folds)) if run_folder.fold_dir(workdir, f).is_dir()]
@@ -136,6 +140,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if overrides is not None:
         parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
     return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def _find_folds(
+    workdir: Path, cases: types.Cases, config: config_dict.ConfigDict
+) -> list[splits.Split]:
+    return run_folder.find_folds(workdir, cases, config.data.split, config.data.fold_count)
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:

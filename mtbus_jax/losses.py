@@ -182,6 +182,10 @@ def multitask_loss(
     With one task only, that task's loss has weight 1. Which tasks are on is read off ``outputs``. A
     network that reconstructs its input (``outputs.aux["reconstruction"]``) adds that loss.
 
+    An image whose mask or label is not known adds nothing to that task's loss. The sum is divided
+    by all valid images all the same, so that each known mask and label weighs the same, whatever
+    else is in its batch.
+
     Args:
       outputs: of the network.
       batch: images with their truth; padding (``valid`` = 0) does not count.
@@ -201,14 +205,16 @@ def multitask_loss(
         count = jnp.sum(batch.valid)
     count = jnp.maximum(count, 1)
 
-    def mean(per_image: jax.Array) -> jax.Array:
-        return jnp.sum(per_image * batch.valid) / count
+    def mean(per_image: jax.Array, known: jax.Array | None = None) -> jax.Array:
+        weight = batch.valid if known is None else batch.valid * known
+        return jnp.sum(per_image * weight) / count
 
     zero = jnp.zeros((), jnp.float32)
     segmentation = classification = reconstructed = zero
     if outputs.segmentation:
         segmentation = mean(
-            deep_supervision_loss(outputs.segmentation, batch.mask, cross_entropy=cross_entropy)
+            deep_supervision_loss(outputs.segmentation, batch.mask, cross_entropy=cross_entropy),
+            batch.mask_known,
         )
     if outputs.class_logits is not None:
         per_image = focal_loss(
@@ -218,7 +224,7 @@ def multitask_loss(
             double_softmax=double_softmax,
             smoothing=label_smoothing,
         )
-        classification = mean(per_image)
+        classification = mean(per_image, batch.label_known)
     if outputs.class_logits is None:
         total = segmentation
     elif not outputs.segmentation:

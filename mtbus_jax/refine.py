@@ -12,21 +12,31 @@ import jax.numpy as jnp
 from mtbus_jax import types
 
 
-def incoherent(mask: jax.Array, class_id: jax.Array) -> jax.Array:
+def incoherent(
+    mask: jax.Array, class_id: jax.Array, *, normal: int | None = types.NORMAL
+) -> jax.Array:
     """Where exactly one of mask and class says normal.
 
     Args:
       mask: ``(batch, height, width, ...)`` bool.
       class_id: ``(batch,)`` integers.
+      normal: code of the class "no lesion"; None if there is none: then an empty mask contradicts
+        every class.
 
     Returns:
       ``(batch,)`` bool.
     """
     empty = ~jnp.any(mask, axis=tuple(range(1, mask.ndim)))
-    return empty != (class_id == types.NORMAL)
+    return empty != _is(normal, class_id)
 
 
-def refine(mask: jax.Array, class_logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _is(normal: int | None, class_id: jax.Array) -> jax.Array:
+    return jnp.zeros_like(class_id, bool) if normal is None else class_id == normal
+
+
+def refine(
+    mask: jax.Array, class_logits: jax.Array, *, normal: int | None = types.NORMAL
+) -> tuple[jax.Array, jax.Array]:
     """Empties the mask of an image classified normal; calls an image with an empty mask normal.
 
     Both rules look at the unrefined pair, so their order does not matter. Vectorised over the
@@ -35,20 +45,27 @@ def refine(mask: jax.Array, class_logits: jax.Array) -> tuple[jax.Array, jax.Arr
     Args:
       mask: ``(batch, height, width, ...)`` bool, the thresholded segmentation.
       class_logits: ``(batch, classes)`` logits or probabilities.
+      normal: code of the class "no lesion"; None if there is none: then nothing changes.
 
     Returns:
       The refined mask, same shape, bool, and the refined class, ``(batch,)`` int32.
     """
     mask = jnp.asarray(mask, bool)
     class_id = jnp.argmax(class_logits, axis=-1).astype(jnp.int32)
-    normal = class_id == types.NORMAL
+    if normal is None:
+        return mask, class_id
+    lesion = class_id != normal
     empty = ~jnp.any(mask, axis=tuple(range(1, mask.ndim)))
-    keep = ~normal.reshape(normal.shape + (1,) * (mask.ndim - 1))
-    return mask & keep, jnp.where(empty, types.NORMAL, class_id)
+    keep = lesion.reshape(lesion.shape + (1,) * (mask.ndim - 1))
+    return mask & keep, jnp.where(empty, normal, class_id)
 
 
 def refine_probable(
-    probability: jax.Array, class_probability: jax.Array, lesion_odds: jax.Array
+    probability: jax.Array,
+    class_probability: jax.Array,
+    lesion_odds: jax.Array,
+    *,
+    normal: int | None = types.NORMAL,
 ) -> tuple[jax.Array, jax.Array]:
     """The most probable coherent pair of mask and class.
 
@@ -67,6 +84,7 @@ def refine_probable(
       class_probability: ``(batch, classes)`` float32, rows that sum to 1.
       lesion_odds: ``(batch,)`` float32 ≥ 0, r = q/(1 − q) · (1 − π)/π, with q the probability of a
         lesion judged by the mask alone and π the share of images with a lesion.
+      normal: code of the class "no lesion"; None if there is none: then a lesion always wins.
 
     Returns:
       The refined mask, the shape of ``probability``, bool, and the refined class, ``(batch,)``
@@ -74,13 +92,13 @@ def refine_probable(
     """
     probability = jnp.asarray(probability)
     flat = probability.reshape(len(probability), -1)
-    normal = jnp.arange(class_probability.shape[-1]) == types.NORMAL
-    witness = jnp.where(normal, 1.0, lesion_odds[:, None])
+    codes = jnp.arange(class_probability.shape[-1])
+    witness = jnp.where(_is(normal, codes), 1.0, lesion_odds[:, None])
     class_id = jnp.argmax(class_probability * witness, axis=-1).astype(jnp.int32)
     above = flat > 0.5
     count = jnp.clip(jnp.round(jnp.sum(flat, axis=-1)).astype(jnp.int32), 1, flat.shape[-1])
     falling = -jnp.sort(-flat, axis=-1)
     lowest = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
     mask = jnp.where(jnp.any(above, axis=-1, keepdims=True), above, flat >= lowest)
-    mask = mask & (class_id != types.NORMAL)[:, None]
+    mask = mask & ~_is(normal, class_id)[:, None]
     return mask.reshape(probability.shape), class_id

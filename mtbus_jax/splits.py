@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,10 @@ from mtbus_jax.errors import UserError
 
 PUBLISHED_SEED = 1993
 TRAIN_FRACTION = 0.8
-SPLITS = ("published", "grouped")
+# Where test sets come from: as published; as the data or a file of folds gives them; drawn, with
+# groups kept together.
+PUBLISHED, GIVEN, GROUPED = "published", "given", "grouped"
+SPLITS = (PUBLISHED, GIVEN, GROUPED)
 REPLICATION_RULES = ("round", "ceil")
 
 
@@ -102,6 +106,65 @@ def published_folds(
     return folds
 
 
+def given_folds(
+    label: np.ndarray, test_fold: np.ndarray, group: np.ndarray, *, seed: int = PUBLISHED_SEED
+) -> list[Split]:
+    """Folds whose test sets are stored with the data; the rest of each is split 80 : 20 by groups.
+
+    Args:
+      label: ``(n,)`` class codes.
+      test_fold: ``(n,)`` integers 0, 1, …: the fold that tests each image; `types.NO_FOLD` for one
+        that none tests, as outside a fixed test set.
+      group: ``(n,)`` group names; training and validation share none.
+      seed: of the split into training and validation.
+
+    Returns:
+      One `Split` per fold.
+
+    Raises:
+      UserError: if no image has a test fold, one of the folds is empty, or too few groups remain.
+    """
+    numbers = sorted(set(test_fold.tolist()) - {types.NO_FOLD})
+    if not numbers:
+        raise UserError(
+            "data.split=given: no image of this dataset has a fold. Give them in the column fold "
+            "of its manifest or in data.folds_file, or choose --config.data.split=grouped."
+        )
+    if numbers != list(range(len(numbers))):
+        raise UserError(
+            f"data.split=given: the folds are numbered {', '.join(map(str, numbers))}; number them "
+            "0, 1, 2 and so on without a gap."
+        )
+    folds = []
+    for fold in numbers:
+        rest = np.flatnonzero(test_fold != fold)
+        train, validation = _train_and_validation(rest, label, group, seed)
+        folds.append(Split(train, validation, np.flatnonzero(test_fold == fold)))
+    return folds
+
+
+def _train_and_validation(
+    rest: np.ndarray, label: np.ndarray, group: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """``rest`` in two, a fifth for validation as in the published recipe, no group in both."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts = round(1 / (1 - TRAIN_FRACTION))
+    inner = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    try:
+        with warnings.catch_warnings():
+            # A class with fewer images than folds is missing from some; there is no better answer.
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
+    except ValueError as error:
+        raise UserError(
+            f"{len(set(group[rest].tolist()))} groups of {len(rest)} images are too few to choose "
+            f"validation images from ({error}). Add images, or ask for fewer folds with "
+            "--config.data.fold_count."
+        ) from None
+    return rest[train], rest[validation]
+
+
 def grouped_folds(
     label: np.ndarray, group: np.ndarray, *, folds: int = 4, seed: int = PUBLISHED_SEED
 ) -> list[Split]:
@@ -126,32 +189,36 @@ def grouped_folds(
     from sklearn.model_selection import StratifiedGroupKFold
 
     outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    inner_parts = round(1 / (1 - TRAIN_FRACTION))
-    result = []
     try:
-        for rest, test in outer.split(label, label, group):
-            inner = StratifiedGroupKFold(inner_parts, shuffle=True, random_state=seed)
-            train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
-            result.append(Split(rest[train], rest[validation], test))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            parts = list(outer.split(label, label, group))
     except ValueError as error:
         raise UserError(
             f"{len(set(group.tolist()))} groups of {len(label)} images are too few for {folds} "
-            f"grouped folds with a validation set each ({error}). Use --config.data.split=published"
-            " if the dataset has published folds."
+            f"grouped folds ({error}). Ask for fewer with --config.data.fold_count, or use "
+            "--config.data.split=published if the dataset has published folds."
         ) from None
-    return result
+    return [Split(*_train_and_validation(rest, label, group, seed), test) for rest, test in parts]
 
 
-def make_folds(cases: types.Cases, split: str) -> list[Split]:
+def make_folds(cases: types.Cases, split: str, *, count: int = 4) -> list[Split]:
     """All folds of ``cases`` under ``split``, one of `SPLITS`.
+
+    Args:
+      cases: the dataset.
+      split: which kind.
+      count: of folds, where they are drawn.
 
     Raises:
       UserError: for an unknown name, or if the dataset has no such folds.
     """
-    if split == "published":
+    if split == PUBLISHED:
         return published_folds(cases.label, cases.test_fold)
-    if split == "grouped":
-        return grouped_folds(cases.label, cases.group)
+    if split == GIVEN:
+        return given_folds(cases.label, cases.test_fold, cases.group)
+    if split == GROUPED:
+        return grouped_folds(cases.label, cases.group, folds=count)
     raise UserError(f"data.split: {split!r} is unknown. Known: {', '.join(SPLITS)}.")
 
 
@@ -209,8 +276,12 @@ def oversample(train: np.ndarray, label: np.ndarray, *, rule: str = "round") -> 
       rule: see `replication_factors`.
 
     Returns:
-      ``(b,)`` indices, b ≥ a; the order is shuffled anew in every epoch, so it means nothing here.
+      ``(b,)`` indices, b ≥ a; images without a label occur once. The order means nothing: it is
+      shuffled anew in every epoch.
     """
-    counts = np.bincount(label[train], minlength=len(types.CLASS_NAMES))
-    factors = np.array(replication_factors(counts.tolist(), rule=rule))
-    return np.repeat(train, factors[label[train]])
+    own = label[train]
+    known = own[own != types.NO_LABEL]
+    factors = np.array(replication_factors(np.bincount(known).tolist(), rule=rule))
+    repeats = np.ones(len(train), int)
+    repeats[own != types.NO_LABEL] = factors[known]
+    return np.repeat(train, repeats)

@@ -32,7 +32,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"report", "predict", "curate", "export"},
-    {"crossval"},
+    {"crossval", "check"},
     {"ensemble", "pack", "reproduce"},
     {"cli"},
 ]
@@ -75,7 +75,8 @@ def test_imports_go_down(path):
 
 
 def test_the_builder_stands_on_the_lowest_floors_only():
-    allowed = set().union(*FLOORS[:2])
+    # Pictures of one's own are searched for near-duplicates as they are built.
+    allowed = set().union(*FLOORS[:2]) | {"curate"}
     for path in (ROOT / "tfds_busi").glob("*.py"):
         assert imported_rooms(path) <= allowed, path
 

@@ -399,3 +399,28 @@ def test_deep_supervision_adds_the_cross_entropy_of_each_map():
         for i, m in enumerate(maps, start=1)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_an_image_without_mask_or_label_adds_nothing_to_that_task():
+    """Its logits get no gradient from it; the others weigh what they weigh in a full batch."""
+    rng = np.random.default_rng(8)
+    mask = images(*(rng.random((3, HEIGHT, WIDTH)) < 0.3))
+    label = jnp.array([0, 2, 1])
+    maps, scores = rng.normal(size=mask.shape), rng.normal(size=(3, 3))
+    mask_known, label_known = jnp.array([1.0, 0.0, 1.0]), jnp.array([0.0, 1.0, 1.0])
+
+    def total(maps, scores, *known):
+        outputs = types.Outputs((maps,), scores, {})
+        batch = types.Batch(maps, mask, label, jnp.ones(3), *known)
+        return losses.multitask_loss(outputs, batch, weight=0.6).total
+
+    arguments = jnp.asarray(maps, jnp.float32), jnp.asarray(scores, jnp.float32)
+    value, gradients = jax.value_and_grad(total, (0, 1))(*arguments, mask_known, label_known)
+    dice, _ = dice_reference(maps, mask)
+    focal = focal_reference(scores, np.asarray(label), 2.0)
+    expected = (0.6 * (dice[0] + dice[2]) + 0.4 * (focal[1] + focal[2])) / 3
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    full = jax.grad(total, (0, 1))(*arguments)
+    for found, whole, known in zip(gradients, full, (mask_known, label_known), strict=True):
+        shape = (3,) + (1,) * (found.ndim - 1)
+        np.testing.assert_allclose(found, whole * known.reshape(shape), atol=1e-7)

@@ -151,3 +151,32 @@ def test_probable_pairs_are_always_coherent():
     # Among them are pairs that the hard rules would have decided otherwise.
     _, hard = refine.refine(probability > 0.5, classes)
     assert (np.asarray(hard) != np.asarray(class_id)).any()
+
+
+def test_without_a_class_for_no_lesion_hard_refining_changes_nothing():
+    masks = np.zeros((2, 3, 4), bool)
+    masks[1, 1, 2] = True
+    logits = np.array([[2.0, 1.0], [0.0, 1.0]])
+    mask, class_id = refine.refine(masks, logits, normal=None)
+    np.testing.assert_array_equal(mask, masks)
+    assert class_id.tolist() == [0, 1]
+    assert refine.incoherent(masks, class_id, normal=None).tolist() == [True, False]
+
+
+def test_without_a_class_for_no_lesion_the_probable_mask_is_never_empty():
+    probability = np.zeros((2, 3, 4), np.float32)
+    probability[0, 1, 1:3] = 0.45, 0.4  # Σ p = 0.85: one pixel
+    classes = np.array([[0.3, 0.7], [0.6, 0.4]], np.float32)
+    mask, class_id = refine.refine_probable(
+        probability, classes, np.array([0.01, 0.5]), normal=None
+    )
+    assert class_id.tolist() == [1, 0]
+    assert np.argwhere(mask[0]).tolist() == [[1, 1]]
+
+
+def test_the_class_for_no_lesion_may_have_any_code():
+    masks = np.ones((2, 3, 4), bool)
+    masks[1] = False
+    mask, class_id = refine.refine(masks, np.array([[3.0, 0.0], [0.0, 3.0]]), normal=0)
+    assert not mask.any()
+    assert class_id.tolist() == [0, 0]

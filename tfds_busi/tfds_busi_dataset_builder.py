@@ -1,6 +1,7 @@
-"""TFDS builder: BUSI, Curated BUSI, BUS-UCLM and the procedural phantoms as one kind of dataset.
+"""TFDS builder: BUSI, Curated BUSI, BUS-UCLM, the phantoms, and folders of one's own pictures.
 
     tfds build tfds_busi --config=curated_busi --manual_dir=DIR
+    tfds build tfds_busi --config=folder --manual_dir=DIR
 
 The records are always ArrayRecord, so that they can be read without TensorFlow, and lie in the
 published order (class name, then number or file name), which the published folds depend on.
@@ -28,7 +29,7 @@ from PIL import Image
 from mtbus_jax import grouping
 from mtbus_jax.errors import UserError, exit_on_user_error
 from mtbus_jax.types import CLASS_NAMES
-from tfds_busi import fetch, folds, raw
+from tfds_busi import fetch, folds, layouts, own, raw
 
 FILE_FORMAT = "array_record"
 _DUPLICATES = pathlib.Path(__file__).with_name("duplicate_groups.csv")
@@ -42,11 +43,12 @@ class BusConfig(tfds.core.BuilderConfig):
     """One of the datasets.
 
     Attributes:
-      source: where the images come from: ``phantom``, ``busi`` or ``bus_uclm``.
+      source: where the images come from: ``phantom``, ``busi``, ``bus_uclm`` or ``folder``.
       curated: leave out every image of ``duplicate_groups.csv``.
       expected_counts: images per class in the order of `CLASS_NAMES`; None checks nothing.
       expected_patients: number of patients; None checks nothing.
       folds_digest: `folds.digest` of the published (uid, fold) list; None checks nothing.
+      normal_class: of a folder, the class that means "no lesion"; "" is ``normal``.
     """
 
     source: str = "phantom"
@@ -54,6 +56,7 @@ class BusConfig(tfds.core.BuilderConfig):
     expected_counts: tuple[int, int, int] | None = None
     expected_patients: int | None = None
     folds_digest: str | None = None
+    normal_class: str = ""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -64,7 +67,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "phantom needs nothing. "
         f"busi, curated_busi: {fetch.INSTRUCTIONS['busi']}. "
-        f"bus_uclm: {fetch.INSTRUCTIONS['bus_uclm']}."
+        f"bus_uclm: {fetch.INSTRUCTIONS['bus_uclm']}. "
+        "folder: pass the folder with your own pictures, see docs/own_data.md."
     )
     BUILDER_CONFIGS = [  # noqa: RUF012
         BusConfig(
@@ -94,6 +98,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             expected_counts=(174, 90, 419),
             expected_patients=38,
             folds_digest="a6cf21d04f0e6dffb4095517cd3779759f270b2f44c43f1c648124448e4a90a2",
+        ),
+        BusConfig(
+            name="folder",
+            description="Pictures of one's own, from a folder in one of several layouts.",
+            source="folder",
         ),
     ]
 
@@ -137,11 +146,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             "group": text(doc="Joined patient and set of near-duplicates; else the uid."),
             "test_fold": tfds.features.Scalar(np.int32, doc="Fold 0..3 in which it is tested."),
         }
+        metadata = None
+        if self.builder_config.source == "folder":
+            # Its classes are not known before it is read; they are kept beside the records.
+            features["label"] = text(doc='Class name, "" if it is not known.')
+            features["has_mask"] = tfds.features.Scalar(np.bool_, doc="Whether mask is known.")
+            metadata = tfds.core.MetadataDict()
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage="https://doi.org/10.1016/j.cmpb.2024.108540",
             disable_shuffling=True,  # the order is the published one
+            metadata=metadata,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -149,6 +165,13 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # TFDS reserves the name `all`; reading `split="all"` gives this one split.
         if config.source == "phantom":
             return {"train": self._generate_examples(self._phantoms())}
+        if config.source == "folder":
+            if self._manual_dir is None:
+                raise UserError("folder: name the folder with your pictures as --manual_dir.")
+            listing = layouts.read(self._manual_dir, normal=config.normal_class)
+            print(f"{self._manual_dir}: {listing.layout}", file=sys.stderr)
+            self.info.metadata.update(own.metadata(listing))
+            return {"train": self._generate_examples(own.examples(listing))}
         records = fetch.records(config.source, config.name, self._manual_dir, dl_manager)
         if config.curated:
             removed = removed_from_curated()

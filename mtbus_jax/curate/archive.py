@@ -56,7 +56,11 @@ class Archive:
 
 
 def read_archive(
-    root: Path, *, size: int = 128, report: Callable[[str], None] | None = None
+    root: Path,
+    *,
+    size: int = 128,
+    report: Callable[[str], None] | None = None,
+    entries: list[folder.Entry] | None = None,
 ) -> Archive:
     """Reads every image once.
 
@@ -64,6 +68,7 @@ def read_archive(
       root: folder of images.
       size: side in pixels of the square images that SSIM sees.
       report: receives one line before the work begins.
+      entries: the images; None for all below ``root``.
 
     Returns:
       The images that can be compared, at least two.
@@ -71,7 +76,7 @@ def read_archive(
     Raises:
       UserError: if fewer than two images can be compared.
     """
-    entries = folder.find_entries(root)
+    entries = folder.find_entries(root) if entries is None else entries
     if report:
         report(f"reading {len(entries)} images below {root}")
 

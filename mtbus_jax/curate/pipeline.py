@@ -228,6 +228,27 @@ def accept(
     return [unique[key] for key in sorted(unique)]
 
 
+def group_names(root: Path, pictures: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """Which of some pictures are near-duplicates of each other, by the automatic rule.
+
+    Args:
+      root: the folder that they lie in.
+      pictures: name and file of each, two or more.
+
+    Returns:
+      The group of each picture that has one, by name.
+
+    Raises:
+      UserError: if fewer than two of them can be compared.
+    """
+    archive = read_archive(root, entries=[folder.Entry(uid, path) for uid, path in pictures])
+    options = Options()
+    _, pairs = find_pairs(archive, options)
+    accepted = [pair for pair in pairs if pair.is_copy(options.threshold)]
+    found = groups.form_groups(len(archive.entries), accepted)
+    return {archive.entries[i].uid: group.name for group in found for i in group.members}
+
+
 def curate(
     root: Path,
     options: Options | None = None,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from mtbus_jax.data.arrays import (
-    DATASETS,
-    fingerprint,
-    load_arrays,
-    load_cases,
-    only_classes,
-    save_arrays,
-)
-from mtbus_jax.data.configured import load_configured
+from mtbus_jax.data.arrays import fingerprint, load_cases, only_classes
+from mtbus_jax.data.configured import load_configured, resolve
+from mtbus_jax.data.stored import DATASETS, is_own, load_arrays, save_arrays
 
 __all__ = [
     "DATASETS",
     "fingerprint",
+    "is_own",
     "load_arrays",
     "load_cases",
     "load_configured",
     "only_classes",
+    "resolve",
     "save_arrays",
 ]

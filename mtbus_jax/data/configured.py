@@ -1,22 +1,32 @@
-"""From a configuration to the images that it names."""
+"""From a configuration to the images that it names, and to what it means with them."""
 
 from __future__ import annotations
 
+import copy
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax.data import arrays
-from mtbus_jax.types import Cases
+from mtbus_jax import splits
+from mtbus_jax.data import arrays, stored
+from mtbus_jax.errors import UserError
+from mtbus_jax.types import NO_FOLD, NO_LABEL, Cases, Classes
 
 
 def load_configured(config: config_dict.ConfigDict) -> Cases:
     """The images that a configuration names.
 
     Raises:
-      UserError: if they are not to be had.
+      UserError: if they are not to be had, or have no mask or no class for a task of the run.
     """
     image_size = tuple(config.data.image_size)
+    own = stored.is_own(config.data.name)
+    normal_class = config.data.normal_class if own else ""
     if config.data.arrays_file:
-        cases = arrays.load_arrays(
+        cases = stored.load_arrays(
             config.data.arrays_file,
             name=config.data.name,
             image_size=image_size,
@@ -30,5 +40,108 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,
+            normal_class=normal_class,
         )
-    return arrays.only_classes(cases, tuple(config.data.classes))
+    cases = arrays.only_classes(
+        _in_order(cases, Classes.of(config.data), named=bool(config.data.class_names)),
+        tuple(config.data.classes),
+    )
+    if config.data.folds_file:
+        cases = dataclasses.replace(
+            cases, test_fold=_read_folds(Path(config.data.folds_file).expanduser(), cases.uid)
+        )
+    _check_tasks(cases, tuple(config.tasks))
+    return cases
+
+
+def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigDict:
+    """A copy of a configuration in which everything that depends on the data is said.
+
+    Classes are named. A folder of one's own, and a dataset with a file of folds, has no published
+    split: "published", the default, becomes "given" where there are folds, else "grouped".
+
+    Args:
+      config: of a run.
+      cases: from `load_configured`.
+    """
+    config = copy.deepcopy(config)
+    names, normal = cases.classes.names, cases.classes.normal
+    config.data.class_names = names
+    config.data.normal_class = "" if normal is None else names[normal]
+    config.data.classes = tuple(config.data.classes) or names
+    own = stored.is_own(config.data.name)
+    if config.data.split == splits.PUBLISHED and (own or config.data.folds_file):
+        given = (cases.test_fold != NO_FOLD).any()
+        config.data.split = splits.GIVEN if given else splits.GROUPED
+    return config
+
+
+def _in_order(cases: Cases, classes: Classes, *, named: bool) -> Cases:
+    """The cases with their class codes in the order that the configuration names, if it does."""
+    if not named or classes == cases.classes:
+        return cases
+    names = classes.names
+    if sorted(names) != sorted(cases.classes.names):
+        raise UserError(
+            f"data.class_names={names!r}: {cases.name} has the classes "
+            f"{', '.join(cases.classes.names)}; name all of them, once each."
+        )
+    code = np.array([*(names.index(name) for name in cases.classes.names), NO_LABEL])
+    label = code[cases.label].astype(np.int32)  # NO_LABEL is -1: the last one
+    return dataclasses.replace(cases, label=label, classes=classes)
+
+
+def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
+    """``(n,)`` test folds from a table with the columns uid and fold.
+
+    Raises:
+      UserError: if the file cannot be read, or does not fit the images.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"data.folds_file={path} cannot be read ({error}).") from None
+    if not rows or not {"uid", "fold"} <= set(rows[0]):
+        raise UserError(f"data.folds_file={path} needs the columns uid and fold, and rows.")
+    position = {str(name): index for index, name in enumerate(uid)}
+    folds = np.full(len(uid), NO_FOLD, np.int32)
+    seen = set()
+    for line, row in enumerate(rows, start=2):
+        name, text = (row["uid"] or "").strip(), (row["fold"] or "").strip()
+        if name not in position or name in seen:
+            what = "is listed twice" if name in seen else "is no image of the dataset"
+            raise UserError(f"data.folds_file={path}, line {line}: {name!r} {what}.")
+        if not text.isdecimal():
+            raise UserError(
+                f"data.folds_file={path}, line {line}: the fold is {text!r}; give a whole number "
+                "from 0."
+            )
+        seen.add(name)
+        folds[position[name]] = int(text)
+    missing = [name for name in position if name not in seen]
+    if missing:
+        raise UserError(
+            f"data.folds_file={path} lacks {len(missing)} of {len(uid)} images, such as "
+            f"{missing[0]!r}."
+        )
+    return folds
+
+
+def _check_tasks(cases: Cases, tasks: tuple[str, ...]) -> None:
+    """Refuses a task that no image has the truth for."""
+    for task, known, what in (
+        ("seg", cases.mask_known, "masks"),
+        ("cls", cases.label_known, "classes"),
+    ):
+        if task in tasks and not known.any():
+            other = "cls" if task == "seg" else "seg"
+            raise UserError(
+                f"{cases.name} has no {what}, which tasks={tasks!r} need. Add them, or train the "
+                f"other task alone: --config.tasks={other}"
+            )
+    if "cls" in tasks and len(set(cases.label[cases.label_known].tolist())) < 2:
+        raise UserError(
+            f"{cases.name} has images of one class only, so there is nothing to tell apart. Add "
+            "images of another, or train --config.tasks=seg"
+        )

@@ -25,6 +25,14 @@ from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 
 REFINED = "refined_"  # prefix of the columns after prediction refining
+_TEXTS = ("uid", "label", "predicted", f"{REFINED}predicted", "raw_predicted", "probable_predicted")
+# How pandas reads tables of cases: a uid such as "NA" and a class called "0" stay the text they
+# are; only an empty cell is undefined.
+READING = {
+    "dtype": dict.fromkeys((*_TEXTS, "prediction_set"), str),
+    "keep_default_na": False,
+    "na_values": [""],
+}
 
 
 def evaluate_fold(
@@ -137,42 +145,55 @@ def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFram
     Columns: ``uid, label`` (class names); with the classification task ``predicted`` and
     ``probability_<class>``; with the segmentation task ``true_pixels``, ``predicted_pixels`` and
     the metrics of `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on
-    normal), ``refined_predicted`` and ``refined_<metric>``. Undefined metrics are empty cells.
+    whether there is a lesion) and, where a class means "no lesion", ``refined_predicted`` and
+    ``refined_<metric>``. Undefined metrics are empty cells, as are the label and the metrics of an
+    image whose class or mask is not known.
 
     Args:
       cases: the images, n of them.
       predictions: numpy arrays in the same order.
     """
-    names = np.array(types.CLASS_NAMES)
-    columns: dict[str, np.ndarray] = {"uid": cases.uid, "label": names[cases.label]}
+    names, normal = np.array(cases.classes.names), cases.classes.normal
+    label = np.where(cases.label_known, names[cases.label], "")
+    columns: dict[str, np.ndarray] = {"uid": cases.uid, "label": label}
     has_mask = predictions.probability is not None
     has_class = predictions.class_logits is not None
     if has_class:
         columns["predicted"] = names[np.argmax(predictions.class_logits, axis=-1)]
         probability = scipy.special.softmax(predictions.class_logits, axis=-1)
-        for code, name in enumerate(types.CLASS_NAMES):
+        for code, name in enumerate(names):
             columns[f"probability_{name}"] = probability[:, code]
     if has_mask:
         truth = cases.mask[..., 0] > 0
         mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
-        columns["true_pixels"] = truth.sum(axis=(1, 2))
+        known = cases.mask_known
+        columns["true_pixels"] = _where(known, truth.sum(axis=(1, 2)))
         columns["predicted_pixels"] = mask.sum(axis=(1, 2))
-        columns |= _segmentation_columns(truth, mask)
+        columns |= _segmentation_columns(truth, mask, known)
     if has_mask and has_class:
         class_id = np.argmax(predictions.class_logits, axis=-1)
-        columns["incoherent"] = np.asarray(refine.incoherent(mask, class_id))
-        refined_mask, refined_class = map(np.asarray, refine.refine(mask, predictions.class_logits))
+        columns["incoherent"] = np.asarray(refine.incoherent(mask, class_id, normal=normal))
+    if has_mask and has_class and normal is not None:
+        refined = refine.refine(mask, predictions.class_logits, normal=normal)
+        refined_mask, refined_class = map(np.asarray, refined)
         columns[f"{REFINED}predicted"] = names[refined_class]
-        refined_columns = _segmentation_columns(truth, refined_mask)
+        refined_columns = _segmentation_columns(truth, refined_mask, known)
         columns |= {REFINED + name: values for name, values in refined_columns.items()}
     return pd.DataFrame(columns)
 
 
-def _segmentation_columns(truth: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+def _segmentation_columns(
+    truth: np.ndarray, mask: np.ndarray, known: np.ndarray
+) -> dict[str, np.ndarray]:
     return {
-        name: np.array([metric(t, m) for t, m in zip(truth, mask, strict=True)])
+        name: _where(known, np.array([metric(t, m) for t, m in zip(truth, mask, strict=True)]))
         for name, metric in segmentation.METRICS.items()
     }
+
+
+def _where(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values, undefined (NaN) where the truth is not known."""
+    return values if known.all() else np.where(known, values, np.nan)
 
 
 def read_cases(workdir: Path) -> pd.DataFrame:
@@ -186,6 +207,4 @@ def read_cases(workdir: Path) -> pd.DataFrame:
         raise UserError(
             f"{workdir} holds no {run_folder.CASES} yet: no fold has been trained and tested."
         )
-    # A uid such as "NA" or "007" stays the text it is; only an empty cell is undefined.
-    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
-    return pd.concat([pd.read_csv(path, **options) for path in paths], ignore_index=True)
+    return pd.concat([pd.read_csv(path, **READING) for path in paths], ignore_index=True)

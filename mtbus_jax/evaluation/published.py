@@ -143,6 +143,9 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     width = _WIDTHS.get(flat_config["model.name"], "the network's own")
     model, tasks = flat_config["model.name"], tuple(flat_config["tasks"])
     fields = recipe(dataset) | {"model.width": width} | single_task_recipe(tasks, model)
+    # Empty: all of them.
+    whole = {f: fields[f] for f in ("data.classes", "data.folds") if not flat_config.get(f)}
+    flat_config = flat_config | whole
     # An option of the network that is None is the network's own default, the published value.
     found = [
         f"{field} = {flat_config[field]} instead of {value}"

@@ -49,6 +49,16 @@ class Stored(NamedTuple):
         """``(n, height, width)`` bool, the tested mask before refining."""
         return self.probability > steps.MASK_THRESHOLD
 
+    def take(self, index: np.ndarray) -> Stored:
+        """The predictions at ``index``, integers or ``(n,)`` bool."""
+        members = self.class_logits
+        taken = {
+            name: None if value is None else value[index]
+            for name, value in self._replace(class_logits=None)._asdict().items()
+        }
+        taken["class_logits"] = None if members is None else members[:, index]
+        return Stored(**taken)
+
 
 def write(
     directory: Path,

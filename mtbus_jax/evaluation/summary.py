@@ -16,31 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtbus_jax import files, types
+from mtbus_jax import files
 from mtbus_jax.evaluation import published, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics import classification
+from mtbus_jax.metrics.meaning import MASK_METRICS, meaning
 from mtbus_jax.training import run_folder
+from mtbus_jax.types import CLASSES, Classes
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
 
-_TITLES = {
-    **{f"dsc_{name}": f"DSC {name}" for name in types.CLASS_NAMES},
-    "dsc_average": "DSC average",
-    "jaccard": "Jaccard",
-    "hausdorff": "Hausdorff (px)",
-    "hausdorff95": "Hausdorff 95 % (px)",
-    "average_surface_distance": "Average surface distance (px)",
-    "recall": "Recall",
-    "precision": "Precision",
-    "specificity": "Specificity",
-    "acc": "Accuracy",
-    **{f"f1_{name}": f"F1 {name}" for name in types.CLASS_NAMES},
-    "f1_weighted": "F1 weighted",
-    **{f"auc_{name}": f"AUC {name}" for name in types.CLASS_NAMES},
-    "incoherent_ratio": "Incoherent ratio",
-}
 PUBLISHED_DEVIATION = (
     "Published ± divide by the number of folds n, if the tables came from the released script; "
     "ours divide by n − 1. To compare the two, take the columns headed ± with n."
@@ -49,12 +35,15 @@ PUBLISHED_DEVIATION = (
 _ALONE = ("dsc_average", "acc", "f1_weighted")
 
 
-def fold_figures(rows: pd.DataFrame, *, refined: bool) -> dict[str, tuple[float, int]]:
+def fold_figures(
+    rows: pd.DataFrame, *, refined: bool, classes: Classes = CLASSES
+) -> dict[str, tuple[float, int]]:
     """All figures of one fold.
 
     Args:
       rows: of ``cases.csv``, one fold's.
       refined: whether to read the refined columns.
+      classes: of the run.
 
     Returns:
       By name: the value, and the number of images it is a mean over (undefined ones left out).
@@ -63,26 +52,27 @@ def fold_figures(rows: pd.DataFrame, *, refined: bool) -> dict[str, tuple[float,
     figures: dict[str, tuple[float, int]] = {}
     if f"{prefix}dice" in rows:
         dice = rows[f"{prefix}dice"]
-        for name in types.CLASS_NAMES:
+        for name in classes.names:
             figures[f"dsc_{name}"] = _mean(dice[rows.label == name])
         figures["dsc_average"] = _mean(dice)
-        for metric in _TITLES:
+        for metric in MASK_METRICS:
             if f"{prefix}{metric}" in rows:
                 figures[metric] = _mean(rows[f"{prefix}{metric}"])
     if f"{prefix}predicted" in rows:
-        label = _codes(rows.label)
-        predicted = _codes(rows[f"{prefix}predicted"])
-        n = len(rows)
-        figures["acc"] = classification.accuracy(label, predicted), n
-        per_class = classification.f1_per_class(label, predicted)
-        for name, value in zip(types.CLASS_NAMES, per_class, strict=True):
+        known = rows[rows.label.notna()]
+        label = _codes(known.label, classes)
+        predicted = _codes(known[f"{prefix}predicted"], classes)
+        n = len(known)
+        figures["acc"] = _defined(classification.accuracy(label, predicted), n)
+        per_class = classification.f1_per_class(label, predicted, classes=len(classes))
+        for name, value in zip(classes.names, per_class, strict=True):
             figures[f"f1_{name}"] = _defined(value, n)
-        figures["f1_weighted"] = classification.f1_weighted(label, predicted), n
+        figures["f1_weighted"] = _defined(classification.f1_weighted(label, predicted), n)
     if not refined and "predicted" in rows:
         # Refining moves the decision, not the probabilities: the AUC belongs to the raw column.
-        probability = rows[[f"probability_{name}" for name in types.CLASS_NAMES]].to_numpy()
+        probability = known[[f"probability_{name}" for name in classes.names]].to_numpy()
         areas = classification.auc_one_vs_rest(label, probability)
-        for name, value in zip(types.CLASS_NAMES, areas, strict=True):
+        for name, value in zip(classes.names, areas, strict=True):
             figures[f"auc_{name}"] = _defined(value, n)
     if not refined and "incoherent" in rows:
         figures["incoherent_ratio"] = _mean(rows.incoherent.astype(float))
@@ -99,8 +89,8 @@ def _defined(value: float, n: int) -> tuple[float, int]:
     return float(value), 0 if math.isnan(value) else n
 
 
-def _codes(names: pd.Series) -> np.ndarray:
-    return names.map(types.CLASS_NAMES.index).to_numpy()
+def _codes(names: pd.Series, classes: Classes) -> np.ndarray:
+    return names.map(classes.names.index).to_numpy(int)
 
 
 def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, Any]) -> dict:
@@ -114,12 +104,15 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
     flat = run_folder.flatten(config)
     folds = sorted(int(fold) for fold in rows.fold.unique())
     flat["data.folds"] = folds  # what was done, not what was asked for
-    tasks = tuple(config["tasks"])
+    tasks, classes = tuple(config["tasks"]), Classes.of(config["data"])
     results, confusion = {}, {}
     for kind, refined in (("raw", False), ("refined", True)):
         if refined and not (config["eval"]["refine"] and f"{REFINED}dice" in rows):
             continue
-        per_fold = [fold_figures(rows[rows.fold == fold], refined=refined) for fold in folds]
+        per_fold = [
+            fold_figures(rows[rows.fold == fold], refined=refined, classes=classes)
+            for fold in folds
+        ]
         setting = published.setting_name(
             tasks, oversample=config["train"]["oversample"], refined=refined
         )
@@ -133,7 +126,9 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         }
         column = f"{REFINED if refined else ''}predicted"
         if column in rows:
-            matrix = classification.confusion_matrix(_codes(rows.label), _codes(rows[column]))
+            known = rows[rows.label.notna()]
+            codes = (_codes(known[name], classes) for name in ("label", column))
+            matrix = classification.confusion_matrix(*codes, classes=len(classes))
             confusion[kind] = matrix.tolist()
     return {
         "name": config["name"],
@@ -148,7 +143,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "leaking_test_images": sum(split_info["leaking_test_images"][fold] for fold in folds),
         "departures_from_published_recipe": published.departures(flat),
         "results": results,
-        "class_names": list(types.CLASS_NAMES),
+        "class_names": list(classes.names),
         "confusion_counts": confusion,
     }
 
@@ -199,7 +194,11 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
     for number, seed in enumerate(seeds):
         rows = read_cases(run_folder.network_dir(workdir, number))
         each = [
-            fold_figures(rows[rows.fold == fold], refined=kind == "refined")
+            fold_figures(
+                rows[rows.fold == fold],
+                refined=kind == "refined",
+                classes=Classes(tuple(result["class_names"]), None),
+            )
             for fold in result["folds"]
         ]
         names = [name for name in _ALONE if name in each[0]]
@@ -243,7 +242,7 @@ def _networks_table(result: dict, kind: str) -> list[str]:
     lines = [
         f"An ensemble: the mean of {len(networks)} networks a fold. Each of them alone, {kind}:",
         "",
-        _row(["seed", *(_TITLES[name] for name in names)]),
+        _row(["seed", *(meaning(name).title for name in names)]),
         _row(["---:"] * (len(names) + 1)),
     ]
     for network in networks:
@@ -282,7 +281,7 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
         header += [f"{kind}, ± with n", f"published {setting}"]
     lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
     for name in result["results"][kinds[0]]["figures"]:
-        cells = [_TITLES[name]]
+        cells = [meaning(name).title]
         figures = {kind: result["results"][kind]["figures"].get(name) for kind in kinds}
         cells += [plus_minus(figures[kind]) for kind in kinds]
         cells.append(_image_counts([f["n"] for f in figures.values() if f]))

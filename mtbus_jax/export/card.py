@@ -10,6 +10,7 @@ from mtbus_jax.evaluation.summary import plus_minus
 from mtbus_jax.export import interface
 from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
 from mtbus_jax.images import preprocess
+from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.training import steps
 from mtbus_jax.training.trained_folds import Trained
 
@@ -25,16 +26,6 @@ _RESIZING = {
 _KEPT = {"best": "best", "last": "last", "average": "averaged"}
 
 # Rows of the card's table, by name in summary.json; summary.md has all of them.
-_FIGURES = {
-    "dsc_average": "Dice, average",
-    **{f"dsc_{name}": f"Dice, {name}" for name in types.CLASS_NAMES},
-    "hausdorff95": "Hausdorff 95 % (px)",
-    "recall": "Recall of tumour pixels",
-    "precision": "Precision of tumour pixels",
-    "acc": "Accuracy of the class",
-    **{f"f1_{name}": f"F1, {name}" for name in types.CLASS_NAMES},
-    **{f"auc_{name}": f"AUC, {name} against the rest" for name in types.CLASS_NAMES},
-}
 _CITATIONS = {
     "method": "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer "
     "segmentation and classification in ultrasound imaging. Computer Methods and Programs in "
@@ -61,7 +52,7 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
             "meaning": "probability of tumour per pixel",
         },
         interface.CLASSES: {
-            "shape": ["batch", len(types.CLASS_NAMES)],
+            "shape": ["batch", len(trained.classes)],
             "meaning": "probability per class, in the order of class_names",
         },
     }
@@ -89,11 +80,10 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "outputs": {
             name: outputs[name] for name in interface.output_names(tuple(trained.config.tasks))
         },
-        "class_names": list(types.CLASS_NAMES),
+        "class_names": list(trained.classes.names),
         "mask_threshold": steps.MASK_THRESHOLD,
         "mask_rule": "tumour where the probability is greater than mask_threshold",
-        "refining": "empty the mask of a picture classified normal; call a picture with an empty "
-        "mask normal; both look at the pair before refining",
+        "refining": _refining(trained.classes),
         "mask_to_picture_size": "interpolate the probability linearly between the pixels that "
         "nearest-neighbour resizing takes, as masks were resized in training, constant beyond the "
         "last; then the mask rule",
@@ -142,7 +132,7 @@ def _model(
     count = models.parameter_count(trained.variables[0]["params"])
     tasks = {
         types.SEGMENTATION: "tumour segmentation",
-        types.CLASSIFICATION: f"classification ({', '.join(types.CLASS_NAMES)})",
+        types.CLASSIFICATION: f"classification ({', '.join(trained.classes.names)})",
     }
     copies = "" if members == 1 else f", {members} copies whose probabilities are averaged"
     seeds = "" if members == folds else f"{members // folds} trainings of "
@@ -169,6 +159,16 @@ def _model(
         versions = ", ".join(f"{name} {version}" for name, version in each.versions.items())
         lines.append(f"| `{each.name}` | {each.difference:.1e} | {versions} |")
     return [*lines, ""]
+
+
+def _refining(classes: types.Classes) -> str:
+    if classes.normal is None:
+        return "none: every class means a lesion"
+    name = classes.names[classes.normal]
+    return (
+        f"empty the mask of a picture classified {name}; call a picture with an empty mask {name}; "
+        "both look at the pair before refining"
+    )
 
 
 def _devices(environment: dict[str, Any]) -> str:
@@ -205,7 +205,7 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
             "group of near-duplicates with training or validation images of their fold, so the "
             "figures below may be too good.",
         ]
-    untrained = [name for name in types.CLASS_NAMES if name not in config.data.classes]
+    untrained = [name for name in trained.classes.names if name not in config.data.classes]
     if untrained:
         lines += ["", f"The network has never seen the class {_join(untrained)}."]
     return [*lines, ""]
@@ -225,10 +225,9 @@ def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
         f"| --- |{' ---: |' * len(kinds)}",
     ]
     tables = [result["results"][kind]["figures"] for kind in kinds]
-    for name, title in _FIGURES.items():
-        if name in tables[0]:
-            values = [plus_minus(table.get(name)) for table in tables]
-            lines.append(f"| {title} | {' | '.join(values)} |")
+    for name in tables[0]:
+        values = [plus_minus(table.get(name)) for table in tables]
+        lines.append(f"| {meaning(name).title} | {' | '.join(values)} |")
     if len(trained.folds) > 1:
         lines += [
             "",

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import mtbus_jax
-from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.export import interface, to_onnx
 from mtbus_jax.training.trained_folds import Trained
@@ -238,7 +237,7 @@ def _write_job(trained: Trained, images: np.ndarray, job: Path) -> None:
 def properties(trained: Trained) -> dict[str, str]:
     """Facts that an ONNX file carries about itself."""
     return {
-        "class_names": ",".join(types.CLASS_NAMES),
+        "class_names": ",".join(trained.classes.names),
         "run": trained.config.name,
         "folds": ",".join(map(str, trained.folds)),
         "notice": "Research software, not a medical device.",

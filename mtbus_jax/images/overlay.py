@@ -14,12 +14,26 @@ FOOTER = "Research software, not a medical device"
 # Okabe and Ito's colours, which colour-blind readers tell apart too.
 COLOURS = {"benign": (86, 180, 233), "malignant": (230, 120, 0), "normal": (200, 200, 200)}
 NO_CLASS = (240, 228, 66)
+# For other classes, by code.
+_OTHERS = ((86, 180, 233), (230, 120, 0), (0, 158, 115), (204, 121, 167), (0, 114, 178))
 
 _TINT = 0.22
 _SHORTEST, _LONGEST = 320, 1600  # pixels of the longer side as drawn
 _STRIP = (24, 24, 24)
 _REMOVED = (255, 255, 255)
 _TEXT, _FAINT = (235, 235, 235), (150, 150, 150)
+
+
+def colour(class_names: Sequence[str], class_id: int | None) -> tuple[int, int, int]:
+    """RGB of the outline of a picture of a class; `NO_CLASS` without one.
+
+    Args:
+      class_names: of the run, by code.
+      class_id: the code.
+    """
+    if class_id is None:
+        return NO_CLASS
+    return COLOURS.get(class_names[class_id], _OTHERS[class_id % len(_OTHERS)])
 
 
 def draw(

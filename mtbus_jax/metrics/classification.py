@@ -9,14 +9,16 @@ import numpy as np
 
 from mtbus_jax import types
 
-_CODES = list(range(len(types.CLASS_NAMES)))
+_CLASSES = len(types.CLASSES)
 
 
-def confusion_matrix(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def confusion_matrix(
+    label: np.ndarray, predicted: np.ndarray, *, classes: int = _CLASSES
+) -> np.ndarray:
     """Counts of images, ``(classes, classes)`` int64: row = true class, column = predicted."""
     from sklearn import metrics as sk
 
-    return sk.confusion_matrix(label, predicted, labels=_CODES)
+    return sk.confusion_matrix(label, predicted, labels=list(range(classes)))
 
 
 def accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
@@ -24,11 +26,14 @@ def accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(label == predicted))
 
 
-def f1_per_class(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def f1_per_class(
+    label: np.ndarray, predicted: np.ndarray, *, classes: int = _CLASSES
+) -> np.ndarray:
     """F1 of each class, ``(classes,)``; undefined (NaN) for a class neither true nor predicted."""
     from sklearn import metrics as sk
 
-    return sk.f1_score(label, predicted, labels=_CODES, average=None, zero_division=np.nan)
+    codes = list(range(classes))
+    return sk.f1_score(label, predicted, labels=codes, average=None, zero_division=np.nan)
 
 
 def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
@@ -53,8 +58,8 @@ def auc_one_vs_rest(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """
     from sklearn import metrics as sk
 
-    areas = np.full(len(_CODES), np.nan)
-    for code in _CODES:
+    areas = np.full(probability.shape[-1], np.nan)
+    for code in range(len(areas)):
         is_class = np.asarray(label) == code
         if is_class.any() and not is_class.all():
             areas[code] = sk.roc_auc_score(is_class, probability[:, code])

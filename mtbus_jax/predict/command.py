@@ -19,7 +19,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mtbus_jax import commandline, images, types
+from mtbus_jax import commandline, images
 from mtbus_jax.errors import EXIT_USAGE, UserError
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
@@ -159,7 +159,7 @@ def _settings(run: str, predictor: Predictor) -> dict:
         "refine": predictor.refine,
         "calibrated": predictor.calibrated,
         "tasks": list(predictor.tasks),
-        "class_names": list(types.CLASS_NAMES),
+        "class_names": list(predictor.classes.names),
         "image_size": list(predictor.image_size),
         "note": "Research software, not a medical device.",
     }

@@ -7,20 +7,23 @@ from typing import Any
 import numpy as np
 import scipy
 
-from mtbus_jax import types
 from mtbus_jax.images import Source, Spacing
 from mtbus_jax.predict.predictor import Prediction
 
 _BOX = ("top", "left", "bottom", "right")
-COLUMNS = (
-    *("name", "file", "frame", "height", "width"),
-    *("class", *(f"probability_{name}" for name in types.CLASS_NAMES), "prediction_set"),
-    *("area_px", "parts", *(f"bbox_{side}" for side in _BOX)),
-    *("area_mm2", "bbox_height_mm", "bbox_width_mm", "spacing_row_mm", "spacing_col_mm"),
-    *("refined", "class_unrefined", "area_px_unrefined"),
-    *("uncertainty", "warning", "notes"),
-    *("mask", "overlay", "probability_map"),
-)
+
+
+def columns(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of ``predictions.csv``, for a run with these classes."""
+    return (
+        *("name", "file", "frame", "height", "width"),
+        *("class", *(f"probability_{name}" for name in class_names), "prediction_set"),
+        *("area_px", "parts", *(f"bbox_{side}" for side in _BOX)),
+        *("area_mm2", "bbox_height_mm", "bbox_width_mm", "spacing_row_mm", "spacing_col_mm"),
+        *("refined", "class_unrefined", "area_px_unrefined"),
+        *("uncertainty", "warning", "notes"),
+        *("mask", "overlay", "probability_map"),
+    )
 
 
 def result_name(source: Source, prediction: Prediction) -> str:
@@ -39,7 +42,7 @@ def measure(source: Source, prediction: Prediction) -> dict[str, Any]:
       prediction: about it.
 
     Returns:
-      Values by column of `COLUMNS`; what is not known is left out.
+      Values by column of `columns`; what is not known is left out.
     """
     frame = prediction.frame
     notes = list(frame.notes)
@@ -54,8 +57,9 @@ def measure(source: Source, prediction: Prediction) -> dict[str, Any]:
     }
     if prediction.class_id is not None:
         row["class"] = prediction.class_name
-        row["class_unrefined"] = types.CLASS_NAMES[prediction.unrefined_class_id]
-        for name, value in zip(types.CLASS_NAMES, prediction.class_probability, strict=True):
+        row["class_unrefined"] = prediction.class_names[prediction.unrefined_class_id]
+        probability = prediction.class_probability
+        for name, value in zip(prediction.class_names, probability, strict=True):
             row[f"probability_{name}"] = round(float(value), 6)
     if prediction.prediction_set is not None:
         row["prediction_set"] = " ".join(prediction.prediction_set)

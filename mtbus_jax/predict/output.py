@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import write_bytes, write_json, write_text
 from mtbus_jax.images import ReadError, Source, overlay
-from mtbus_jax.predict.measure import COLUMNS, measure, result_name
+from mtbus_jax.predict.measure import columns, measure, result_name
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
 
 SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.csv"
@@ -64,6 +63,7 @@ class Output:
           UserError: if the folder cannot be written.
         """
         self._out, self._probabilities = out, probabilities
+        self._class_names = tuple(settings["class_names"])
         self._rows: list[dict[str, Any]] = []
         self.failures: list[ReadError] = []
         try:
@@ -93,8 +93,8 @@ class Output:
         row = measure(source, prediction)
         if prediction.mask is not None:
             row["mask"] = self._save(MASKS, f"{name}.png", _png(prediction.mask))
-        lines = caption(row)
-        colour = overlay.COLOURS.get(prediction.class_name, overlay.NO_CLASS)
+        lines = caption(row, prediction.class_names)
+        colour = overlay.colour(prediction.class_names, prediction.class_id)
         drawn = overlay.draw(
             prediction.frame.grey,
             prediction.mask,
@@ -121,7 +121,7 @@ class Output:
             for each in self.failures
         ]
         try:
-            write_text(self._out / PREDICTIONS, _table(COLUMNS, self._rows))
+            write_text(self._out / PREDICTIONS, _table(columns(self._class_names), self._rows))
             write_text(self._out / FAILURES, _table(("file", "from_frame", "reason"), failures))
         except OSError as error:
             raise UserError(f"--out={self._out} cannot be written ({error}).") from None
@@ -139,11 +139,11 @@ class Output:
         return f"{folder}/{file_name}"
 
 
-def caption(row: dict[str, Any]) -> list[str]:
-    """The lines below an overlay, from a row of `measure`."""
+def caption(row: dict[str, Any], class_names: tuple[str, ...]) -> list[str]:
+    """The lines below an overlay, from a row of `measure` about a run with these classes."""
     lines = []
     if "class" in row:
-        shown = (f"{name} {row[f'probability_{name}']:.2f}" for name in types.CLASS_NAMES)
+        shown = (f"{name} {row[f'probability_{name}']:.2f}" for name in class_names)
         lines.append(f"{row['class']} ({', '.join(shown)})")
     if "area_px" in row:
         area = f"lesion {row['area_px']:,} px" if row["area_px"] else "no lesion outlined"

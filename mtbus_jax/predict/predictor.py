@@ -42,7 +42,8 @@ class Prediction:
       mask: ``(height, width)`` bool at the picture's own size, after refining.
       probability: ``(network_height, network_width)`` float32, mean tumour probability over the
         members, before refining.
-      class_id: index into `types.CLASS_NAMES`, after refining.
+      class_names: of the run, by code.
+      class_id: index into ``class_names``, after refining.
       class_probability: ``(classes,)`` float, mean over the members, before refining.
       prediction_set: names of the classes that cannot be ruled out, see `trust`; None if the run
         is not calibrated.
@@ -57,6 +58,7 @@ class Prediction:
     frame: images.Frame
     mask: np.ndarray | None
     probability: np.ndarray | None
+    class_names: tuple[str, ...]
     class_id: int | None
     class_probability: np.ndarray | None
     prediction_set: tuple[str, ...] | None
@@ -69,7 +71,7 @@ class Prediction:
     @property
     def class_name(self) -> str | None:
         """The class after refining."""
-        return None if self.class_id is None else types.CLASS_NAMES[self.class_id]
+        return None if self.class_id is None else self.class_names[self.class_id]
 
     def probability_map(self) -> np.ndarray | None:
         """``(height, width)`` float32 tumour probability at the picture's own size."""
@@ -98,6 +100,7 @@ class Predictor:
       untested: folds with weights that were left out, since they have not been tested.
       without_weights: folds that have been started but have no finished checkpoint.
       members: predictions behind each result: networks × flipped and turned versions.
+      classes: that the run tells apart.
       tasks: what the run computes, of `types.TASKS`.
       image_size: network resolution, height and width in pixels.
       tta: whether flipped and turned versions of each picture are predicted too.
@@ -138,7 +141,7 @@ class Predictor:
         config = network.config
         self.folds = network.folds
         self.untested, self.without_weights = network.untested, network.without_weights
-        self.tasks = tuple(config.tasks)
+        self.classes, self.tasks = network.classes, tuple(config.tasks)
         self.image_size = network.image_size
         self._resize = config.data.resize
         self.tta = bool(config.eval.get("tta", False)) if tta is None else tta
@@ -245,7 +248,8 @@ class Predictor:
         self, probability: np.ndarray | None, logits: np.ndarray | None
     ) -> trust.Assessment:
         if self.calibrated:
-            return trust.assess(probability, logits, self._trust, list(self.folds))
+            folds, normal = list(self.folds), self.classes.normal
+            return trust.assess(probability, logits, self._trust, folds, normal=normal)
         mean = None if probability is None else probability.mean(axis=0)
         classes = None if logits is None else scipy.special.softmax(logits, axis=-1).mean(axis=0)
         return trust.Assessment(mean, classes)
@@ -260,10 +264,13 @@ class Predictor:
         if mask is None or class_id is None or self.refine == "none":
             return mask, class_id
         if self.refine == "hard":
-            new = refine.refine(mask, assessed.class_probability)
+            new = refine.refine(mask, assessed.class_probability, normal=self.classes.normal)
         else:
             new = refine.refine_probable(
-                assessed.probability, assessed.class_probability, assessed.lesion_odds
+                assessed.probability,
+                assessed.class_probability,
+                assessed.lesion_odds,
+                normal=self.classes.normal,
             )
         return np.asarray(new[0]), np.asarray(new[1])
 
@@ -292,7 +299,7 @@ class Predictor:
             class_before = int(np.argmax(classes))
         names = None
         if assessed.prediction_set is not None:
-            names = tuple(np.array(types.CLASS_NAMES)[assessed.prediction_set[index]].tolist())
+            names = tuple(np.array(self.classes.names)[assessed.prediction_set[index]].tolist())
         uncertainty, warning = None, NOT_CALIBRATED
         if judged is not None:
             uncertainty = float(judged.uncertainty[index])
@@ -301,6 +308,7 @@ class Predictor:
             frame=frame,
             mask=mask,
             probability=None if coarse is None else assessed.probability[index],
+            class_names=self.classes.names,
             class_id=class_id,
             class_probability=classes,
             prediction_set=names,
@@ -321,7 +329,7 @@ class Predictor:
         if (before != after).any():
             changes.append("mask drawn" if after.any() else "mask removed")
         if class_before != class_after:
-            old, new = (types.CLASS_NAMES[each] for each in (class_before, class_after))
+            old, new = (self.classes.names[each] for each in (class_before, class_after))
             changes.append(f"class changed from {old} to {new}")
         return ", ".join(changes) or "no"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtbus_jax import types
 from mtbus_jax.evaluation import trust
 from mtbus_jax.report.markup import Markup, element
 from mtbus_jax.report.pictures import BLOCK, Pictures
@@ -35,7 +34,7 @@ def data(run: Run, pictures: Pictures | None) -> dict[str, Any]:
         "probable_class": "probable_predicted",
     }.items():
         if column in rows:
-            codes = rows[column].map({name: i for i, name in enumerate(types.CLASS_NAMES)})
+            codes = rows[column].map({name: i for i, name in enumerate(run.classes.names)})
             columns[name] = [None if np.isnan(code) else int(code) for code in codes]
     for name, column in {
         "raw_dice": "dice",
@@ -53,17 +52,17 @@ def data(run: Run, pictures: Pictures | None) -> dict[str, Any]:
     for name in ("correction", "prediction_set"):
         if name in rows:
             columns[name] = rows[name].tolist()
-    kind = "calibrated" if "calibrated_normal" in rows else "probability"
+    kind = "calibrated" if f"calibrated_{run.classes.names[0]}" in rows else "probability"
     if run.has_classes:
         columns["probability"] = [
             list(each)
             for each in zip(
-                *(_rounded(rows[f"{kind}_{c}"]) for c in types.CLASS_NAMES), strict=True
+                *(_rounded(rows[f"{kind}_{c}"]) for c in run.classes.names), strict=True
             )
         ]
     height, width = (0, 0) if pictures is None else pictures.truth.shape[1:]
     return {
-        "classes": list(types.CLASS_NAMES),
+        "classes": list(run.classes.names),
         "height": height,
         "width": width,
         "block": BLOCK,
@@ -96,7 +95,7 @@ def _json_element(name: str, content: Any) -> Markup:
 
 def filters(run: Run) -> list[Markup]:
     """The controls that choose cases: those that this run has something to say about."""
-    names: Options = [(name, name) for name in types.CLASS_NAMES]
+    names: Options = [(name, name) for name in run.classes.names]
     shown = [_select("class", "True class", [("", "all"), *names])]
     if run.has_classes:
         shown.append(_select("predicted", "Predicted class", [("", "all"), *names]))

@@ -100,9 +100,10 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
     )
 
 
-def dice_by_class(rows: pd.DataFrame) -> Markup:
+def dice_by_class(rows: pd.DataFrame, classes: types.Classes) -> Markup:
     """How the images' final Dice spreads, by class, with quartiles."""
-    present = [name for name in types.CLASS_NAMES if (rows.label == name).any()]
+    rows = rows[rows.final_dice.notna()]
+    present = [name for name in classes.names if (rows.label == name).any()]
     ticks = list(range(1, len(present) + 1))
     x = svg.Axis("", 0.5, len(present) + 0.5, (), digits=0)
     chart = svg.Chart(x, svg.Axis.unit("Dice"))
@@ -140,10 +141,10 @@ def _silhouette(chart: svg.Chart, place: float, values: np.ndarray) -> None:
             chart.box(*box, "c0", title=f"{n} images, Dice {low:.2f} to {high:.2f}")
 
 
-def reliability(rows: pd.DataFrame) -> Markup:
+def reliability(rows: pd.DataFrame, classes: types.Classes) -> Markup:
     """Accuracy against stated confidence, before and after calibration."""
     rows = rows[rows.uncertainty.notna()]
-    label = rows.label.map(types.CLASS_NAMES.index).to_numpy()
+    label = rows.label.map(classes.names.index).to_numpy()
     chart = svg.Chart(svg.Axis.unit("stated confidence"), svg.Axis.unit("accuracy"))
     chart.line([0, 1], [0, 1], "ideal")
     lines, errors = [], {}
@@ -151,7 +152,7 @@ def reliability(rows: pd.DataFrame) -> Markup:
         ("after", "calibrated", "c0"),
         ("before", "uncalibrated", "c1 dash"),
     ):
-        probability = rows[[f"{prefix}_{name}" for name in types.CLASS_NAMES]].to_numpy(float)
+        probability = rows[[f"{prefix}_{name}" for name in classes.names]].to_numpy(float)
         errors[when] = calibration.expected_calibration_error(probability, label)
         found = calibration.reliability(probability, label)
         titles = []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mtbus_jax import files
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import markup
 from mtbus_jax.report.compare import CORRECT, DICE, Comparison, Test
-from mtbus_jax.report.figures import KINDS, MEANINGS
 from mtbus_jax.report.markup import Markup, element, number, p_value
 from mtbus_jax.report.page import NOTICE, header, page
 from mtbus_jax.report.results import meanings, scale, scale_legend
@@ -77,9 +78,8 @@ def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:
     """Every figure of a kind of result: title, then mean ± standard deviation of each run."""
     found = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
     return [
-        [meaning.title, *(plus_minus(figures.get(name)) for figures in found)]
-        for name, meaning in MEANINGS.items()
-        if any(name in figures for figures in found)
+        [meaning(name).title, *(plus_minus(figures.get(name)) for figures in found)]
+        for name in _names(found)
     ]
 
 
@@ -167,18 +167,22 @@ def _differing_fields(comparison: Comparison) -> Markup:
 def _figure_table(comparison: Comparison, kind: str) -> Markup | None:
     results = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
     rows = []
-    for name, meaning in MEANINGS.items():
+    for name in _names(results):
         figures = [each.get(name) for each in results]
-        if any(figures):
-            marks = [(_run_class(i), figure) for i, figure in enumerate(figures)]
-            drawing = scale(marks) if meaning.share else None
-            rows.append([meaning.title, *map(plus_minus, figures), drawing])
+        marks = [(_run_class(i), figure) for i, figure in enumerate(figures)]
+        drawing = scale(marks) if meaning(name).share else None
+        rows.append([meaning(name).title, *map(plus_minus, figures), drawing])
     if not rows:
         return None
     caption = "Mean over the test images of a fold, then mean ± standard deviation"
     table = markup.table(caption, ["figure", *comparison.names, "0 to 1"], rows)
     entries = [(_run_class(i), name) for i, name in enumerate(comparison.names) if results[i]]
     return markup.join(table, scale_legend(entries))
+
+
+def _names(results: list[dict[str, Any]]) -> list[str]:
+    """The figures that any of several runs has, in the order of the first that has each."""
+    return list(dict.fromkeys(name for figures in results for name in figures))
 
 
 def _run_class(number: int) -> str:

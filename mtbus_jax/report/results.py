@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtbus_jax.evaluation.summary import PUBLISHED_DEVIATION, plus_minus, with_n
+from mtbus_jax.metrics.meaning import BOTH, CLASSIFICATION, KINDS, SEGMENTATION, meaning
 from mtbus_jax.report import markup
-from mtbus_jax.report.figures import KINDS, MEANINGS
 from mtbus_jax.report.markup import Markup, element, number, percent
 
 # Width of a drawing inside a table, in its own units.
@@ -25,11 +25,11 @@ def figure_table(summary: dict[str, Any]) -> Markup:
     header += ["0 to 1", "images"]
     bodies = []
     names = list(results[kinds[0]]["figures"])
-    for group in dict.fromkeys(meaning.group for meaning in MEANINGS.values()):
+    for group in (SEGMENTATION, CLASSIFICATION, BOTH):
         rows = [
             _figure_row(name, {k: results[k]["figures"].get(name) for k in kinds}, published)
-            for name in MEANINGS
-            if name in names and MEANINGS[name].group == group
+            for name in names
+            if meaning(name).group == group
         ]
         if rows:
             head = element("th", group, scope="rowgroup", colspan=len(header))
@@ -50,8 +50,8 @@ def figure_table(summary: dict[str, Any]) -> Markup:
 
 
 def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Markup:
-    meaning = MEANINGS[name]
-    title = element("span", meaning.title, title=meaning.sentence)
+    of_figure = meaning(name)
+    title = element("span", of_figure.title, title=of_figure.sentence)
     cells = [element("td", plus_minus(figure)) for figure in figures.values()]
     beside = {k: figures[k]["published"] if figures[k] else None for k in published}
     for kind, each in beside.items():
@@ -60,7 +60,7 @@ def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Mar
     marks = [(f"mark-{kind}", figure) for kind, figure in figures.items()]
     # Of several published settings, the last is the one of the final result.
     marks += [("mark-published", each) for each in list(beside.values())[-1:]]
-    cells.append(element("td", scale(marks) if meaning.share else None, class_="scale"))
+    cells.append(element("td", scale(marks) if of_figure.share else None, class_="scale"))
     counts = sorted({sum(figure["n"]) for figure in figures.values() if figure}, reverse=True)
     cells.append(element("td", " / ".join(map(str, counts))))
     return element("tr", element("th", title, scope="row"), cells)
@@ -108,7 +108,7 @@ def fold_table(summary: dict[str, Any]) -> Markup:
     rows = []
     for kind, result in summary["results"].items():
         for name, figure in result["figures"].items():
-            title = f"{MEANINGS[name].title}, {KINDS[kind]}"
+            title = f"{meaning(name).title}, {KINDS[kind]}"
             rows.append([title, *(number(value) for value in figure["folds"])])
     header = ["figure", *(f"fold {fold}" for fold in summary["folds"])]
     return markup.disclosure("Figures of each fold", markup.table("Figures by fold", header, rows))
@@ -121,7 +121,7 @@ def networks(summary: dict[str, Any]) -> list[Markup]:
         return []
     names = list(alone[0])[1:]
     rows = [[str(each["seed"]), *(number(each[name]) for name in names)] for each in alone]
-    header = ["seed", *(MEANINGS[name].title for name in names)]
+    header = ["seed", *(meaning(name).title for name in names)]
     kind = KINDS[list(summary["results"])[-1]]
     text = f"An ensemble: the mean of {len(alone)} networks a fold. Above, each alone, {kind}."
     return [markup.table("Networks by themselves", header, rows), element("p", text, class_="note")]
@@ -134,9 +134,7 @@ def meanings(names: Iterable[str]) -> Markup:
       names: of the figures.
     """
     items = [
-        [element("dt", meaning.title), element("dd", meaning.sentence)]
-        for name, meaning in MEANINGS.items()
-        if name in set(names)
+        [element("dt", each.title), element("dd", each.sentence)] for each in map(meaning, names)
     ]
     return markup.disclosure("What the figures are", element("dl", items, class_="meanings"))
 

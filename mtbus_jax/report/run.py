@@ -12,7 +12,7 @@ import pandas as pd
 from mtbus_jax import files, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import stored_predictions, summary, trust
-from mtbus_jax.evaluation.evaluate import REFINED, read_cases
+from mtbus_jax.evaluation.evaluate import READING, REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.training import logbook, run_folder
 
@@ -21,10 +21,10 @@ EMPTIED, RENAMED = "mask emptied", "class set to normal"
 # What `trust.csv` knows and `cases.csv` does not.
 _TRUST_COLUMNS = (
     *("uncertainty", "warning", "prediction_set", "presence"),
-    *(f"calibrated_{name}" for name in types.CLASS_NAMES),
-    *(f"uncalibrated_{name}" for name in types.CLASS_NAMES),
     *("probable_predicted", "probable_dice"),
 )
+# And by class.
+_TRUST_PREFIXES = ("calibrated_", "uncalibrated_")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +57,11 @@ class Run:
         return sorted(int(fold) for fold in self.rows.fold.unique())
 
     @property
+    def classes(self) -> types.Classes:
+        """That the run tells apart."""
+        return types.Classes.of(self.config["data"])
+
+    @property
     def has_masks(self) -> bool:
         """Whether the run segments."""
         return "final_dice" in self.rows
@@ -81,8 +86,8 @@ def read(workdir: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-      UserError: if it is no run, has not been tested, has its classes in another order, or a file
-        of it is broken.
+      UserError: if it is no run, has not been tested, its figures have the classes in another
+        order, or a file of it is broken.
     """
     config = files.read_json(workdir / run_folder.CONFIG)
     tested = read_cases(workdir)
@@ -100,7 +105,7 @@ def read(workdir: Path) -> Run:
         environment=_optional_json(workdir / run_folder.ENVIRONMENT),
         splits=_optional_json(workdir / run_folder.SPLITS),
         metrics={f: logbook.read_metrics(run_folder.fold_dir(workdir, f)) for f in folds},
-        rows=case_rows(tested, _trust_rows(workdir)),
+        rows=case_rows(tested, _trust_rows(workdir), types.Classes.of(config["data"])),
         trust=_optional_json(workdir / trust.TRUST),
     )
 
@@ -113,9 +118,8 @@ def _trust_rows(workdir: Path) -> pd.DataFrame | None:
     path = workdir / measure.ROWS
     if not path.exists():
         return None
-    options = {"dtype": {"uid": str}, "keep_default_na": False, "na_values": [""]}
     try:
-        return pd.read_csv(path, **options)
+        return pd.read_csv(path, **READING)
     except ValueError as error:
         raise UserError(
             f"{path} is broken ({error}). Run main.py --mode=evaluate --workdir={workdir} to write "
@@ -123,7 +127,11 @@ def _trust_rows(workdir: Path) -> pd.DataFrame | None:
         ) from None
 
 
-def case_rows(tested: pd.DataFrame, trusted: pd.DataFrame | None) -> pd.DataFrame:
+def case_rows(
+    tested: pd.DataFrame,
+    trusted: pd.DataFrame | None,
+    classes: types.Classes = types.CLASSES,
+) -> pd.DataFrame:
     """One row per test image, from ``cases.csv`` and, where there is one, ``trust.csv``.
 
     Beside the columns of `evaluate.case_rows` and the uncertainties of ``trust.csv`` it has what
@@ -138,17 +146,20 @@ def case_rows(tested: pd.DataFrame, trusted: pd.DataFrame | None) -> pd.DataFram
     if f"{prefix}predicted" in rows:
         rows["final_predicted"] = rows[f"{prefix}predicted"]
         rows["class_right"] = rows.final_predicted == rows.label
-        wrong |= ~rows.class_right.to_numpy()
+        wrong |= (~rows.class_right & rows.label.notna()).to_numpy()
     if f"{prefix}dice" in rows:
         rows["final_dice"] = rows[f"{prefix}dice"]
         wrong |= (rows.final_dice < trust.WRONG_DICE).to_numpy()
     rows["wrong"] = wrong
     if refined:
         renamed = rows.predicted != rows.final_predicted
-        emptied = (rows.predicted_pixels > 0) & (rows.predicted == types.CLASS_NAMES[types.NORMAL])
+        emptied = np.zeros(len(rows), bool)
+        if classes.normal is not None:
+            normal = rows.predicted == classes.names[classes.normal]
+            emptied = (rows.predicted_pixels > 0) & normal
         rows["correction"] = np.select([emptied, renamed], [EMPTIED, RENAMED], "")
     if trusted is not None:
-        columns = [c for c in _TRUST_COLUMNS if c in trusted]
+        columns = [c for c in trusted if c in _TRUST_COLUMNS or c.startswith(_TRUST_PREFIXES)]
         rows = rows.merge(trusted[["uid", *columns]], on="uid", how="left", validate="one_to_one")
         rows["warning"] = rows.warning.eq(True)
         if "prediction_set" in rows:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from mtbus_jax.evaluation import trust
 from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import charts, markup
-from mtbus_jax.report.figures import KINDS, MEANINGS
 from mtbus_jax.report.markup import Child, Markup, element, number, percent
 from mtbus_jax.report.run import EMPTIED, RENAMED, Run
 from mtbus_jax.training import run_folder
@@ -67,7 +67,7 @@ def tiles(run: Run) -> Markup:
         items.append(
             element(
                 "div",
-                element("dt", MEANINGS[name].title),
+                element("dt", meaning(name).title),
                 element("dd", plus_minus(figures[name]), class_="value"),
                 element("dd", f"{KINDS[kind]}; {beside}", class_="note"),
             )
@@ -126,7 +126,7 @@ def trust_section(run: Run) -> list[Child]:
     measured = run.trust["measured"]["test"]
     drawn = charts.risk_coverage(run.rows, measured["kept"])
     if run.has_classes:
-        drawn.insert(0, charts.reliability(run.rows))
+        drawn.insert(0, charts.reliability(run.rows, run.classes))
     images = sum(fold["validation_images"] for fold in run.trust["folds"].values())
     text = (
         f"Fitted on the {images} validation images of the folds, each fold's on its own; shown "

@@ -101,7 +101,7 @@ def _training(run: Run) -> list[Markup]:
 def _by_class(run: Run) -> list[Markup]:
     drawn = results.confusion(run.summary)
     if run.has_masks:
-        drawn.append(charts.dice_by_class(run.rows))
+        drawn.append(charts.dice_by_class(run.rows, run.classes))
     return [charts.grid(drawn)]
 
 

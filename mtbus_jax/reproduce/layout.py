@@ -7,23 +7,12 @@ import math
 
 from mtbus_jax import types
 from mtbus_jax.evaluation import published
+from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.results import RowResult
 from mtbus_jax.reproduce.rows import Row, Section, Table
 
-HEADINGS = {
-    **{f"dsc_{name}": f"DSC {name}" for name in types.CLASS_NAMES},
-    "dsc_average": "DSC average",
-    **{f"f1_{name}": f"F1 {name}" for name in types.CLASS_NAMES},
-    "f1_weighted": "F1 weighted",
-    "acc": "Accuracy",
-    "hausdorff": "HD (px)",
-    "jaccard": "Jaccard",
-    "recall": "Recall",
-    "precision": "Precision",
-    "incoherent_ratio": "Incoherent ratio",
-}
 # Undefined for some images, so that the number behind the mean belongs beside it.
 _COUNTED = ("hausdorff", "recall", "precision")
 _NOT_APPLICABLE = "—"
@@ -94,7 +83,7 @@ def _figure_grid(section: Section, results: list[RowResult]) -> Grid:
             if not result.missing:
                 lines.append([OURS_WITH_N, *_ours_with_n(result, section.metrics, reference)])
             lines.append([PUBLISHED, *cells])
-    return Grid(["", *(HEADINGS[metric] for metric in section.metrics)], lines)
+    return Grid(["", *(meaning(metric).title for metric in section.metrics)], lines)
 
 
 def _ours(result: RowResult, metric: str) -> str:

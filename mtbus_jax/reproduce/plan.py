@@ -108,6 +108,8 @@ class Study:
             for field, value in own.items()
             if value != table_5[field] == flat.get(field) and field not in self.explicit
         }
+        # Said, where the base leaves it at "all", so that runs can be planned without the data.
+        recipe |= {f: own[f] for f in ("data.folds", "data.classes") if not flat[f]}
         fields = recipe | run.overrides | self.scale.overrides
         lacking = sorted(fields.keys() - flat.keys())
         if lacking:

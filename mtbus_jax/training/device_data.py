@@ -47,7 +47,12 @@ def place(cases: types.Cases, devices: list[jax.Device]) -> steps.Dataset:
             f"{available / 2**30:.1f} GiB. Use a smaller --config.data.image_size, or fewer images."
         )
     image, mask = map(np.ascontiguousarray, (cases.image, cases.mask))
-    return parallel.replicate(steps.Dataset(image, mask, cases.label), devices)
+    known = (
+        None if each.all() else each.astype(np.float32)
+        for each in (cases.mask_known, cases.label_known)
+    )
+    label = np.maximum(cases.label, 0)
+    return parallel.replicate(steps.Dataset(image, mask, label, *known), devices)
 
 
 def parts(

@@ -15,7 +15,7 @@ import optax
 from jax import export
 from ml_collections import config_dict
 
-from mtbus_jax import augment, losses, models, splits, types
+from mtbus_jax import augment, data, losses, models, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from mtbus_jax.runtime import compiled, parallel
@@ -43,6 +43,7 @@ class Experiment:
 
     Attributes:
       config: the configuration.
+      classes: that the network tells apart.
       module: the network.
       optimizer: Adam without learning rate.
       schedule: plateau schedule.
@@ -54,6 +55,7 @@ class Experiment:
     """
 
     config: config_dict.ConfigDict
+    classes: types.Classes
     module: nn.Module
     optimizer: optax.GradientTransformationExtraArgs
     schedule: state_lib.PlateauSchedule
@@ -73,10 +75,14 @@ class Experiment:
         check_values(config)
         train = config.train
         options = {k: v for k, v in config.model.items() if k != "name" and v is not None}
-        module = models.create(config.model.name, tasks=tuple(config.tasks), **options)
+        classes = types.Classes.of(config.data)
+        module = models.create(
+            config.model.name, tasks=tuple(config.tasks), classes=len(classes), **options
+        )
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
             config=config,
+            classes=classes,
             module=module,
             optimizer=state_lib.make_optimizer(
                 b1=train.adam_b1,
@@ -184,6 +190,7 @@ class Experiment:
             "about": about,
             "image_size": config.data.image_size,
             "tasks": config.tasks,
+            "classes": len(self.classes),
             **{part: config[part].to_dict() for part in ("model", "loss", "train")},
         }
         return compiled.kept(name, function, like, about=settings, **options)
@@ -245,6 +252,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
     if not 0 <= config.loss.weight <= 1:
         raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")
     positive = {
+        "data.fold_count": config.data.fold_count - 1,
         "train.epochs": config.train.epochs,
         "train.batch_size": config.train.batch_size,
         "train.learning_rate": config.train.learning_rate,
@@ -270,10 +278,19 @@ def check_values(config: config_dict.ConfigDict) -> None:
     for field in ("gamma", "reconstruction", "cross_entropy"):
         if config.loss[field] < 0:
             raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")
+    # The classes of a folder of one's own are known once it has been read.
+    public = config.data.name in data.DATASETS
+    known = types.Classes.of(config.data).names if public or config.data.class_names else None
     classes = tuple(config.data.classes)
-    if not classes or len(set(classes)) != len(classes) or set(classes) - set(types.CLASS_NAMES):
+    if len(set(classes)) != len(classes) or (known and set(classes) - set(known)):
         raise UserError(
-            f"data.classes={classes!r}: name some of {', '.join(types.CLASS_NAMES)}, once each."
+            f"data.classes={classes!r}: name some of {', '.join(known or ('the classes',))}, once "
+            "each, or () for all."
+        )
+    if public and tuple(config.data.class_names) not in ((), types.CLASS_NAMES):
+        raise UserError(
+            f"data.class_names={tuple(config.data.class_names)!r} is for a folder of your own; the "
+            f"classes of {config.data.name} are {', '.join(types.CLASS_NAMES)}."
         )
     if config.train.devices < 0 or config.train.steps_per_call < 0:
         raise UserError("train.devices and train.steps_per_call must not be negative; 0 is auto.")

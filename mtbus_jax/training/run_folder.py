@@ -48,7 +48,13 @@ _FREE_FIELDS = frozenset(
 )
 # What runs had before there was a field for it.
 _FORMER = {
-    "data": {"resize": "nearest"},
+    "data": {
+        "resize": "nearest",
+        "class_names": types.CLASSES.names,
+        "normal_class": types.CLASSES.names[types.NORMAL],
+        "fold_count": 4,
+        "folds_file": "",
+    },
     "train": {
         "rotation_fill": "zero",
         "augmentation": "released",
@@ -177,7 +183,7 @@ def environment() -> dict[str, Any]:
 
 
 def open_splits(
-    workdir: Path, cases: types.Cases, split: str
+    workdir: Path, cases: types.Cases, split: str, count: int = 4
 ) -> tuple[list[splits.Split], dict[str, Any]]:
     """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
 
@@ -185,6 +191,7 @@ def open_splits(
       workdir: the run folder.
       cases: the dataset.
       split: a name of `splits.SPLITS`.
+      count: of folds, where they are drawn.
 
     Returns:
       The folds, and the content of ``splits.json``.
@@ -192,7 +199,7 @@ def open_splits(
     Raises:
       UserError: if the file belongs to another dataset or split, or does not fit the images.
     """
-    folds = find_folds(workdir, cases, split)
+    folds = find_folds(workdir, cases, split, count)
     return folds, write_splits(workdir, cases, split, folds)
 
 
@@ -213,12 +220,12 @@ def write_splits(
     return content
 
 
-def find_folds(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+def find_folds(workdir: Path, cases: types.Cases, split: str, count: int = 4) -> list[splits.Split]:
     """The folds that `open_splits` would return; writes nothing, raises the same."""
     path = workdir / SPLITS
     if path.exists():
         return _read_splits(path, cases, split)
-    return splits.make_folds(cases, split)
+    return splits.make_folds(cases, split, count=count)
 
 
 def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
@@ -279,7 +286,7 @@ def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
 
 
 def check_class_order(workdir: Path) -> None:
-    """Refuses a run whose class codes are not the library's; one without a summary passes.
+    """Refuses a run whose summary has other class codes than its configuration; without, it passes.
 
     Raises:
       UserError: if ``summary.json`` names the classes otherwise, or is broken.
@@ -289,9 +296,10 @@ def check_class_order(workdir: Path) -> None:
         return
     content = files.read_json(path)
     names = content.get("class_names") if isinstance(content, dict) else None
-    if names != list(types.CLASS_NAMES):
+    expected = list(types.Classes.of(load_config(workdir).get("data", {})).names)
+    if names != expected:
         raise UserError(
-            f"{path}: the run's classes are {names}, here they are {list(types.CLASS_NAMES)}. A "
+            f"{path}: the run's classes are {names}, by its configuration they are {expected}. A "
             "class code means something else there; use the version that trained it."
         )
 

@@ -27,25 +27,31 @@ class Dataset(NamedTuple):
     Attributes:
       image: ``(n, height, width, 1)`` uint8.
       mask: ``(n, height, width, 1)`` uint8, 0 or 1.
-      label: ``(n,)`` int32.
+      label: ``(n,)`` int32, 0 where it is not known.
+      mask_known: ``(n,)`` float32, 1 where the mask is known; None if all are.
+      label_known: ``(n,)`` float32, 1 where the label is known; None if all are.
     """
 
     image: jax.Array
     mask: jax.Array
     label: jax.Array
+    mask_known: jax.Array | None = None
+    label_known: jax.Array | None = None
 
 
 class Totals(NamedTuple):
     """Sums over images, for the means of an epoch; all scalars, float32.
 
     Attributes:
-      loss: total loss, and its parts: …
-      segmentation: … deep-supervision Dice loss …
-      classification: … and focal loss …
-      reconstruction: … and error of the reconstructed input, 0 for networks without.
+      loss: total loss.
+      segmentation: its part for the masks, the deep-supervision Dice loss.
+      classification: its part for the classes, the focal loss.
+      reconstruction: its part for the reconstructed input, 0 for networks without one.
       dice: Dice coefficient of the thresholded finest map (1 if both masks are empty).
       correct: images classified correctly.
       count: images.
+      masks: images whose mask is known.
+      labels: images whose label is known.
     """
 
     loss: jax.Array
@@ -55,6 +61,8 @@ class Totals(NamedTuple):
     dice: jax.Array
     correct: jax.Array
     count: jax.Array
+    masks: jax.Array
+    labels: jax.Array
 
     @classmethod
     def zero(cls) -> Totals:
@@ -62,11 +70,14 @@ class Totals(NamedTuple):
         return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
 
     def means(self) -> dict[str, float]:
-        """Means per image as Python floats (reads the device)."""
+        """Means per image whose truth is known, as Python floats (reads the device)."""
         values = dict(zip(self._fields, map(float, jax.device_get(self)), strict=True))
-        count = max(values.pop("count"), 1.0)
+        counts = (max(values.pop(name), 1.0) for name in ("count", "masks", "labels"))
+        images, masks, labels = counts
         values["accuracy"] = values.pop("correct")
-        return {name: value / count for name, value in values.items()}
+        divisors = dict.fromkeys(("segmentation", "dice"), masks)
+        divisors |= dict.fromkeys(("classification", "accuracy"), labels)
+        return {name: value / divisors.get(name, images) for name, value in values.items()}
 
 
 def gather(
@@ -90,24 +101,29 @@ def gather(
     mask = data.mask[index].astype(jnp.float32)
     if augmentation is not None:
         image, mask = jax.vmap(augmentation)(keys, image, mask)
-    return types.Batch(image, mask, data.label[index], valid)
+    known = (None if each is None else each[index] for each in (data.mask_known, data.label_known))
+    return types.Batch(image, mask, data.label[index], valid, *known)
 
 
 def totals_of(outputs: types.Outputs, batch: types.Batch, parts: losses.LossParts) -> Totals:
     """Sums of one batch; ``parts`` are sums over the batch divided by the global count."""
-    zero = jnp.zeros((), jnp.float32)
-    dice = correct = zero
+    dice = correct = jnp.zeros((), jnp.float32)
+    with_mask, with_label = (
+        batch.valid if known is None else batch.valid * known
+        for known in (batch.mask_known, batch.label_known)
+    )
     if outputs.segmentation:
         predicted = jax.nn.sigmoid(outputs.segmentation[0]) > MASK_THRESHOLD
         truth = batch.mask > 0
         overlap = jnp.sum(predicted & truth, axis=(1, 2, 3))
         size = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(truth, axis=(1, 2, 3))
         per_image = jnp.where(size == 0, 1.0, 2 * overlap / jnp.maximum(size, 1))
-        dice = jnp.sum(per_image * batch.valid)
+        dice = jnp.sum(per_image * with_mask)
     if outputs.class_logits is not None:
         hit = jnp.argmax(outputs.class_logits, axis=-1) == batch.label
-        correct = jnp.sum(hit * batch.valid)
-    return Totals(*parts, dice, correct, jnp.sum(batch.valid))
+        correct = jnp.sum(hit * with_label)
+    counts = (jnp.sum(each) for each in (batch.valid, with_mask, with_label))
+    return Totals(*parts, dice, correct, *counts)
 
 
 def cast(tree: Any, dtype: jnp.dtype | None) -> Any:

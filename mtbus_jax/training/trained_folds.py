@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 from ml_collections import config_dict
 
+from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import checkpoint, run_folder
 from mtbus_jax.training.experiment import Experiment
@@ -54,6 +55,11 @@ class Trained:
         return tuple(self.config.data.image_size)
 
     @property
+    def classes(self) -> types.Classes:
+        """That the network tells apart."""
+        return types.Classes.of(self.config.data)
+
+    @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds whose weights are here."""
         return tuple(dict.fromkeys(member.fold for member in self.members))
@@ -73,8 +79,8 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         others have is taken for one in training, and only taken if it is named.
 
     Raises:
-      UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or was
-        trained on classes in another order; or if weights are broken.
+      UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or its
+        figures have the classes in another order; or if weights are broken.
     """
     if not run.is_dir():
         raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")

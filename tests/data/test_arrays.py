@@ -47,8 +47,8 @@ def grey_of(picture):
 
 
 def count_decoding(monkeypatch):
-    calls, decode = [], data.arrays._decode
-    monkeypatch.setattr(data.arrays, "_decode", lambda *args: calls.append(args) or decode(*args))
+    calls, decode = [], data.built.decode
+    monkeypatch.setattr(data.built, "decode", lambda *args: calls.append(args) or decode(*args))
     return calls
 
 

@@ -13,6 +13,7 @@ from configs import base
 from mtbus_jax import files, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import evaluate, summary
+from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.training import steps
 
 HEADER = (
@@ -421,8 +422,8 @@ def test_rows_as_the_evaluation_writes_them(tmp_path):
     assert not [name for name in figures if name.startswith("legacy")]
     markdown = (tmp_path / "summary.md").read_text()
     assert_well_formed(markdown)
-    for title in summary._TITLES.values():
-        assert f"| {title} |" in markdown
+    for name in figures:
+        assert f"| {meaning(name).title} |" in markdown
 
 
 def test_lists_in_the_json_survive_reading(run):

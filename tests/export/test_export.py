@@ -360,7 +360,7 @@ def test_the_card_has_the_figures_of_the_summary_and_the_warnings(run, tmp_path)
     raw = summary["results"]["raw"]["figures"]["dsc_average"]
     refined = summary["results"]["refined"]["figures"]["dsc_average"]
     cells = [f"{each['mean']:.3f} ± {each['sd']:.3f}" for each in (raw, refined)]
-    assert f"| Dice, average | {cells[0]} | {cells[1]} |" in text
+    assert f"| DSC average | {cells[0]} | {cells[1]} |" in text
     splits = json.loads((run / "splits.json").read_text())
     for fold in (0, 1):
         counts = [len(splits["folds"][fold][part]) for part in ("train", "validation", "test")]
@@ -378,7 +378,7 @@ def test_the_card_has_the_figures_of_the_summary_and_the_warnings(run, tmp_path)
 
     exported(run, tmp_path / "out", folds=(1,))
     text = (tmp_path / "out" / "model_card.md").read_text()
-    assert f"| Dice, average | {raw['folds'][1]:.3f} | {refined['folds'][1]:.3f} |" in text
+    assert f"| DSC average | {raw['folds'][1]:.3f} | {refined['folds'][1]:.3f} |" in text
     assert "has no figure of its own" not in text
 
 

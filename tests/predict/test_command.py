@@ -54,6 +54,7 @@ def make_prediction(mask, *, spacing=None, notes=()):
         frame=frame,
         mask=mask,
         probability=None,
+        class_names=types.CLASS_NAMES,
         class_id=None,
         class_probability=None,
         prediction_set=None,
@@ -141,7 +142,7 @@ class TestCommand:
         assert call(world[0], out, archive, options=["--save_probabilities"]) == 0
         rows = table(out)
         assert list(rows.index) == ["a.bmp", "a.png", "sub/b"]
-        assert list(rows.reset_index().columns) == list(measure.COLUMNS)
+        assert list(rows.reset_index().columns) == list(measure.columns(types.CLASS_NAMES))
         predictions = Predictor(world[0])([pictures[1], pictures[0], pictures[2]])
         for (name, row), wanted in zip(rows.iterrows(), predictions, strict=True):
             assert row["mask"] == f"masks/{name}.png"
@@ -389,20 +390,20 @@ def test_captions():
         "warning": "uncertain",
         "uncertainty": 0.456,
     }
-    assert output.caption(row) == [
+    assert output.caption(row, types.CLASS_NAMES) == [
         "benign (benign 0.70, malignant 0.20, normal 0.10)",
         "lesion 12,345 px = 67.9 mm²",
         "refined: class changed from malignant to normal",
         "warning: uncertain (probability of being wrong 0.46)",
     ]
-    assert output.caption({"area_px": 0, "refined": "no", "warning": "not calibrated"}) == [
-        "no lesion outlined"
-    ]
+    row = {"area_px": 0, "refined": "no", "warning": "not calibrated"}
+    assert output.caption(row, types.CLASS_NAMES) == ["no lesion outlined"]
 
 
 def test_caption_of_a_mask_that_was_removed():
     row = {"area_px": 0, "refined": "mask removed", "warning": ""}
-    assert output.caption(row) == ["no lesion outlined", "refined: mask removed (dashed)"]
+    expected = ["no lesion outlined", "refined: mask removed (dashed)"]
+    assert output.caption(row, types.CLASS_NAMES) == expected
 
 
 def run_program(*arguments, **environment):

@@ -40,7 +40,7 @@ class Traced:
         return jax.tree.map(lambda leaf: leaf * factor, totals), jnp.sin(factor)
 
 
-TOTALS = steps.Totals(*map(np.float32, range(7)))
+TOTALS = steps.Totals(*map(np.float32, range(9)))
 ARGUMENTS = (TOTALS, np.float32(3))
 
 

@@ -20,6 +20,7 @@ class TinyNet(nn.Module):
 
     tasks: tuple[str, ...] = types.TASKS
     width: int = 4
+    classes: int = 3
 
     depth = 4  # as for a real network: input sides must be multiples of 2 ** depth
 
@@ -32,7 +33,7 @@ class TinyNet(nn.Module):
             coarse = nn.Conv(1, (1, 1), name="coarse")(jnp.tanh(features))
             segmentation = (fine, coarse)
         if "cls" in self.tasks:
-            class_logits = nn.Dense(3, name="cls")(features.mean((1, 2)))
+            class_logits = nn.Dense(self.classes, name="cls")(features.mean((1, 2)))
         return types.Outputs(segmentation, class_logits, {})
 
 

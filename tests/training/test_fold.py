@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from mtbus_jax import crossval, data, files, models
+from mtbus_jax import crossval, data, files, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.splits import published_folds
 from mtbus_jax.training import fold as fold_training
@@ -276,8 +276,8 @@ def test_a_run_with_its_classes_in_another_order_is_refused(tmp_path):
     ("field", "value", "word"),
     [
         ("data.folds", (4,), "folds"),
-        ("data.folds", (), "folds"),
-        ("data.split", "patient", "published, grouped"),
+        ("data.folds", (0, 0), "folds"),
+        ("data.split", "patient", "published, given, grouped"),
         ("data.resize", "bilinear", "nearest, area"),
         ("model.name", "unett", "Known"),
         ("tasks", ("seg", "clas"), "cls"),
@@ -324,6 +324,8 @@ def test_grouped_split_is_written_and_used(tmp_path, monkeypatch):
 def test_run_folder_remembers_its_configuration(tmp_path):
     config = tiny.make_config(epochs=1)
     crossval.train_and_evaluate(config, tmp_path)
+    names = types.CLASS_NAMES
+    config.data.update({"class_names": names, "classes": names, "normal_class": "normal"})
     assert run_folder.load_config(tmp_path).to_dict() == config.to_dict()
 
 

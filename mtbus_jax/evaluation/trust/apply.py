@@ -73,7 +73,8 @@ class Doubt(NamedTuple):
       class_doubt: 1 − the calibrated probability of the answer's class.
       class_disagreement: mean total variation distance of the members from their mean.
       mask_disagreement: see `calibration.mask_disagreement`.
-      conflict: |q − (1 − c_normal)|: mask and class differ on whether there is a lesion.
+      conflict: |q − (1 − c_normal)|: mask and class differ on whether there is a lesion; c_normal
+        is 0 where no class means that.
       dice_doubt: 1 − `expected_dice` of the answer's mask.
     """
 
@@ -130,6 +131,7 @@ class Assessment(NamedTuple):
       prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
       class_disagreement: see `Doubt`.
       mask_disagreement: see `Doubt`.
+      class_presence: ``(n,)`` probability of a lesion, judged by the class.
     """
 
     probability: np.ndarray | None
@@ -139,6 +141,7 @@ class Assessment(NamedTuple):
     prediction_set: np.ndarray | None = None
     class_disagreement: np.ndarray | None = None
     mask_disagreement: np.ndarray | None = None
+    class_presence: np.ndarray | None = None
 
 
 class Judgement(NamedTuple):
@@ -185,7 +188,12 @@ def read(workdir: Path) -> Trust | None:
 
 
 def assess(
-    probability: np.ndarray | None, class_logits: np.ndarray | None, trust: Trust, folds: list[int]
+    probability: np.ndarray | None,
+    class_logits: np.ndarray | None,
+    trust: Trust,
+    folds: list[int],
+    *,
+    normal: int | None = types.NORMAL,
 ) -> Assessment:
     """Joins the members of an ensemble.
 
@@ -194,12 +202,13 @@ def assess(
       class_logits: ``(members, n, classes)``, or None.
       trust: of the run.
       folds: fold of each group of members; members come fold by fold, equally many of each.
+      normal: code of the class "no lesion", None if there is none.
     """
     mean = disagreement = None
     if probability is not None:
         mean = probability.mean(axis=0)
         disagreement = calibration.mask_disagreement(probability)
-    return join(mean, disagreement, class_logits, trust, folds)
+    return join(mean, disagreement, class_logits, trust, folds, normal=normal)
 
 
 def join(
@@ -208,6 +217,8 @@ def join(
     class_logits: np.ndarray | None,
     trust: Trust,
     folds: list[int],
+    *,
+    normal: int | None = types.NORMAL,
 ) -> Assessment:
     """`assess` where the members' masks are already joined.
 
@@ -217,6 +228,7 @@ def join(
       class_logits: ``(members, n, classes)``, or None.
       trust: of the run.
       folds: see `assess`.
+      normal: see `assess`.
     """
     fitted = [trust[fold] for fold in folds]
     members = None
@@ -228,9 +240,10 @@ def join(
         presence = np.mean([f.presence(mean_probability, disagreement) for f in fitted], axis=0)
         prior = np.mean([f.presence.prior for f in fitted])
         lesion_odds = presence / (1 - presence) * (1 - prior) / prior
-    class_probability = prediction_set = class_disagreement = None
+    class_probability = prediction_set = class_disagreement = class_presence = None
     if members is not None:
         class_probability, class_disagreement = join_classes(members)
+        class_presence = lesion_by_class(class_probability, normal)
         # The lowest of the folds' thresholds gives the largest set: rather too large than wrong.
         threshold = min(f.conformal_threshold for f in fitted)
         prediction_set = calibration.prediction_sets(class_probability, threshold)
@@ -242,7 +255,15 @@ def join(
         prediction_set,
         class_disagreement=class_disagreement,
         mask_disagreement=disagreement,
+        class_presence=class_presence,
     )
+
+
+def lesion_by_class(class_probability: np.ndarray, normal: int | None) -> np.ndarray:
+    """``(n, classes)`` → ``(n,)`` probability of a lesion; 1 where no class means "no lesion"."""
+    if normal is None:
+        return np.ones(len(class_probability))
+    return 1 - class_probability[:, normal]
 
 
 def join_classes(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -290,8 +311,7 @@ def signs_of_doubt(
         said = np.take_along_axis(assessed.class_probability, class_id[:, None], axis=-1)[:, 0]
         doubt = doubt._replace(class_doubt=1 - said, class_disagreement=assessed.class_disagreement)
     if mask is not None and class_id is not None:
-        lesion_by_class = 1 - assessed.class_probability[:, types.NORMAL]
-        doubt = doubt._replace(conflict=np.abs(assessed.presence - lesion_by_class))
+        doubt = doubt._replace(conflict=np.abs(assessed.presence - assessed.class_presence))
     return doubt
 
 

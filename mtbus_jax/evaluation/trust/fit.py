@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import scipy
 
+from mtbus_jax import types
 from mtbus_jax.evaluation import trust
 from mtbus_jax.metrics import calibration
 
@@ -22,6 +23,7 @@ def fit(
     has_lesion: np.ndarray,
     wrong_class: np.ndarray,
     wrong_mask: np.ndarray,
+    normal: int | None = types.NORMAL,
 ) -> trust.FoldTrust:
     """Fits everything on validation images.
 
@@ -35,6 +37,7 @@ def fit(
       has_lesion: ``(n,)`` bool, whether the true mask holds a pixel.
       wrong_class: ``(n,)`` bool; False everywhere without the classification task.
       wrong_mask: ``(n,)`` bool; False everywhere without the segmentation task.
+      normal: code of the class "no lesion", None if there is none.
     """
     temperature, threshold, mean, between, presence = 1.0, 0.0, None, None, None
     # Laplace's rule keeps the prior off 0 and 1.
@@ -56,6 +59,7 @@ def fit(
         presence,
         class_disagreement=between,
         mask_disagreement=disagreement,
+        class_presence=None if mean is None else trust.lesion_by_class(mean, normal),
     )
     doubt = trust.signs_of_doubt(assessed, mask, class_id)
     models = {

@@ -1,7 +1,8 @@
 """Fits `trust` on a run's validation images and measures it on its test images.
 
 Writes ``trust.json``, what was fitted and how well it does, and ``trust.csv``, one row per test
-image. A fold's test images see only what was fitted on that fold's validation images.
+image. A fold's test images see only what was fitted on that fold's validation images. Images whose
+mask or label is not known are left out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from mtbus_jax.training import run_folder
 ROWS = "trust.csv"
 # Share of the cases that stay when the most uncertain are left out.
 KEPT = 0.8
+# Beginnings of the columns with a class's probability.
+_UNCALIBRATED, _CALIBRATED = "uncalibrated_", "calibrated_"
 
 # mask (n, height, width) bool and class id (n,) of n images, None for what is not computed
 _Pair = tuple[np.ndarray | None, np.ndarray | None]
@@ -34,13 +37,16 @@ _Pair = tuple[np.ndarray | None, np.ndarray | None]
 def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict[str, Any]:
     """Fits, measures and writes both files for the evaluated folds of a run.
 
+    A fold without a validation image or a test image whose truth is known is left out; where no
+    fold remains, nothing is written and what an earlier evaluation wrote is removed.
+
     Args:
       workdir: the run folder.
       cases: its dataset.
       folds: its splits.
 
     Returns:
-      The content of ``trust.json``.
+      The content of ``trust.json``, empty if nothing was written.
 
     Raises:
       UserError: if no fold has been evaluated, or predictions are missing.
@@ -57,9 +63,16 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
             )
             for part in rows
         }
+        parts = {part: _whose_truth_is_known(*each) for part, each in parts.items()}
+        if not all(len(truth) for _, truth in parts.values()):
+            continue
         fitted[fold] = _fit(*parts["validation"])
         for part, (stored, truth) in parts.items():
             rows[part].append(_rows(stored, truth, fitted[fold], fold))
+    if not fitted:
+        for name in (ROWS, trust.TRUST):
+            (workdir / name).unlink(missing_ok=True)
+        return {}
     tables = {part: pd.concat(each, ignore_index=True) for part, each in rows.items()}
     content = {
         "error_rate": trust.ERROR_RATE,
@@ -73,9 +86,21 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
     return content
 
 
+def _whose_truth_is_known(
+    stored: stored_predictions.Stored, truth: types.Cases
+) -> tuple[stored_predictions.Stored, types.Cases]:
+    """The images of which everything is known that the run predicts."""
+    known = np.ones(len(truth), bool)
+    if stored.probability is not None:
+        known &= truth.mask_known
+    if stored.logits is not None:
+        known &= truth.label_known
+    return (stored, truth) if known.all() else (stored.take(known), truth.take(known))
+
+
 def _fit(stored: stored_predictions.Stored, truth: types.Cases) -> trust.FoldTrust:
     mask = truth.mask[..., 0] > 0
-    answer, class_id = _hard(stored)
+    answer, class_id = _hard(stored, truth.classes)
     wrong_class, wrong_mask = _wrong(answer, class_id, truth)
     return fit.fit(
         stored.mean_probability,
@@ -87,17 +112,18 @@ def _fit(stored: stored_predictions.Stored, truth: types.Cases) -> trust.FoldTru
         has_lesion=mask.any(axis=(1, 2)),
         wrong_class=wrong_class,
         wrong_mask=wrong_mask,
+        normal=truth.classes.normal,
     )
 
 
-def _hard(stored: stored_predictions.Stored) -> _Pair:
+def _hard(stored: stored_predictions.Stored, classes: types.Classes) -> _Pair:
     """The tested prediction, whose errors are to be foreseen, refined if it can be."""
     mask = None if stored.probability is None else stored.mask
     if stored.logits is None:
         return mask, None
     if mask is None:
         return None, stored.logits.argmax(axis=-1)
-    return tuple(map(np.asarray, refine.refine(mask, stored.logits)))
+    return tuple(map(np.asarray, refine.refine(mask, stored.logits, normal=classes.normal)))
 
 
 def _wrong(
@@ -121,11 +147,16 @@ def _rows(
     stored: stored_predictions.Stored, truth: types.Cases, fitted: trust.FoldTrust, fold: int
 ) -> pd.DataFrame:
     """One row per image: what is said about it, what was corrected, and whether it was right."""
-    names = np.array(types.CLASS_NAMES)
+    names, normal = np.array(truth.classes.names), truth.classes.normal
     found = trust.join(
-        stored.mean_probability, stored.disagreement, stored.class_logits, {fold: fitted}, [fold]
+        stored.mean_probability,
+        stored.disagreement,
+        stored.class_logits,
+        {fold: fitted},
+        [fold],
+        normal=normal,
     )
-    mask, class_id = _hard(stored)
+    mask, class_id = _hard(stored, truth.classes)
     judged = trust.judge(found, mask, class_id, {fold: fitted}, [fold])
     columns: dict[str, Any] = {"uid": truth.uid, "fold": fold, "label": names[truth.label]}
     columns |= {"uncertainty": judged.uncertainty, "warning": judged.warning}
@@ -133,22 +164,23 @@ def _rows(
     if class_id is not None:
         columns["predicted"] = names[class_id]
         uncalibrated = scipy.special.softmax(stored.logits, axis=-1)
-        for code, name in enumerate(types.CLASS_NAMES):
-            columns[f"uncalibrated_{name}"] = uncalibrated[:, code]
-            columns[f"calibrated_{name}"] = found.class_probability[:, code]
+        for code, name in enumerate(names):
+            columns[_UNCALIBRATED + name] = uncalibrated[:, code]
+            columns[_CALIBRATED + name] = found.class_probability[:, code]
         columns["prediction_set"] = ["|".join(names[s]) for s in found.prediction_set]
     if mask is not None:
         columns["dice"] = _dice(mask, truth)
         columns["presence"] = found.presence
         columns["lesion_odds"] = found.lesion_odds
     if mask is not None and class_id is not None:
-        columns["correction"] = corrections(stored.mask, stored.logits)
+        columns["correction"] = corrections(stored.mask, stored.logits, normal=normal)
         probable_mask, probable_class = map(
             np.asarray,
             refine.refine_probable(
                 jnp.asarray(stored.probability),
                 jnp.asarray(found.class_probability, jnp.float32),
                 jnp.asarray(found.lesion_odds, jnp.float32),
+                normal=normal,
             ),
         )
         columns["raw_predicted"] = names[stored.logits.argmax(axis=-1)]
@@ -158,17 +190,22 @@ def _rows(
     return pd.DataFrame(columns)
 
 
-def corrections(mask: np.ndarray, class_logits: np.ndarray) -> np.ndarray:
+def corrections(
+    mask: np.ndarray, class_logits: np.ndarray, *, normal: int | None = types.NORMAL
+) -> np.ndarray:
     """What prediction refining changes, in words; empty where it changes nothing.
 
     Args:
       mask: ``(n, height, width)`` bool, before refining.
       class_logits: ``(n, classes)``.
+      normal: code of the class "no lesion", None if there is none.
     """
     class_id = class_logits.argmax(axis=-1)
+    if normal is None:
+        return np.full(len(mask), "")
     empty = ~mask.any(axis=(1, 2))
-    emptied = ~empty & (class_id == types.NORMAL)
-    renamed = empty & (class_id != types.NORMAL)
+    emptied = ~empty & (class_id == normal)
+    renamed = empty & (class_id != normal)
     return np.select([emptied, renamed], ["mask emptied", "class set to normal"], "")
 
 
@@ -196,10 +233,13 @@ def measure(rows: pd.DataFrame) -> dict[str, Any]:
         result["risk"][name] = {"all": curve.at(1.0), "kept": curve.at(KEPT), "best": best}
     result["warned"] = float(rows.warning.mean())
     if "predicted" in rows:
-        label = rows.label.map(types.CLASS_NAMES.index).to_numpy()
+        names = [c.removeprefix(_CALIBRATED) for c in rows if c.startswith(_CALIBRATED)]
+        label = rows.label.map(names.index).to_numpy()
         result["calibration"] = {
-            when: calibration.expected_calibration_error(_probability(rows, prefix), label)
-            for when, prefix in (("before", "uncalibrated"), ("after", "calibrated"))
+            when: calibration.expected_calibration_error(
+                rows[[prefix + name for name in names]].to_numpy(), label
+            )
+            for when, prefix in (("before", _UNCALIBRATED), ("after", _CALIBRATED))
         }
         sets = rows.prediction_set.fillna("").str.split("|")
         covered = [name in members for name, members in zip(rows.label, sets, strict=True)]
@@ -214,10 +254,6 @@ def measure(rows: pd.DataFrame) -> dict[str, Any]:
             for kind, prefix in (("raw", "raw_"), ("hard", ""), ("probable", "probable_"))
         }
     return result
-
-
-def _probability(rows: pd.DataFrame, prefix: str) -> np.ndarray:
-    return rows[[f"{prefix}_{name}" for name in types.CLASS_NAMES]].to_numpy()
 
 
 _FRACTION: Callable[[float], str] = "{:.3f}".format

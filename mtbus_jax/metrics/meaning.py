@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from mtbus_jax import types
-
 SEGMENTATION, CLASSIFICATION, BOTH = "Segmentation", "Classification", "Mask and class together"
 
 
@@ -38,19 +36,20 @@ def _distance(title: str, text: str) -> Meaning:
     return Meaning(title, SEGMENTATION, text, better="lower", share=False)
 
 
-_NAMES = types.CLASS_NAMES
-
-MEANINGS: dict[str, Meaning] = {
+_FIXED = {
     "dsc_average": Meaning(
-        "DSC, all images",
+        "DSC average",
         SEGMENTATION,
         "Mean Dice similarity over all images, 2|A∩B| / (|A|+|B|); two empty masks agree.",
     ),
-    **{
-        f"dsc_{name}": Meaning(f"DSC, {name}", SEGMENTATION, f"Mean Dice over the {name} images.")
-        for name in _NAMES
-    },
     "jaccard": Meaning("Jaccard", SEGMENTATION, "Intersection over union, |A∩B| / |A∪B|."),
+    "hausdorff": _distance("Hausdorff (px)", "Largest distance from one outline to the other."),
+    "hausdorff95": _distance(
+        "Hausdorff 95 % (px)", "The same, without the largest 5 % of distances."
+    ),
+    "average_surface_distance": _distance(
+        "Average surface distance (px)", "Mean distance between the outlines, both ways."
+    ),
     "recall": Meaning(
         "Recall",
         SEGMENTATION,
@@ -60,34 +59,44 @@ MEANINGS: dict[str, Meaning] = {
     "specificity": Meaning(
         "Specificity", SEGMENTATION, "Share of the background's pixels left unmarked."
     ),
-    "hausdorff": _distance("Hausdorff", "Largest distance from one outline to the other."),
-    "hausdorff95": _distance("Hausdorff 95 %", "The same, without the largest 5 % of distances."),
-    "average_surface_distance": _distance(
-        "Average surface distance", "Mean distance between the outlines, both ways."
-    ),
     "acc": Meaning("Accuracy", CLASSIFICATION, "Share of the images with the right class."),
     "f1_weighted": Meaning(
-        "F1, weighted", CLASSIFICATION, "Mean of the classes' F1, weighted by their images."
+        "F1 weighted", CLASSIFICATION, "Mean of the classes' F1, weighted by their images."
     ),
-    **{
-        f"f1_{name}": Meaning(
-            f"F1, {name}", CLASSIFICATION, f"Harmonic mean of precision and recall for {name}."
-        )
-        for name in _NAMES
-    },
-    **{
-        f"auc_{name}": Meaning(
-            f"AUC, {name}", CLASSIFICATION, f"Area under the ROC curve, {name} against the rest."
-        )
-        for name in _NAMES
-    },
     "incoherent_ratio": Meaning(
-        "Incoherent",
+        "Incoherent ratio",
         BOTH,
         "Share of the images whose mask and class disagree on whether there is a lesion.",
         better="lower",
     ),
 }
+_PER_CLASS = {
+    "dsc_": ("DSC", SEGMENTATION, "Mean Dice over the {} images."),
+    "f1_": ("F1", CLASSIFICATION, "Harmonic mean of precision and recall for {}."),
+    "auc_": ("AUC", CLASSIFICATION, "Area under the ROC curve, {} against the rest."),
+}
+# Metrics of masks that a summary means over, in its order.
+MASK_METRICS = tuple(
+    name for name, each in _FIXED.items() if each.group == SEGMENTATION and name != "dsc_average"
+)
+# Names that no class may have, since a figure has them: "dsc_average", "f1_weighted".
+RESERVED = ("average", "weighted")
+
+
+def meaning(name: str) -> Meaning:
+    """Of a figure such as ``acc`` or ``dsc_benign``.
+
+    Raises:
+      KeyError: for a name that no summary has.
+    """
+    if name in _FIXED:
+        return _FIXED[name]
+    for prefix, (title, group, text) in _PER_CLASS.items():
+        if name.startswith(prefix):
+            class_name = name.removeprefix(prefix)
+            return Meaning(f"{title} {class_name}", group, text.format(class_name))
+    raise KeyError(name)
+
 
 # How the kinds of results in ``summary.json`` are called.
 KINDS = {"raw": "raw", "refined": "refined"}

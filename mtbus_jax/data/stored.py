@@ -1,0 +1,129 @@
+"""The arrays of a dataset in one file: what a machine without the dataset reads."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.images import preprocess
+from mtbus_jax.types import CLASSES, NO_LABEL, Cases, Classes
+
+# The public datasets that `load_cases` knows by name.
+DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
+
+# Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
+# and nearest neighbours.
+FORMAT = 2
+ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
+# Of a folder of one's own.
+OPTIONAL = ("has_mask", "class_names", "normal")
+
+
+def is_own(name: str) -> bool:
+    """Whether a dataset's name is that of a folder of one's own."""
+    return name not in DATASETS
+
+
+def cases_from(name: str, arrays: dict[str, np.ndarray]) -> Cases:
+    """The dataset from arrays by name, as `arrays_of` gives them."""
+    classes = CLASSES
+    if "class_names" in arrays:
+        normal = int(arrays["normal"])
+        names = tuple(arrays["class_names"].tolist())
+        classes = Classes(names, None if normal == NO_LABEL else normal)
+    fields = {field: arrays[field] for field in ARRAYS}
+    return Cases(name=name, **fields, has_mask=arrays.get("has_mask"), classes=classes)
+
+
+def arrays_of(cases: Cases) -> dict[str, np.ndarray]:
+    """A dataset as arrays by name: the fields of `Cases`, and its classes if they are its own."""
+    arrays = {name: getattr(cases, name) for name in ARRAYS}
+    if cases.has_mask is not None:
+        arrays["has_mask"] = cases.has_mask
+    if cases.classes != CLASSES:
+        arrays["class_names"] = np.array(cases.classes.names)
+        normal = cases.classes.normal
+        arrays["normal"] = np.array(NO_LABEL if normal is None else normal)
+    return arrays
+
+
+def save_arrays(
+    cases: Cases, path: str | os.PathLike[str], *, resize: str = preprocess.NEAREST
+) -> None:
+    """Writes the cases to one file of a few MB, for machines without the dataset.
+
+    Args:
+      cases: from `load_cases`.
+      path: of the ``.npz`` file to write.
+      resize: how their images were resized.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    path = pathlib.Path(path)
+    arrays = arrays_of(cases)
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                name=np.array(cases.name),
+                format=np.array(FORMAT),
+                resize=np.array(resize),
+                **arrays,
+            )
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}.") from None
+
+
+def load_arrays(
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    image_size: tuple[int, int],
+    resize: str = preprocess.NEAREST,
+) -> Cases:
+    """Reads what `save_arrays` wrote; needs neither the dataset nor tensorflow-datasets.
+
+    Args:
+      path: of the file.
+      name: the dataset it must hold.
+      image_size: the height and width in pixels that its images must have.
+      resize: how they must have been resized.
+
+    Raises:
+      UserError: if the file is missing, broken, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            cases = cases_from(str(stored["name"]), dict(stored))
+            written = int(stored["format"]) if "format" in stored else 1
+            resized = str(stored["resize"]) if "resize" in stored else preprocess.NEAREST
+    except FileNotFoundError:
+        raise UserError(
+            f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
+            f"python -m mtbus_jax.pack --name={name} --out=FILE."
+        ) from None
+    except Exception as error:  # a cut or foreign file raises nearly anything
+        raise UserError(
+            f"data.arrays_file={path} is no file of mtbus_jax.pack ({type(error).__name__}). "
+            "Write it again."
+        ) from None
+    if written != FORMAT:
+        raise UserError(
+            f"data.arrays_file={path} was written by another version, which made other pixels. "
+            f"Write it again: python -m mtbus_jax.pack --name={name} --out=FILE."
+        )
+    held = (cases.name, cases.image.shape[1:3], resized)
+    wanted = pathlib.Path(name).expanduser().resolve().name if is_own(name) else name
+    if held != (wanted, tuple(image_size), resize):
+        raise UserError(
+            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels ({resized}), the "
+            f"configuration asks for {name} at {tuple(image_size)} ({resize}). Write another file, "
+            "or change data.name, data.image_size or data.resize."
+        )
+    return cases

@@ -1,0 +1,384 @@
+"""Folders of one's own pictures: layouts, classes, what is not known, folds, refusals."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from mtbus_jax import crossval, data, models, splits, types
+from mtbus_jax.errors import UserError
+from tfds_busi import layouts
+from tfds_busi.tables import read_table
+
+SIZE = (48, 80)
+
+
+def picture(path, *, seed=0, box=None, mask=False, colour=None):
+    """Noise with a bright box, or the box alone as a mask."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros(SIZE, np.uint8) if mask else rng.integers(10, 90, SIZE).astype(np.uint8)
+    if box is not None:
+        top, left, height, width = box
+        pixels[top : top + height, left : left + width] = 255 if mask else 200
+    image = Image.fromarray(pixels)
+    if colour is not None:
+        image = Image.fromarray((pixels[..., None] > 0) * np.array(colour, np.uint8))
+    image.save(path)
+    return path
+
+
+BOX = (10, 20, 12, 30)
+
+
+def pair(folder, name, *, seed, mask_folder=None, ending="_mask"):
+    """An image and its mask."""
+    picture(folder / f"{name}.png", seed=seed, box=BOX)
+    picture((mask_folder or folder) / f"{name}{ending}.png", box=BOX, mask=True)
+
+
+def write_csv(path, rows, *, separator=",", encoding="utf-8"):
+    path.write_text("".join(separator.join(row) + "\n" for row in rows), encoding=encoding)
+
+
+def load(folder, tmp_path, **options):
+    places = {"data_dir": tmp_path / "built", "cache_dir": tmp_path / "cache"}
+    return data.load_cases(str(folder), image_size=(24, 40), **places, **options)
+
+
+class TestLayouts:
+    def test_a_folder_for_each_class_with_masks_beside(self, tmp_path):
+        for i in range(12):
+            pair(tmp_path / "benign", f"b ({i})", seed=i)
+        pair(tmp_path / "Malignant", "m", seed=20, ending="_mask_1")
+        picture(tmp_path / "Malignant" / "m_mask_2.png", box=(40, 70, 4, 4), mask=True)
+        picture(tmp_path / "normal" / "n.png", seed=30)
+        picture(tmp_path / ".thumbnails" / "n.png", seed=30)
+        (tmp_path / "benign" / "Thumbs.db").write_bytes(b"x")
+        found = layouts.read(tmp_path)
+        assert found.classes == types.Classes(("benign", "malignant", "normal"), 2)
+        assert [e.uid for e in found.entries[1:3]] == ["benign/b (1)", "benign/b (2)"]
+        assert [e.label for e in found.entries] == ["benign"] * 12 + ["malignant", "normal"]
+        assert len(found.entries[12].masks) == 2
+        assert found.entries[13].masks == ()  # normal without a mask shows no lesion
+        assert "a folder for each class (Malignant, benign, normal)" in found.layout
+
+    def test_class_folders_without_masks_are_for_classification_alone(self, tmp_path):
+        for name in ("cyst", "fibroadenoma"):
+            picture(tmp_path / "inner" / name / "a.png")
+        found = layouts.read(tmp_path)
+        assert found.classes == types.Classes(("cyst", "fibroadenoma"), None)
+        assert [entry.masks for entry in found.entries] == [None, None]
+        assert "no masks" in found.layout
+
+    def test_images_and_masks_with_a_table(self, tmp_path):
+        for name in ("a_1", "a_2", "b_1"):
+            pair(tmp_path / "images", name, seed=1, mask_folder=tmp_path / "masks", ending="")
+        rows = [
+            ("Image", "Label", "Patient"),
+            ("a_1.png", "Normal", "a"),
+            ("a_2.png", "Lesion", "a"),
+        ]
+        rows += [("b_1.png", "Lesion", "b"), ("", "", ""), ("", "", "")]
+        write_csv(tmp_path / "INFO.csv", rows, separator=";", encoding="utf-8-sig")
+        found = layouts.read(tmp_path)
+        assert [(e.uid, e.label, e.group) for e in found.entries] == [
+            ("a_2", "Lesion", "a"),
+            ("b_1", "Lesion", "b"),
+            ("a_1", "normal", "a"),
+        ]
+        assert found.classes == types.Classes(("Lesion", "normal"), 1)
+
+    def test_bus_bra(self, tmp_path):
+        """As its documentation describes it; the real download was not at hand."""
+        for name in ("0001-l", "0001-r", "0002-l"):
+            picture(tmp_path / "BUSBRA" / "Images" / f"bus_{name}.png", seed=len(name))
+            picture(tmp_path / "BUSBRA" / "Masks" / f"mask_{name}.png", box=BOX, mask=True)
+        ids = ["bus_0001-l", "bus_0001-r", "bus_0002-l"]
+        rows = [("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Side", "BBOX")]
+        rows += [(uid, uid[7], "x", "benign", "2", "d", "l", '"[1, 2]"') for uid in ids[:2]]
+        rows.append((ids[2], "2", "y", "malignant", "5", "d", "l", '"[1, 2]"'))
+        write_csv(tmp_path / "BUSBRA" / "bus_data.csv", rows)
+        folds = [("ID", "Pathology", "kFold", "valid_1")]
+        folds += [(ids[0], "benign", "1", "0"), (ids[1], "benign", "1", "0")]
+        folds.append((ids[2], "malignant", "2", "1"))
+        write_csv(tmp_path / "BUSBRA" / "5-fold-cv.csv", folds)
+        found = layouts.read(tmp_path)
+        assert [(e.uid, e.label, e.group, e.test_fold) for e in found.entries] == [
+            (ids[0], "benign", "1", 0),
+            (ids[1], "benign", "1", 0),
+            (ids[2], "malignant", "2", 1),
+        ]
+        assert all(len(entry.masks) == 1 for entry in found.entries)
+        assert found.classes == types.Classes(("benign", "malignant"), None)
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    def test_a_manifest(self, tmp_path, encoding, separator):
+        for name in ("x", "y", "z"):
+            pair(tmp_path / "any", name, seed=len(name))
+        rows = [("Image", "Mask", "Label", "UID", "Group", "Fold")]
+        rows.append(("any\\x.png", "any/x_mask.png", "Zyste é", "one", "p1", "1"))
+        rows.append(("any/y.png", "", "Zyste é", "two", "p1", "2.0"))
+        rows.append(("any/z.png", "any/z_mask.png|any/x_mask.png", "", "ten", "", "train"))
+        write_csv(tmp_path / "manifest.csv", rows, separator=separator, encoding=encoding)
+        found = layouts.read(tmp_path)
+        assert [(e.uid, e.label, e.group, e.test_fold) for e in found.entries] == [
+            ("ten", "", "", types.NO_FOLD),
+            ("one", "Zyste é", "p1", 0),
+            ("two", "Zyste é", "p1", 1),
+        ]
+        assert [None if e.masks is None else len(e.masks) for e in found.entries] == [2, 1, None]
+
+    def test_nnunet_has_masks_of_codes_and_no_classes(self, tmp_path):
+        for i in range(2):
+            picture(tmp_path / "imagesTr" / f"case_{i}_0000.png", seed=i)
+            codes = np.zeros(SIZE, np.uint8)
+            codes[5:9, 5:9], codes[20:22, 30:40] = 1, 2
+            (tmp_path / "labelsTr").mkdir(exist_ok=True)
+            Image.fromarray(codes).save(tmp_path / "labelsTr" / f"case_{i}.png")
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0}}))
+        found = load(tmp_path, tmp_path / "out")
+        assert found.mask.sum(axis=(1, 2, 3)).tolist() == [4 + 5, 4 + 5]  # every second pixel
+        assert (found.label == types.NO_LABEL).all()
+
+    @pytest.mark.parametrize(
+        ("make", "words"),
+        [
+            (lambda root: None, ["It is empty", "folder for each class"]),
+            (lambda root: picture(root / "a.png"), ["manifest.csv", "is missing"]),
+            (lambda root: picture(root / "masks" / "a.png"), ["images is missing"]),
+            (lambda root: picture(root / "images" / "a.png"), ["neither masks nor a table"]),
+            (lambda root: picture(root / "imagesTr" / "a_0000.png"), ["nnU-Net", "dataset.json"]),
+            (lambda root: write_csv(root / "manifest.csv", [("file2",)]), ["one called image"]),
+            (
+                lambda root: write_csv(root / "manifest.csv", [("image",), ("gone.png",)]),
+                ["gone.png (line 2)", "not there"],
+            ),
+        ],
+    )
+    def test_what_is_not_understood(self, tmp_path, make, words):
+        make(tmp_path)
+        with pytest.raises(UserError) as caught:
+            layouts.read(tmp_path)
+        for word in words:
+            assert word in str(caught.value)
+
+    def test_a_mask_without_an_image_is_named(self, tmp_path):
+        pair(tmp_path / "a", "one", seed=0)
+        pair(tmp_path / "b", "one", seed=1)
+        picture(tmp_path / "b" / "two_mask.png", mask=True)
+        with pytest.raises(UserError, match="two_mask"):
+            layouts.read(tmp_path)
+
+    @pytest.mark.parametrize("fold", ["x", "-1", "1.5"])
+    def test_a_fold_that_is_no_number(self, tmp_path, fold):
+        picture(tmp_path / "a.png")
+        write_csv(tmp_path / "manifest.csv", [("image", "fold"), ("a.png", fold)])
+        with pytest.raises(UserError, match=r"line 2.*whole number"):
+            layouts.read(tmp_path)
+
+    def test_a_class_that_a_figure_is_called_after(self, tmp_path):
+        for name in ("average", "other"):
+            picture(tmp_path / name / "a.png")
+        with pytest.raises(UserError, match="'average' cannot be the name of a class"):
+            layouts.read(tmp_path)
+
+
+def test_tables_of_spreadsheets(tmp_path):
+    (tmp_path / "a.csv").write_bytes("﻿A;B;;\r\n1;x;;\r\n;;;\r\n 2 ; y;;\r\n".encode())
+    names, rows = read_table(tmp_path / "a.csv")
+    assert names == ["a", "b"]
+    assert [(line, cells["a"], cells["b"]) for line, cells in rows] == [
+        (2, "1", "x"),
+        (4, "2", "y"),
+    ]
+
+
+def own_dataset(root, *, normal=False, count=24):
+    """Wide boxes are benign, tall ones malignant; some without a mask, some without a label."""
+    rows = [("image", "mask", "label", "uid")]
+    for i in range(count):
+        kind = i % (3 if normal else 2)
+        box = (8, 10 + i, 8, 30) if kind == 0 else (4, 10 + i, 36, 8)
+        name = f"p{i}"
+        picture(root / f"{name}.png", seed=i, box=None if kind == 2 else box)
+        picture(root / f"{name}_m.png", box=None if kind == 2 else box, mask=True)
+        mask = "" if i in (4, 5) else f"{name}_m.png"
+        label = "" if i in (6, 7) else ("wide", "tall", "no lesion")[kind]
+        rows.append((f"{name}.png", mask, label, f"u{i}"))
+    write_csv(root / "manifest.csv", rows)
+    return root
+
+
+def test_loaded_as_any_dataset_and_built_again_when_a_file_changes(tmp_path, capsys):
+    root = own_dataset(tmp_path / "mine")
+    cases = load(root, tmp_path)
+    assert cases.name == "mine"
+    assert cases.classes == types.Classes(("tall", "wide"), None)
+    assert (cases.image.shape, cases.mask.dtype) == ((24, 24, 40, 1), np.uint8)
+    position = {uid: i for i, uid in enumerate(cases.uid.tolist())}
+    assert sorted(np.flatnonzero(~cases.mask_known)) == sorted(position[u] for u in ("u4", "u5"))
+    assert sorted(np.flatnonzero(~cases.label_known)) == sorted(position[u] for u in ("u6", "u7"))
+    assert cases.label[position["u0"]] == 1
+    assert "a manifest.csv with 24 images" in capsys.readouterr().err
+    again = load(root, tmp_path)
+    assert "building" not in capsys.readouterr().err
+    assert data.fingerprint(again) == data.fingerprint(cases)
+    picture(root / "p0.png", seed=99)
+    changed = load(root, tmp_path)
+    assert data.fingerprint(changed) != data.fingerprint(cases)
+    assert (
+        len(list((tmp_path / "built" / "tfds_busi").glob("folder_*"))) == 1
+    )  # the old one is gone
+
+
+def test_a_copy_is_grouped_with_its_original(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(6):
+        rng = np.random.default_rng(i)
+        small = Image.fromarray(rng.integers(0, 255, (20, 24)).astype(np.uint8))
+        path = root / ("a", "b")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small.resize((240, 200), Image.Resampling.BICUBIC).save(path)
+    Image.open(root / "a" / "0.png").save(root / "b" / "copy.png")
+    cases = load(root, tmp_path)
+    group = dict(zip(cases.uid.tolist(), cases.group.tolist(), strict=True))
+    assert group["a/0"] == group["b/copy"]
+    assert len(set(group.values())) == 6
+
+
+def test_everything_that_cannot_be_read_is_named_at_once(tmp_path):
+    root = tmp_path / "mine"
+    for name in ("a", "b"):
+        pair(root / name, "one", seed=0)
+        pair(root / name, "two", seed=1)
+    (root / "a" / "one.png").write_bytes(b"\x89PNG but cut")
+    Image.new("L", (7, 9)).save(root / "b" / "two_mask.png")
+    with pytest.raises(UserError) as caught:
+        load(root, tmp_path)
+    message = str(caught.value)
+    assert "2 of 4 images cannot be used" in message
+    assert "one.png" in message
+    assert "9 × 7 pixels (height × width), its image 48 × 80" in message
+
+
+def test_an_unknown_dataset_says_that_a_folder_will_do():
+    with pytest.raises(UserError, match="or a folder of your own pictures"):
+        data.load_cases("curated_bsui")
+
+
+def test_packed_and_read_again(tmp_path):
+    cases = load(own_dataset(tmp_path / "mine", normal=True), tmp_path, normal_class="no lesion")
+    assert cases.classes == types.Classes(("no lesion", "tall", "wide"), 0)
+    data.save_arrays(cases, tmp_path / "mine.npz")
+    found = data.load_arrays(
+        tmp_path / "mine.npz", name=str(tmp_path / "mine"), image_size=(24, 40)
+    )
+    assert found.classes == cases.classes
+    assert data.fingerprint(found) == data.fingerprint(cases)
+    np.testing.assert_array_equal(found.has_mask, cases.has_mask)
+
+
+def configured(root, tmp_path, **train):
+    config = tiny.make_config(epochs=2, **train)
+    config.data.name = str(root)
+    config.data.folds = ()
+    config.data.fold_count = 3
+    config.data.data_dir, config.data.cache_dir = str(tmp_path / "b"), str(tmp_path / "c")
+    return config
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
+
+
+def read_rows(workdir):
+    rows = []
+    for path in sorted(workdir.glob("fold_*/cases.csv")):
+        rows += list(csv.DictReader(path.open()))
+    return {row["uid"]: row for row in rows}
+
+
+def test_two_classes_are_trained_tested_and_reported(tmp_path):
+    """What is not known is not scored, and nothing is called normal."""
+    root = own_dataset(tmp_path / "mine")
+    result = crossval.train_and_evaluate(configured(root, tmp_path), tmp_path / "run")
+    assert result["class_names"] == ["tall", "wide"]
+    assert (result["split"], result["folds"]) == ("grouped", [0, 1, 2])
+    assert result["leaking_test_images"] == 0
+    figures = result["results"]["raw"]["figures"]
+    assert {"dsc_tall", "f1_wide", "auc_tall"} <= figures.keys()
+    assert sum(figures["dsc_average"]["n"]) == 22
+    assert sum(figures["acc"]["n"]) == 22
+    assert list(result["results"]) == ["raw"]  # without a class "no lesion" nothing is refined
+    rows = read_rows(tmp_path / "run")
+    assert (rows["u4"]["dice"], rows["u6"]["label"]) == ("", "")
+    assert {row["predicted"] for row in rows.values()} <= {"tall", "wide"}
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())["data"]
+    assert (recorded["class_names"], recorded["normal_class"]) == (["tall", "wide"], "")
+    for name in ("summary.md", "report.html"):
+        text = (tmp_path / "run" / name).read_text()
+        assert "DSC tall" in text
+        assert "malignant" not in text
+
+
+def test_the_class_without_a_lesion_has_any_place_and_names_may_be_numbers(tmp_path):
+    root = own_dataset(tmp_path / "mine", normal=True, count=30)
+    table = (root / "manifest.csv").read_text()
+    (root / "manifest.csv").write_text(table.replace("wide", "1").replace("tall", "07"))
+    config = configured(root, tmp_path)
+    config.data.normal_class = "no lesion"
+    result = crossval.train_and_evaluate(config, tmp_path / "run")
+    assert result["class_names"] == ["07", "1", "no lesion"]
+    assert list(result["results"]) == ["raw", "refined"]
+    for row in read_rows(tmp_path / "run").values():
+        empty = row["predicted_pixels"] == "0"
+        assert row["incoherent"] == str(empty != (row["predicted"] == "no lesion"))
+        if empty:
+            assert row["refined_predicted"] == "no lesion"
+
+
+def test_one_task_where_the_other_has_no_truth(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(24):
+        picture(root / ("a", "b")[i % 2] / f"{i}.png", seed=i, box=BOX if i % 2 else None)
+    config = configured(root, tmp_path)
+    with pytest.raises(UserError, match=r"no masks.*--config.tasks=cls"):
+        crossval.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    config.tasks = ("cls",)
+    result = crossval.train_and_evaluate(config, tmp_path / "run")
+    assert "acc" in result["results"]["raw"]["figures"]
+
+
+def test_folds_of_a_file_are_called_given(tmp_path):
+    root = own_dataset(tmp_path / "mine")
+    config = configured(root, tmp_path)
+    rows = [("uid", "fold"), *((f"u{i}", str(i % 2)) for i in range(24))]
+    write_csv(tmp_path / "folds.csv", rows)
+    config.data.folds_file = str(tmp_path / "folds.csv")
+    result = crossval.train_and_evaluate(config, tmp_path / "run", folds=(1,))
+    assert (result["split"], result["folds_of_split"]) == ("given", 2)
+    assert sorted(read_rows(tmp_path / "run")) == sorted(f"u{i}" for i in range(1, 24, 2))
+    write_csv(tmp_path / "folds.csv", rows[:-1])
+    with pytest.raises(UserError, match="lacks 1 of 24 images, such as 'u23'"):
+        crossval.train_and_evaluate(config, tmp_path / "other")
+
+
+def test_a_fixed_test_set_is_one_fold():
+    label = np.arange(40) % 2
+    group = np.array([f"g{i // 2}" for i in range(40)])
+    test_fold = np.where(np.arange(40) < 8, 0, types.NO_FOLD)
+    (fold,) = splits.given_folds(label, test_fold, group)
+    assert fold.test.tolist() == list(range(8))
+    assert sorted([*fold.train, *fold.validation]) == list(range(8, 40))
+    assert not set(group[fold.train]) & set(group[fold.validation])
+    with pytest.raises(UserError, match="without a gap"):
+        splits.given_folds(label, np.where(test_fold == 0, 3, -1), group)
+    with pytest.raises(UserError, match="no image of this dataset has a fold"):
+        splits.given_folds(label, np.full(40, types.NO_FOLD), group)

@@ -1,0 +1,177 @@
+"""From a listed folder of one's own pictures to the records of a dataset."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtbus_jax import images
+from mtbus_jax.errors import UserError
+from mtbus_jax.images.mask import read_mask
+from mtbus_jax.types import Classes
+from tfds_busi.layouts import Entry, Listing
+
+# Packages that finding near-duplicates needs, those of the extra "curate".
+_NEEDED = ("cv2", "faiss")
+# Above, comparing all pictures takes longer than a person waits for a build.
+_MOST_COMPARED = 5000
+_SHOWN = 8
+
+
+def metadata(listing: Listing) -> dict[str, Any]:
+    """What is kept beside the records: classes, and how the folder was understood."""
+    return {
+        "class_names": list(listing.classes.names),
+        "normal": listing.classes.normal,
+        "layout": listing.layout,
+    }
+
+
+def classes_of(kept: dict[str, Any]) -> Classes:
+    """The classes in what `metadata` gave."""
+    return Classes(tuple(kept["class_names"]), kept["normal"])
+
+
+def examples(listing: Listing) -> Iterator[dict[str, Any]]:
+    """The records, pictures decoded.
+
+    Every file is opened before the first record is given, so that all that is wrong with a folder
+    is said at once.
+
+    Yields:
+      One record for each entry, in order.
+
+    Raises:
+      UserError: if files cannot be read, or masks do not fit their images; all of them are named.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    for entry in listing.entries:
+        try:
+            notes += decode(entry, codes=listing.codes).mask_notes
+        except UserError as error:
+            problems.append(" ".join(str(error).split()))
+    if problems:
+        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise UserError(
+            f"{len(problems)} of {len(listing.entries)} images cannot be used:\n  "
+            + "\n  ".join(problems[:_SHOWN])
+            + more
+            + "\nMend these files or take them out."
+        )
+    if notes:
+        shown = "; ".join(notes[:_SHOWN])
+        more = f"; and {len(notes) - _SHOWN} more" if len(notes) > _SHOWN else ""
+        warnings.warn(f"masks to look at: {shown}{more}", UserWarning, stacklevel=2)
+    for entry, group in zip(listing.entries, groups(listing), strict=True):
+        picture = decode(entry, codes=listing.codes)
+        yield {
+            "uid": entry.uid,
+            "image": np.repeat(picture.image[..., None], 3, axis=-1),
+            "mask": picture.mask,
+            "label": entry.label,
+            "group": group,
+            "test_fold": entry.test_fold,
+            "has_mask": entry.masks is not None,
+        }
+
+
+def groups(listing: Listing) -> list[str]:
+    """Names of what must stay together: groups given, else near-duplicates, else single images."""
+    entries = listing.entries
+    if any(entry.group for entry in entries):
+        return [f"group {entry.group}" if entry.group else entry.uid for entry in entries]
+    found = near_duplicates(entries, listing.root) or {}
+    return [found.get(entry.uid, entry.uid) for entry in entries]
+
+
+def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] | None:
+    """Which pictures are near-duplicates of others, as `mtbus_jax.curate` finds them.
+
+    Args:
+      entries: the pictures.
+      root: the folder that they lie in.
+
+    Returns:
+      The name of its set for each that is in one, by uid. None, with a warning, if the packages of
+      curate are not installed or there are more than 5,000 pictures.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if len(entries) < 2:
+        return {}
+    if missing or len(entries) > _MOST_COMPARED:
+        reason = (
+            "install them with: pip install 'mtbus_jax[curate]'"
+            if missing
+            else f"there are more than {_MOST_COMPARED} pictures"
+        )
+        warnings.warn(
+            "near-duplicates were not looked for, so that the same lesion may be in training and "
+            f"test images ({reason}). A column group in manifest.csv keeps them together.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return None
+    from mtbus_jax.curate import pipeline
+
+    print(f"looking for near-duplicates among {len(entries)} pictures", file=sys.stderr)
+    return pipeline.group_names(root, [(entry.uid, entry.image) for entry in entries])
+
+
+class Decoded(NamedTuple):
+    """One entry's pixels.
+
+    Attributes:
+      image: ``(height, width)`` uint8.
+      mask: ``(height, width)`` bool; empty where it is not known.
+      spacing_mm: height and width of a pixel; None where it is not known.
+      notes: on picture and mask, in words.
+      mask_notes: those on the mask alone.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    notes: list[str]
+    mask_notes: list[str]
+
+
+def decode(entry: Entry, *, codes: bool) -> Decoded:
+    """Reads an entry's files.
+
+    Args:
+      entry: which.
+      codes: see `read_mask`.
+
+    Raises:
+      UserError: if one cannot be read, holds several pictures, or the mask is of another size.
+    """
+    frames = list(itertools.islice(images.read(entry.image), 2))
+    if frames[0].count > 1:
+        raise UserError(
+            f"{entry.image} holds {frames[0].count} pictures; save each as a file of its own."
+        )
+    image, notes, spacing = frames[0].grey, [], frames[0].spacing
+    mask = np.zeros(image.shape, bool)
+    for path in entry.masks or ():
+        found = read_mask(path, codes=codes)
+        if found.pixels.shape != image.shape:
+            raise UserError(
+                f"{path} has {_size(found.pixels)} pixels (height × width), its image "
+                f"{_size(image)}."
+            )
+        mask |= found.pixels
+        notes += [f"{pathlib.Path(path).name}: {note}" for note in found.notes]
+    size_mm = None if spacing is None else (spacing.row_mm, spacing.col_mm)
+    return Decoded(image, mask, size_mm, [*frames[0].notes, *notes], notes)
+
+
+def _size(array: np.ndarray) -> str:
+    return " × ".join(map(str, array.shape))
