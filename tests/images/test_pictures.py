@@ -13,7 +13,7 @@ from PIL import Image
 
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import frame
+from mtbus_jax.images import depth
 
 HEIGHT, WIDTH = 40, 56
 
@@ -212,7 +212,7 @@ class TestBadPictures:
     def test_text_and_other_formats_named_like_a_picture(self, tmp_path, grey):
         (tmp_path / "a.png").write_text("no picture")
         assert "is no PNG" in self.refused(tmp_path / "a.png")
-        saved(tmp_path, grey, "b.png", format="GIF")
+        saved(tmp_path, grey, "b.png", format="PPM")
         assert "is no PNG" in self.refused(tmp_path / "b.png")
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (15, 300), (300, 15)])
@@ -260,6 +260,7 @@ class TestGreyValues:
             (np.uint32([0, 2**20]), [0, 255], "smallest to largest"),
             (np.float32([0, 0.5, 1]), [0, 128, 255], "0 to 1"),
             (np.float32([0, 128, 250]), [0, 128, 250], "0 to 255"),
+            (np.float64([0, 0.51, 1.02]), [0, 128, 255], "0 to 1.02"),
             (np.float64([-5, 1, 5]), [0, 153, 255], "smallest to largest"),
             (np.float64([-5, -5]), [0, 0], "smallest to largest"),
         ],
@@ -267,7 +268,7 @@ class TestGreyValues:
     def test_ranges(self, values, expected, note):
         if isinstance(values, list):
             values = np.array(values, bool)
-        found, said = frame.to_8_bit(values)
+        found, said = depth.to_8_bit(values)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, expected)
         assert note in said
@@ -276,9 +277,9 @@ class TestGreyValues:
     @pytest.mark.parametrize("bad", [np.nan, np.inf, 1j])
     def test_no_grey_values(self, bad):
         with pytest.raises(ValueError, match=r"finite|type"):
-            frame.to_8_bit(np.array([0, bad]))
+            depth.to_8_bit(np.array([0, bad]))
 
-    @pytest.mark.parametrize("shape", [(HEIGHT,), (HEIGHT, WIDTH, 2), (2, HEIGHT, WIDTH, 3)])
+    @pytest.mark.parametrize("shape", [(HEIGHT,), (HEIGHT, WIDTH, 5), (2, HEIGHT, WIDTH, 3)])
     def test_shapes_that_are_no_picture(self, shape):
         with pytest.raises(ValueError, match="is no grey or colour picture"):
             images.from_array(np.zeros(shape, np.uint8))
