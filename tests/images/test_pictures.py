@@ -309,6 +309,48 @@ class TestFinding:
         assert sorted(path.name for path in found.masks) == ["b2_mask.png", "b2_mask_1.png"]
         assert sorted(path.name for path in found.others) == ["notes.txt", "short"]
 
+    @pytest.mark.parametrize(
+        "mask", ["x_mask.png", "x_Mask.png", "x_mask_2.tif", "X/../x_seg.png", "x_tumor.png",
+                 "x-segmentation.png", "masks/x.png", "Masks/x_mask.png", "gt/x.png"]
+    )  # fmt: skip
+    def test_masks_beside_a_picture(self, tmp_path, mask):
+        (tmp_path / "X").mkdir()
+        self.touch(tmp_path, "x.png", mask)
+        found = images.find([tmp_path])
+        assert [source.file for source in found.sources] == ["x.png"]
+        assert len(found.masks) == 1
+
+    @pytest.mark.parametrize(
+        "name", ["mask.png", "y_mask.png", "masks/y.png", "unmasked_x.png", "x_tumors.png"]
+    )
+    def test_files_that_are_no_mask_of_a_picture(self, tmp_path, name):
+        self.touch(tmp_path, "x.png", name)
+        assert len(images.find([tmp_path]).sources) == 2
+
+    def test_folders_of_images_and_masks(self, tmp_path):
+        self.touch(tmp_path, "Images/ABCD_001.png", "Masks/ABCD_001.png", "Masks/EFGH_001.png")
+        self.touch(tmp_path, "set/images/benign/1.png", "set/masks/benign/1.png", "INFO.csv")
+        found = images.find([tmp_path])
+        assert [source.file for source in found.sources] == [
+            *("Images/ABCD_001.png", "Masks/EFGH_001.png", "set/images/benign/1.png")
+        ]
+        assert len(images.find([tmp_path / "Masks"]).sources) == 2
+
+    def test_linked_folders_are_searched_once(self, tmp_path):
+        self.touch(tmp_path, "in/real/a.png", "elsewhere/b.png")
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+        (tmp_path / "in" / "real" / "back").symlink_to(tmp_path / "in")
+        found = images.find([tmp_path / "in"])
+        assert [source.file for source in found.sources] == ["link/b.png", "real/a.png"]
+
+    def test_files_of_one_name_in_several_folders_are_told_apart(self, tmp_path):
+        self.touch(tmp_path, "one/x.png", "two/x.png", "two/y.png")
+        found = images.find([tmp_path / "one", tmp_path / "two"])
+        assert [source.file for source in found.sources] == [
+            *((tmp_path / "one/x.png").as_posix(), (tmp_path / "two/x.png").as_posix(), "y.png")
+        ]
+
     def test_a_named_file_is_taken_whatever_it_is(self, tmp_path):
         self.touch(tmp_path, "a.txt", "a.png", "a_mask.png")
         found = images.find([tmp_path / "a.txt", tmp_path / "a_mask.png", tmp_path])
