@@ -69,10 +69,9 @@ def lesion_of(mask: np.ndarray) -> tuple[np.ndarray, bool]:
     plane = mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)
     if plane.dtype == bool:
         return plane, False
-    values = np.unique(plane)
-    if not values.size or len(values) == 1:
-        return plane > 0, False
-    if values[0] == 0 and (len(values) == 2 or values[-1] <= _MOST_CLASSES):
+    values = np.flatnonzero(np.bincount(plane.ravel()))
+    numbers = values[0] == 0 and (len(values) == 2 or values[-1] <= _MOST_CLASSES)
+    if numbers or len(values) == 1:
         return plane > 0, False
     return plane > values[-1] / 2, True
 
