@@ -17,8 +17,9 @@ _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
            (1, 0, 2, 1))  # fmt: skip
 _AT_ONCE = 1 << 20
 _BLOCK = 8  # side of what a JPEG file codes together
-# Entropy-coded bytes that a decoder which still waits for data turns into something to be seen.
-_MORE_JPEG = bytes(range(1, 255)) * 16
+# Entropy-coded bytes that a decoder which still waits for data turns into something to be seen,
+# with the markers that some files have between their parts.
+_MORE_JPEG = b"".join(bytes(range(1, 255)) + bytes([0xFF, 0xD0 + i % 8]) for i in range(16))
 _END_OF_JPEG = b"\xff\xd9"
 
 

@@ -253,8 +253,11 @@ class TestCut:
         if options.get("progressive"):
             return  # what is cut there is fineness and no rows
         content = path.read_bytes()
-        path.write_bytes(content[: len(content) * 2 // 3].rstrip(b"\xff") + b"\xff\xd9")
-        assert "rows are missing" in refused(path)
+        start = content.rfind(b"\xff\xda") + 14
+        for share in range(30, 95, 5):
+            cut = content[: start + (len(content) - start) * share // 100]
+            path.write_bytes(cut.rstrip(b"\xff") + b"\xff\xd9")
+            assert "rows are missing" in refused(path)
 
     def test_odd_sizes_of_jpeg(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (61, 83, 3)).astype(np.uint8)
