@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mtbus_jax.images import dicom_grey, picture
+from mtbus_jax.images import apart, dicom_grey, picture
 from mtbus_jax.images.depth import Extents, UnusableError
 from mtbus_jax.images.frame import Decoded, ReadError, Spacing, check_size, decoded
 
@@ -204,9 +204,12 @@ def _decoded(path: Path, header: Any) -> Iterator[np.ndarray]:
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         # The whole data set is one compressed stream: nothing to take from the file in parts.
         return iter_pixels(pydicom.dcmread(path))
-    # Pillow where it can: GDCM, which pydicom would ask first, ends the process on damaged data.
-    plugin = "pillow" if "pillow" in decoder.available_plugins else ""
-    return iter_pixels(path, transfer_syntax_uid=syntax, decoding_plugin=plugin)
+    # GDCM, which pydicom would ask first, ends the process on damaged data.
+    if "pillow" in decoder.available_plugins:
+        return iter_pixels(path, transfer_syntax_uid=syntax, decoding_plugin="pillow")
+    if "gdcm" in decoder.available_plugins:
+        return apart.frames(path, syntax)
+    return iter_pixels(path, transfer_syntax_uid=syntax)
 
 
 def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:

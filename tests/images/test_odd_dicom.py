@@ -6,6 +6,7 @@ import pytest
 from opencv_grey import luma
 
 from mtbus_jax import images
+from mtbus_jax.images import apart
 
 HEIGHT, WIDTH = 40, 56
 
@@ -192,16 +193,48 @@ def test_damaged_jpeg_data_does_not_end_the_process(tmp_path, grey, dicom):
             frames_of(path)
 
 
-def test_decoders_are_asked_that_survive_damage(dicom, monkeypatch, tmp_path, grey):
+def test_gdcm_is_asked_in_a_process_of_its_own(dicom, monkeypatch, tmp_path, grey):
+    """Only where Pillow cannot decode; and if that process ends, the file is refused."""
+    pytest.importorskip("gdcm", reason="NOT TESTED without mtbus_jax[dicom]")
     asked = []
-    original = dicom.pixels.iter_pixels
-
-    def spy(*arguments, **options):
-        asked.append(options["decoding_plugin"])
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(dicom.pixels, "iter_pixels", spy)
+    original = apart.frames
+    monkeypatch.setattr(apart, "frames", lambda *args: asked.append(args) or original(*args))
     encode = dicom_dummies.pillow_encoder("JPEG", quality=90)
     frames_of(written(tmp_path, grey[None], syntax=dicom.uid.JPEGBaseline8Bit, encode=encode))
     frames_of(written(tmp_path, grey[None]))
-    assert asked == ["pillow", ""]
+    assert asked == []
+    lossless = dicom.uid.JPEGLSLossless
+    path = written(tmp_path, grey[None], syntax=lossless, encode=lambda frame: b"no JPEG-LS data")
+    with pytest.raises(images.ReadError, match="cannot be decoded"):
+        frames_of(path)
+    assert asked == [(path, lossless)]
+
+
+def test_a_decoder_that_ends_its_process_is_a_file_that_cannot_be_read(tmp_path, grey, monkeypatch):
+    program = (
+        "import os, sys\n"
+        "sys.stdout.write('[\"|u1\", [2, 3]]\\n123456')\n"
+        "sys.stdout.flush()\n"
+        "os.abort()"
+    )
+    popen = apart.subprocess.Popen
+    monkeypatch.setattr(
+        apart.subprocess, "Popen",
+        lambda command, **options: popen([command[0], "-c", program], **options),
+    )  # fmt: skip
+    found = apart.frames(tmp_path / "a.dcm", "1.2")
+    assert next(found).tolist() == [[49, 50, 51], [52, 53, 54]]
+    with pytest.raises(RuntimeError, match="decoder ended"):
+        next(found)
+
+
+def test_a_process_that_is_not_read_to_its_end_is_ended(dicom):
+    pytest.importorskip("gdcm", reason="NOT TESTED without mtbus_jax[dicom]")
+    path = dicom.data.get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False)
+    if path is None:
+        pytest.skip("NOT TESTED: this pydicom came without its test files")
+    found = apart.frames(path, dicom.uid.JPEGLSLossless)
+    assert next(found).shape == (64, 64)
+    found.close()
+    with pytest.raises(StopIteration):
+        next(found)
