@@ -20,9 +20,9 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-      line: where it stands in the file, from 1.
+      line: of the file that it ends on, from 1.
       cells: by column, without spaces around them; "" for a cell that is missing.
-      complete: whether it has as many cells as the table has columns.
+      complete: whether it has a cell for each column, and no text beyond.
     """
 
     line: int
@@ -64,8 +64,8 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
     rows = []
     for number, cells in lines[1:]:
         padded = cells + [""] * (len(columns) - len(cells))
-        row = dict(zip(columns, padded, strict=False))
-        rows.append(Row(number, row, len(cells) == len(columns)))
+        complete = len(cells) >= len(columns) and not any(cells[len(columns) :])
+        rows.append(Row(number, dict(zip(columns, padded, strict=False)), complete))
     return columns, rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -73,10 +74,9 @@ def visible(folder: RawPath) -> list[RawPath]:
 
 
 def _in_folders(root: RawPath, looks_right: Callable[[RawPath], bool]) -> RawPath | None:
-    folders = (root, *(path for path in _below(root) if path.is_dir()))
-    for folder in folders:
+    for folder in itertools.chain([root], _below(root)):
         with contextlib.suppress(OSError):  # a folder that we may not enter
-            if looks_right(folder):
+            if folder.is_dir() and looks_right(folder):
                 return folder
     return None
 

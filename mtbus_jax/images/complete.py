@@ -10,6 +10,7 @@ import numpy as np
 
 from mtbus_jax.images import from_pillow
 from mtbus_jax.images.depth import UnusableError
+from mtbus_jax.images.silence import quiet
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of PNG
 # First row and column, and steps between rows and columns, of the passes of an interlaced PNG.
@@ -98,5 +99,5 @@ def _jpeg_is_complete(file: BinaryIO, pixels: np.ndarray) -> bool:
     if end < 0:
         return True  # Pillow refuses such files
     more = io.BytesIO(content[:end] + _MORE_JPEG + content[end:])
-    with from_pillow.quiet(), from_pillow.opened(more) as image:
+    with quiet(), from_pillow.opened(more) as image:
         return np.array_equal(from_pillow.pixels(image)[0], pixels)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 from mtbus_jax.images import apart, dicom_grey, picture
 from mtbus_jax.images.depth import Extents, UnusableError
 from mtbus_jax.images.frame import Decoded, ReadError, Spacing, check_size, decoded
+from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 132
@@ -86,7 +85,7 @@ def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
         raise ReadError(path, f"is a DICOM file and needs pydicom: {_INSTALL}") from None
     number = None
     try:
-        with _quiet():
+        with quiet():
             header = _header(path, smallest)
             count = max(int(header.get("NumberOfFrames") or 1), 1)
             spacing, spacing_notes = spacing_of(header)
@@ -95,7 +94,7 @@ def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
             frames = _decoded(path, header)
         for index in range(count):
             number = index + 1 if count > 1 else None
-            with _quiet():
+            with quiet():
                 pixels = next(frames, None)
                 if pixels is None:
                     raise UnusableError(f"holds {index} of the {count} frames that it announces")
@@ -152,20 +151,6 @@ def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tup
     except Exception:  # whatever lies there, it was not announced
         more = True
     return (_LEFT_OUT.format(f"more than {count}", count),) if more else ()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences pydicom, whose warnings quote the header."""
-    log = logging.getLogger("pydicom")
-    disabled = log.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.disabled = True
-        try:
-            yield
-        finally:
-            log.disabled = disabled
 
 
 def _header(path: Path, smallest: int) -> Any:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+
+from mtbus_jax.images.silence import quiet
 
 # No other decoder is let near a file, whatever it holds.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
 TURNED = "turned upright as its orientation tag says, mask and overlay too"
 CUT_TO_8_BITS = "16-bit channels cut to 8 bits"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silences Pillow, which warns about metadata, and about sizes that are checked here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def opened(file: BinaryIO) -> Image.Image:

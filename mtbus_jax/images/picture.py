@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from mtbus_jax.images import complete, from_pillow, tiff
 from mtbus_jax.images.depth import UnusableError
 from mtbus_jax.images.frame import MAX_PIXELS, Decoded, ReadError, check_size, decoded
+from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 # How files of these kinds begin; WebP's is in two parts, a length between them.
@@ -73,7 +74,7 @@ def _single(file: BinaryIO, smallest: int) -> Iterator[Decoded]:
         width, height = image.size
         check_size(height, width, smallest=smallest)
         count, file_format = from_pillow.count(image), image.format
-        with from_pillow.quiet():
+        with quiet():
             pixels, notes = from_pillow.pixels(image)
         orientation = from_pillow.orientation(image)
     complete.check(file, file_format, pixels)

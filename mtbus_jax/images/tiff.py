@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import logging
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -20,6 +19,7 @@ from PIL import Image
 from mtbus_jax.images import from_pillow
 from mtbus_jax.images.depth import Extents, UnusableError, of_bits
 from mtbus_jax.images.frame import Decoded, check_size, decoded
+from mtbus_jax.images.silence import quiet
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the photometric interpretation
@@ -82,7 +82,7 @@ class _Pages:
         self._size = file.seek(0, io.SEEK_END)
         self._image: Image.Image | None = None
         file.seek(0)
-        with _quiet():
+        with quiet():
             self._tiff = stack.enter_context(tifffile.TiffFile(file))
             self.count = len(self._tiff.pages)
 
@@ -121,7 +121,7 @@ class _Pages:
         return values, notes
 
     def _page(self, index: int) -> Any:
-        with _quiet():
+        with quiet():
             return self._tiff.pages[index]
 
     def _check_whole(self, page: Any) -> None:
@@ -136,7 +136,7 @@ class _Pages:
             if self._image is None:
                 self._file.seek(0)
                 self._image = self._stack.enter_context(from_pillow.opened(self._file))
-            with from_pillow.quiet():
+            with quiet():
                 self._image.seek(index)
                 return from_pillow.pixels(self._image)
         except Exception:
@@ -153,21 +153,10 @@ class _Pages:
 def _through_tifffile(page: Any) -> np.ndarray | None:
     """``(height, width)`` or ``(height, width, channels)``, None for what it cannot unpack."""
     try:
-        with _quiet():
+        with quiet():
             values = page.asarray()
     except Exception:
         return None
     if page.planarconfig == _SEPARATE_PLANES and values.ndim == 3:
         values = np.moveaxis(values, 0, -1)
     return values
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences tifffile, which logs what is odd in a file."""
-    log = logging.getLogger("tifffile")
-    disabled, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = disabled

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtbus_jax.curate import folder
+from mtbus_jax.curate import archive, folder
 from mtbus_jax.errors import UserError
 
 
@@ -234,3 +234,31 @@ def test_uncompressed_tiff_is_turned_and_not_scrambled(tmp_path, orientation):
     first, second = (folder.read_picture(entry).grey for entry in folder.find_entries(tmp_path))
     assert first.shape == (40, 24)
     np.testing.assert_array_equal(first, second)
+
+
+def test_whatever_one_file_raises_the_others_go_on(tmp_path, monkeypatch):
+    for seed, name in enumerate(("a", "b", "c")):
+        save(tmp_path / f"{name}.png", noise(60, 80, seed))
+    original = folder.read_picture
+
+    def fail(entry):
+        if entry.uid == "b":
+            raise MemoryError
+        return original(entry)
+
+    monkeypatch.setattr(folder, "read_picture", fail)
+    found = archive.read_archive(tmp_path)
+    assert found.uid == ["a", "c"]
+    assert [(p.path.name, p.reason) for p in found.problems] == [
+        ("b.png", "cannot be compared (MemoryError)")
+    ]
+
+
+def test_of_several_pages_the_first_is_compared_and_that_is_said(tmp_path):
+    pages = [Image.fromarray(noise(60, 80, seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    save(tmp_path / "b.png", noise(60, 80, 9))
+    found = archive.read_archive(tmp_path)
+    assert [p.reason for p in found.problems] == [
+        "holds 3 pictures, of which the first is compared"
+    ]

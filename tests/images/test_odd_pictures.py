@@ -13,7 +13,7 @@ from opencv_grey import luma
 from PIL import Image
 
 from mtbus_jax import images
-from mtbus_jax.images import from_pillow
+from mtbus_jax.images import from_pillow, silence
 
 HEIGHT, WIDTH = 40, 56
 TURNED = "turned upright as its orientation tag says, mask and overlay too"
@@ -322,3 +322,17 @@ class TestOtherKinds:
         np.testing.assert_array_equal(found.pixels, grey)
         with pytest.raises(images.ReadError, match=r"a\.zip/b/d\.png: cannot be opened"):
             list(images.decode(root / "b" / "d.png"))
+
+
+def test_silence_in_several_threads_ends_with_the_last(caplog):
+    log, filters = logging.getLogger("tifffile"), list(warnings.filters)
+    first, second = silence.quiet(), silence.quiet()
+    with caplog.at_level(logging.DEBUG):
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        log.warning("not heard")
+        second.__exit__(None, None, None)
+        log.warning("heard")
+    assert warnings.filters == filters
+    assert caplog.messages == ["heard"]
