@@ -48,24 +48,25 @@ def has_no_scale(header: Any) -> bool:
     That is so where every bit of 16 or more is said to be used, which many devices say of 12-bit
     values.
     """
-    is_grey = header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
-    return is_grey and _declared_bits(header) is None
+    return header.PhotometricInterpretation != "PALETTE COLOR" and _declared_bits(header) is None
 
 
 def values_of(pixels: np.ndarray, header: Any, index: int) -> tuple[np.ndarray, list[str]]:
-    """Grey values after the modality table or rescaling, and notes.
+    """Grey values after the modality table or rescaling, colours as they are, and notes.
 
     Args:
-      pixels: ``(height, width)`` as decoded.
+      pixels: ``(height, width)`` or ``(height, width, 3)`` as decoded.
       header: a pydicom data set.
       index: of the frame, from 0.
 
     Returns:
-      ``(height, width)``, int64 or float64 if they were changed.
+      Values of that shape, int64 or float64 if they were changed.
 
     Raises:
       UnusableError: for a table or rescaling that cannot be applied.
     """
+    if pixels.ndim == 3:
+        return pixels, []
     item = shown(header, index).modality
     if header.get("BitsStored") == 1:
         pixels = pixels.astype(bool)
@@ -99,7 +100,7 @@ def to_grey_or_colour(
       extents: of all frames, if `has_no_scale`.
 
     Returns:
-      ``(height, width)`` uint8, or ``(height, width, 3 or 4)``; and notes of what was done.
+      ``(height, width)`` or ``(height, width, 3 or 4)`` uint8; and notes of what was done.
 
     Raises:
       UnusableError: for a table or window that cannot be applied.
@@ -108,7 +109,10 @@ def to_grey_or_colour(
     if photometric == "PALETTE COLOR":
         return _palette(pixels, header), ("palette replaced by its colours",)
     if pixels.ndim == 3:
-        return pixels, ()
+        bits = _declared_bits(header)
+        fits = bits is not None and pixels.max() < 2**bits
+        colours, note = to_8_bit(pixels, of_bits(bits) if fits else extents.scale(pixels.dtype))
+        return colours, (note,) if note else ()
     values, notes = values_of(pixels, header, index)
     item = shown(header, index).voi
     if item.get("VOILUTSequence"):

@@ -58,6 +58,12 @@ class TestOneScale:
         found = frames_of(written(tmp_path, self.clip([210, 300, 900, 2000, 4095])))
         assert [each.grey[-1, -1] for each in found] == [12] * 5
 
+    @pytest.mark.parametrize("stored", [{}, {"BitsStored": 12, "HighBit": 11}])
+    def test_colour_of_16_bits(self, tmp_path, stored):
+        frames = np.repeat(self.clip([210, 4095])[..., None], 3, -1)
+        found = frames_of(written(tmp_path, frames, **stored))
+        assert [each.grey[-1, -1] for each in found] == [12] * 2
+
     def test_stored_bits_after_rescaling(self, tmp_path):
         stored = {"BitsStored": 12, "HighBit": 11, "RescaleSlope": 2, "RescaleIntercept": -1000}
         found = frames_of(written(tmp_path, self.clip([210, 4095]), **stored))
