@@ -102,7 +102,8 @@ def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
                 found = decoded(pixels, smallest=smallest)
                 if index == count - 1 and not more_frames:
                     more_frames = _compressed_frames_left_out(frames, count)
-            notes = (*more_frames, *notes, *found.notes, *spacing_notes)
+            # Each once: commas may be in several elements.
+            notes = tuple(dict.fromkeys((*more_frames, *notes, *found.notes, *spacing_notes)))
             yield dataclasses.replace(
                 found, number=number, count=count, spacing=spacing, notes=notes
             )
@@ -233,9 +234,11 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     ]
     for value in (header.get("PixelSpacing"), *measures):
         if pair := _positive_pair(value):
-            return Spacing(*pair), ()
-    if pair := _positive_pair(header.get("ImagerPixelSpacing")):
-        return Spacing(*pair), ("mm at the detector, not corrected for magnification",)
+            return Spacing(*pair), _commas(value)
+    value = header.get("ImagerPixelSpacing")
+    if pair := _positive_pair(value):
+        notes = ("mm at the detector, not corrected for magnification",)
+        return Spacing(*pair), (*notes, *_commas(value))
     return None, ("no mm: the file gives no spacing",)
 
 
@@ -253,6 +256,10 @@ def _region(item: Any) -> tuple[tuple[float, float], tuple[int, int, int, int]] 
         return None
     top, left, bottom, right = map(int, corners)
     return (pair[0] * 10, pair[1] * 10), (top, left, bottom + 1, right + 1)
+
+
+def _commas(value: Any) -> tuple[str, ...]:
+    return (dicom_grey.COMMA,) if "," in "".join(map(str, value)) else ()
 
 
 def _positive_pair(value: Any) -> tuple[float, float] | None:

@@ -196,21 +196,24 @@ def test_the_command_on_a_folder_of_mixed_quality(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["one", "none", "flag", "folds", "missing", "word", "outfile", "inside"]
+    "case", ["one", "none", "flag", "folds", "two folds", "missing", "word", "outfile", "inside"]
 )
 def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_path, case):
     root, out = tmp_path / "in", tmp_path / "out"
     root.mkdir()
     arguments = {"input": f"--input={root}", "out": f"--out={out}"}
     expected = {"one": "at least two", "none": "holds no image", "flag": "nonsense",
-                "folds": "folds.csv", "missing": "--input is missing",
-                "word": "unexpected argument 'word'",
+                "folds": "folds.csv", "two folds": "line 3: 'a' is in fold 1",
+                "missing": "--input is missing", "word": "unexpected argument 'word'",
                 "outfile": "is a file", "inside": "lies inside"}[case]  # fmt: skip
     if case != "none":
         Image.fromarray(phantoms()[0].image).save(root / "a.png")
     if case == "flag":
         arguments["extra"] = "--nonsense=3"
     if case == "folds":
+        arguments["extra"] = f"--folds={tmp_path / 'folds.csv'}"
+    if case == "two folds":
+        (tmp_path / "folds.csv").write_text("uid,fold\na,0\na,1\n")
         arguments["extra"] = f"--folds={tmp_path / 'folds.csv'}"
     if case == "missing":
         del arguments["input"]
@@ -223,6 +226,7 @@ def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_pa
     done = run(*arguments.values())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and expected in " ".join(done.stderr.split())
+    assert case != "two folds" or "reading" not in done.stderr  # said before the slow work
     assert "mtbus_jax.curate: " in " ".join(done.stderr.split())
     if case != "outfile":
         assert not out.exists() or list(out.iterdir()) == []

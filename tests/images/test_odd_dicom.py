@@ -143,7 +143,15 @@ class TestWindows:
         (found,) = frames_of(path)
         np.testing.assert_array_equal(found.grey, right.grey)
         assert found.spacing == right.spacing == images.Spacing(0.25, 0.75)
-        assert "decimal comma read as a point" in found.notes
+        assert found.notes.count("decimal comma read as a point") == 1
+
+    def test_a_decimal_comma_in_the_spacing_alone(self, tmp_path, grey):
+        path = written(tmp_path, grey[None], PixelSpacing=["0.25", "0.75"])
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"0.25\\0.75", b"0,25\\0,75"))
+        (found,) = frames_of(path)
+        assert found.spacing == images.Spacing(0.25, 0.75)
+        assert found.notes == ("decimal comma read as a point",)
 
     def test_a_number_that_is_none_is_said_to_be_none(self, tmp_path, grey):
         path = written(tmp_path, grey[None], WindowCenter="127.5", WindowWidth="256")
