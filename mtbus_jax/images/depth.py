@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -64,15 +63,13 @@ def scale_of(kind: str, low: float, high: float) -> Scale:
 class Extents:
     """Smallest and largest value, by type, of the pictures of a file: what their scale needs."""
 
-    def __init__(self, pictures: Iterable[np.ndarray] = ()):
-        """Starts with some pictures, arrays of any shape; see `add`."""
+    def __init__(self):
+        """Knows no picture yet; see `add`."""
         self._found: dict[np.dtype, tuple[float, float]] = {}
-        for values in pictures:
-            self.add(values)
 
     def add(self, values: np.ndarray) -> None:
         """Counts a picture in; values that are not finite do not count."""
-        if is_8_bit(values) or values.dtype.kind not in "iuf" or not values.size:
+        if values.dtype == np.uint8 or values.dtype.kind not in "iuf" or not values.size:
             return
         low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -84,11 +81,6 @@ class Extents:
         """The common scale of the pictures of one type, None if there is none."""
         found = self._found.get(np.dtype(dtype))
         return None if found is None else scale_of(np.dtype(dtype).kind, *found)
-
-
-def is_8_bit(values: np.ndarray) -> bool:
-    """Whether values need no scale: bool or uint8."""
-    return values.dtype == bool or values.dtype == np.uint8
 
 
 def to_8_bit(values: np.ndarray, scale: Scale | None = None) -> tuple[np.ndarray, str]:
