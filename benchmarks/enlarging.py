@@ -43,7 +43,7 @@ def true_masks(busi: Path) -> dict[str, tuple[raw.Record, np.ndarray]]:
     found = {}
     for record in raw.read_busi(raw.find_busi(busi)):
         height, width = raw.decode_image(record).shape[:2]
-        mask = raw.decode_mask(record, height, width)
+        mask = raw.decode_mask(record, height, width).lesion
         if mask.any():
             found[record.uid] = record, mask
     return found

@@ -24,11 +24,12 @@ BUS_UCLM_PAGE = "https://data.mendeley.com/datasets/7fvgj4jsp7"
 INSTRUCTIONS = {
     "busi": (
         f"Download {BUSI_URL} (BUSI, Al-Dhabyani et al. 2020) and pass the folder that holds "
-        "Dataset_BUSI.zip, or the unpacked Dataset_BUSI_with_GT/"
+        "the zip, under any name, or the unpacked Dataset_BUSI_with_GT/"
     ),
     "bus_uclm": (
         f"Download the zip of {BUS_UCLM_PAGE} (BUS-UCLM, Vallez et al. 2025; 'Download all') and "
-        "pass the folder that holds it, or the unpacked folder with INFO.csv, images/ and masks/"
+        "pass the folder that holds it, under any name, or the unpacked folder with INFO.csv, "
+        "images/ and masks/"
     ),
 }
 _FIND = {"busi": raw.find_busi, "bus_uclm": raw.find_bus_uclm}

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.files import parse_table
+from mtbus_jax.images import pairing
 from mtbus_jax.metrics.meaning import RESERVED
 from mtbus_jax.types import CLASSES, NO_FOLD, Classes
-from tfds_busi.tables import read_table
 
 MANIFEST = "manifest.csv"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
 # Names of folders and columns, in lower case.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
@@ -70,14 +70,12 @@ class Listing:
       layout: how it was understood, in a sentence.
       entries: the images, by class and then by name, numbers in their order.
       classes: of the labels.
-      codes: whether masks hold numbers of regions, see `read_mask`.
     """
 
     root: pathlib.Path
     layout: str
     entries: list[Entry]
     classes: Classes
-    codes: bool = False
 
 
 def read(root: pathlib.Path, *, normal: str = "") -> Listing:
@@ -106,8 +104,8 @@ def read(root: pathlib.Path, *, normal: str = "") -> Listing:
     raise UserError(_not_understood(root))
 
 
-# What a layout gives: the sentence, entries in any order, and whether masks are codes.
-_Understood = tuple[str, list[Entry], bool]
+# What a layout gives: the sentence, and entries in any order.
+_Understood = tuple[str, list[Entry]]
 
 
 def _manifest(root: pathlib.Path) -> _Understood | None:
@@ -115,7 +113,7 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
     path = _named(root, (MANIFEST,))
     if path is None:
         return None
-    names, rows = read_table(path)
+    names, rows = _read_table(path)
     columns = _columns(names)
     if "image" not in columns:
         raise UserError(
@@ -143,7 +141,7 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
             )
         )
     _refuse_missing(f"{path} names files that are not there", missing)
-    return f"a {MANIFEST} with {len(entries)} images", entries, False
+    return f"a {MANIFEST} with {len(entries)} images", entries
 
 
 def _nnunet(root: pathlib.Path) -> _Understood | None:
@@ -173,7 +171,7 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
             raise UserError(f"{path} has no mask {name}.* in {labels}.")
         entries.append(Entry(name, path, (masks[name],), "", "", NO_FOLD))
     _refuse_empty(entries, images)
-    return "nnU-Net's imagesTr and labelsTr, masks without classes", entries, True
+    return "nnU-Net's imagesTr and labelsTr, masks without classes", entries
 
 
 def _image_folder(root: pathlib.Path) -> _Understood | None:
@@ -210,7 +208,7 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
             f"it. Add a folder masks with files of the same names, or a {MANIFEST} with the "
             "columns image, mask and label."
         )
-    return f"pictures in {' with '.join(what)}", entries, False
+    return f"pictures in {' with '.join(what)}", entries
 
 
 def _class_folders(root: pathlib.Path) -> _Understood | None:
@@ -246,12 +244,10 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
         ]
     _refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     how = "masks beside the images" if with_masks else "no masks, so for classification alone"
-    return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries, False
+    return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries
 
 
-def _finished(
-    root: pathlib.Path, normal: str, layout: str, entries: list[Entry], codes: bool
-) -> Listing:
+def _finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:
     """Checks names, finds the classes, and puts everything in order."""
     _refuse_empty(entries, root)
     for what, values in (
@@ -284,7 +280,7 @@ def _finished(
             for entry in finished
         ]
     finished.sort(key=lambda entry: (entry.label, _natural(entry.uid)))
-    return Listing(root, layout, finished, classes, codes)
+    return Listing(root, layout, finished, classes)
 
 
 def _class_name(label: str) -> str:
@@ -326,7 +322,7 @@ def _joined_tables(
     for path in sorted(_visible(root)):
         if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
             continue
-        names, rows = read_table(path)
+        names, rows = _read_table(path)
         columns = _columns(names)
         if "image" not in columns or not columns.keys() & {"label", "group", "fold"}:
             continue
@@ -349,6 +345,25 @@ def _joined_tables(
                         f"in {root} says {row[what]!r}."
                     )
     return joined, used
+
+
+def _read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns of a table, in lower case, and its rows with their line numbers.
+
+    Raises:
+      UserError: if it cannot be read, or a column occurs twice.
+    """
+    try:
+        columns, rows = parse_table(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+    names = [name.lower() for name in columns if name]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: the column {twice[0]!r} occurs twice.")
+    return names, [
+        (row.line, {name.lower(): cell for name, cell in row.cells.items()}) for row in rows
+    ]
 
 
 def _columns(names: Iterable[str]) -> dict[str, str]:
@@ -431,7 +446,7 @@ def _pictures(folder: pathlib.Path, *, deep: bool = False) -> list[pathlib.Path]
     for path in _visible(folder):
         if path.is_dir():
             found += _pictures(path, deep=True) if deep else []
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in pairing.SUFFIXES:
             found.append(path)
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images.mask import read_mask
+from mtbus_jax.images.preprocess import lesion_of
 from mtbus_jax.types import Classes
 from tfds_busi.layouts import Entry, Listing
 
@@ -55,7 +55,7 @@ def examples(listing: Listing) -> Iterator[dict[str, Any]]:
     notes: list[str] = []
     for entry in listing.entries:
         try:
-            notes += decode(entry, codes=listing.codes).mask_notes
+            notes += decode(entry).mask_notes
         except UserError as error:
             problems.append(" ".join(str(error).split()))
     if problems:
@@ -71,7 +71,7 @@ def examples(listing: Listing) -> Iterator[dict[str, Any]]:
         more = f"; and {len(notes) - _SHOWN} more" if len(notes) > _SHOWN else ""
         warnings.warn(f"masks to look at: {shown}{more}", UserWarning, stacklevel=2)
     for entry, group in zip(listing.entries, groups(listing), strict=True):
-        picture = decode(entry, codes=listing.codes)
+        picture = decode(entry)
         yield {
             "uid": entry.uid,
             "image": np.repeat(picture.image[..., None], 3, axis=-1),
@@ -143,12 +143,11 @@ class Decoded(NamedTuple):
     mask_notes: list[str]
 
 
-def decode(entry: Entry, *, codes: bool) -> Decoded:
+def decode(entry: Entry) -> Decoded:
     """Reads an entry's files.
 
     Args:
       entry: which.
-      codes: see `read_mask`.
 
     Raises:
       UserError: if one cannot be read, holds several pictures, or the mask is of another size.
@@ -161,14 +160,13 @@ def decode(entry: Entry, *, codes: bool) -> Decoded:
     image, notes, spacing = frames[0].grey, [], frames[0].spacing
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
-        found = read_mask(path, codes=codes)
-        if found.pixels.shape != image.shape:
+        drawn, between = lesion_of(images.decode_mask(path).pixels)
+        if drawn.shape != image.shape:
             raise UserError(
-                f"{path} has {_size(found.pixels)} pixels (height × width), its image "
-                f"{_size(image)}."
+                f"{path} has {_size(drawn)} pixels (height × width), its image {_size(image)}."
             )
-        mask |= found.pixels
-        notes += [f"{pathlib.Path(path).name}: {note}" for note in found.notes]
+        mask |= drawn
+        notes += [f"{pathlib.Path(path).name} {images.BETWEEN}"] * between
     size_mm = None if spacing is None else (spacing.row_mm, spacing.col_mm)
     return Decoded(image, mask, size_mm, [*frames[0].notes, *notes], notes)
 

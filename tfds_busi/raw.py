@@ -6,33 +6,34 @@ raise `UserError` where something is missing; `decode_image` and `decode_mask` o
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import io
 import pathlib
 import re
-import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from mtbus_jax import images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images.preprocess import merge_masks, resize_nearest
+from mtbus_jax.files import parse_table
+from mtbus_jax.images.preprocess import lesion_of, resize_nearest
 from mtbus_jax.types import CLASS_NAMES
-
-# A folder, a file, or either of them inside a zip archive: both types offer the few methods used
-# here (name, iterdir, is_dir, joinpath, read_bytes).
-RawPath = pathlib.Path | zipfile.Path
+from tfds_busi import search
+from tfds_busi.search import RawPath
 
 BUSI_FOLDER = "Dataset_BUSI_with_GT"
-_BUSI_NAME = re.compile(r"(benign|malignant|normal) \((\d+)\)(_mask(?:_\d+)?)?\.png")
+# No leading zeros: "benign (01).png" would stand for the same image as "benign (1).png".
+_BUSI_NAME = re.compile(r"(benign|malignant|normal) \(([1-9]\d*)\)(_mask(?:_\d+)?)?\.png")
 _BUS_UCLM_PARTS = ("INFO.csv", "images", "masks")
 # BUS-UCLM draws the lesion in the colour of its class.
 _BUS_UCLM_COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
-_SEARCH_DEPTH = 2
+# Only these have masks of another size, drawn on the image stretched to that of all others.
+_STRETCHED = "HESN_"
+_DRAWN_HEIGHT, _DRAWN_WIDTH = 606, 856
 _NAMES_SHOWN = 5
+# All that the decoder may change on the way: other pictures are not the published ones.
+_HARMLESS = {"transparency ignored", "palette replaced by its colours"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,18 @@ class Record:
     may_stretch: bool = False
 
 
+class DecodedMask(NamedTuple):
+    """What the mask files of an image say.
+
+    Attributes:
+      lesion: ``(height, width)`` bool.
+      between: names of the files that have values between black and white.
+    """
+
+    lesion: np.ndarray
+    between: list[str]
+
+
 def find_busi(root: pathlib.Path) -> RawPath | None:
     """The folder with ``benign/``, ``malignant/`` and ``normal/`` in or below ``root``, or None.
 
@@ -63,10 +76,13 @@ def find_busi(root: pathlib.Path) -> RawPath | None:
       root: the folder itself, one that holds it, one that holds its zip, or the zip.
     """
 
-    def looks_right(folder: RawPath) -> bool:
-        return folder.name == BUSI_FOLDER or sum((folder / c).is_dir() for c in CLASS_NAMES) >= 2
+    def holds_classes(folder: RawPath) -> bool:
+        return sum((folder / c).is_dir() for c in CLASS_NAMES) >= 2
 
-    return _find(root, looks_right, ("busi",))
+    # By its content first: some programs unpack into a folder called like the one in the zip. By
+    # its name then, so that `read_busi` can say what is missing in it.
+    found = search.find(root, holds_classes, ("busi",))
+    return found or search.find(root, lambda folder: folder.name == BUSI_FOLDER, ("busi",))
 
 
 def find_bus_uclm(root: pathlib.Path) -> RawPath | None:
@@ -79,7 +95,7 @@ def find_bus_uclm(root: pathlib.Path) -> RawPath | None:
     def looks_right(folder: RawPath) -> bool:
         return sum((folder / part).exists() for part in _BUS_UCLM_PARTS) >= 2
 
-    return _find(root, looks_right, ("uclm", "7fvgj4jsp7"))
+    return search.find(root, looks_right, ("uclm", "7fvgj4jsp7"))
 
 
 def read_busi(root: RawPath) -> list[Record]:
@@ -100,7 +116,7 @@ def read_busi(root: RawPath) -> list[Record]:
             )
         images: dict[int, RawPath] = {}
         masks: dict[int, list[RawPath]] = {}
-        for path in _visible(root / class_name):
+        for path in search.visible(root / class_name):
             match = _BUSI_NAME.fullmatch(path.name)
             if match is None or match[1] != class_name:
                 raise UserError(
@@ -145,8 +161,8 @@ def read_bus_uclm(root: RawPath) -> list[Record]:
                 "Unpack the download again."
             )
     labels = _read_info(root / "INFO.csv")
-    images = {path.name: path for path in _visible(root / "images")}
-    masks = {path.name: path for path in _visible(root / "masks")}
+    images = {path.name: path for path in search.visible(root / "images")}
+    masks = {path.name: path for path in search.visible(root / "masks")}
     _refuse_missing(root, (f"images/{name}" for name in sorted(labels.keys() - images)))
     _refuse_missing(root, (f"masks/{name}" for name in sorted(labels.keys() - masks)))
     _refuse_missing(
@@ -159,7 +175,7 @@ def read_bus_uclm(root: RawPath) -> list[Record]:
             image=images[name],
             masks=(masks[name],),
             patient=name.split("_")[0],
-            may_stretch=True,
+            may_stretch=name.startswith(_STRETCHED),
         )
         for name, label in sorted(labels.items(), key=lambda item: (item[1], item[0]))
     ]
@@ -171,16 +187,12 @@ def decode_image(record: Record) -> np.ndarray:
     Raises:
       UserError: if the file is no readable 8-bit picture.
     """
-    pixels = _decode(record.image)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=-1)
-    return pixels[..., :3]
+    pixels = _decode(record.image).pixels
+    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else pixels
 
 
-def decode_mask(record: Record, height: int, width: int) -> np.ndarray:
-    """The union of the record's mask files as ``(height, width)`` bool.
+def decode_mask(record: Record, height: int, width: int) -> DecodedMask:
+    """The union of the record's mask files.
 
     Args:
       record: the image's record.
@@ -189,139 +201,77 @@ def decode_mask(record: Record, height: int, width: int) -> np.ndarray:
 
     Raises:
       UserError: if a file cannot be read, or has another size than the image where the dataset
-        does not stretch its masks.
+        does not stretch its masks, or one that it does not stretch them to.
     """
-    planes = []
+    union, odd = np.zeros((height, width), bool), []
     for path in record.masks:
-        plane = merge_masks([_decode_mask_file(path)])
+        plane, between = lesion_of(_decode(path, is_mask=True).pixels)
         if plane.shape != (height, width):
-            if not record.may_stretch:
+            if not (record.may_stretch and _has_the_shape_of_drawing(*plane.shape)):
                 raise UserError(
                     f"{path} has {plane.shape[0]}×{plane.shape[1]} pixels (height×width), its "
                     f"image {height}×{width}. Unpack the download again."
                 )
             plane = resize_nearest(plane, height, width)
-        planes.append(plane)
-    return merge_masks(planes)
+        union |= plane
+        odd += [path.name] if between else []
+    return DecodedMask(union, odd)
+
+
+def _has_the_shape_of_drawing(height: int, width: int) -> bool:
+    """Whether a mask is as the stretched ones are, at any resolution; one pixel of grace."""
+    return abs(height * _DRAWN_WIDTH - width * _DRAWN_HEIGHT) <= _DRAWN_WIDTH and height > 1
 
 
 def mask_classes(record: Record) -> frozenset[str]:
     """The classes whose colour occurs in the masks of a BUS-UCLM record; empty for no lesion."""
     found = set()
     for path in record.masks:
-        pixels = _decode_mask_file(path)
+        pixels = _decode(path, is_mask=True).pixels
         for class_name, colour in _BUS_UCLM_COLOURS.items():
-            if pixels.ndim == 3 and (pixels[..., :3] == colour).all(axis=-1).any():
+            if pixels.ndim == 3 and (pixels == colour).all(axis=-1).any():
                 found.add(class_name)
     return frozenset(found)
 
 
-def _decode_mask_file(path: RawPath) -> np.ndarray:
-    pixels = _decode(path)
-    if pixels.ndim == 3 and pixels.shape[-1] == 4 and (pixels[..., 3] != 255).any():
-        raise UserError(
-            f"The mask {path} has transparent pixels, so it does not say what is tumour. Save it "
-            "opaque, black and white."
-        )
-    return pixels
-
-
-def _decode(path: RawPath) -> np.ndarray:
-    """Pixels of one file: ``(h, w)`` bool or uint8, or ``(h, w, 3 or 4)`` uint8."""
+def _decode(path: RawPath, *, is_mask: bool = False) -> images.Decoded:
+    """One file, which has to be stored in 8 bits and upright."""
     try:
-        # From the bytes: one way for folders and zips, and no file stays open.
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            if picture.mode in ("P", "LA"):
-                picture = picture.convert("RGBA")
-            mode, pixels = picture.mode, np.array(picture)
-    except Exception as error:  # Pillow and zipfile raise a dozen unrelated types here
+        found = images.decode_mask(path) if is_mask else next(images.decode(path))
+    except images.ReadError as error:
         raise UserError(
-            f"Cannot read the picture {path} ({type(error).__name__}). Unpack the download again."
-        ) from error
-    if mode not in ("1", "L", "RGB", "RGBA"):
-        raise UserError(f"{path} has pixel type {mode}; expected an 8-bit grey, RGB or RGBA PNG.")
-    return pixels
+            f"Cannot read the picture {path}: it {error.reason}. Unpack the download again."
+        ) from None
+    changed = [note for note in found.notes if note not in _HARMLESS]
+    if changed or found.count > 1:
+        what = changed[0] if changed else f"{found.count} pictures in the file"
+        raise UserError(
+            f"{path} is not stored as published ({what}); expected an 8-bit grey, RGB or RGBA PNG. "
+            "Unpack the download again."
+        )
+    return found
 
 
 def _read_info(path: RawPath) -> dict[str, str]:
-    """File name → class name, from ``INFO.csv`` (byte-order mark, ``;``)."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
-    if rows.fieldnames is None or not {"Image", "Label"} <= set(rows.fieldnames):
+    """File name → class name, from ``INFO.csv``."""
+    columns, rows = parse_table(path.read_bytes(), str(path))
+    if not {"Image", "Label"} <= set(columns):
         raise UserError(
-            f"{path} has the columns {rows.fieldnames}; expected 'Image' and 'Label' among them, "
-            "separated by ';'."
+            f"{path} has the columns {', '.join(columns) or 'none'}; expected 'Image' and 'Label' "
+            "among them. Unpack the download again."
         )
     labels: dict[str, str] = {}
-    for row in rows:
-        name = (row["Image"] or "").strip()
-        label = (row["Label"] or "").strip().lower()
+    for line, cells, _ in rows:
+        name, label = cells["Image"], cells["Label"].lower()
         if label not in CLASS_NAMES:
             raise UserError(
-                f"{path}, line {rows.line_num}: label '{row['Label']}' of '{name}' is none of "
+                f"{path}, line {line}: label '{cells['Label']}' of '{name}' is none of "
                 f"{', '.join(CLASS_NAMES)}."
             )
         if name in labels:
-            raise UserError(f"{path}, line {rows.line_num}: '{name}' is listed twice.")
+            raise UserError(f"{path}, line {line}: '{name}' is listed twice.")
         labels[name] = label
     return labels
-
-
-def _find(
-    root: pathlib.Path, looks_right: Callable[[RawPath], bool], zip_words: tuple[str, ...]
-) -> RawPath | None:
-    """Breadth-first search: folders down to `_SEARCH_DEPTH`, then zips named like the dataset."""
-    if root.is_file():
-        return _search(_open_zip(root), looks_right)
-    if not root.is_dir():
-        return None
-    found = _search(root, looks_right)
-    if found is not None:
-        return found
-    for path in sorted(root.glob("*.zip")):
-        if any(word in path.name.lower() for word in zip_words):
-            found = _search(_open_zip(path), looks_right)
-            if found is not None:
-                return found
-    return None
-
-
-def _search(root: RawPath, looks_right: Callable[[RawPath], bool]) -> RawPath | None:
-    level: list[RawPath] = [root]
-    for _ in range(_SEARCH_DEPTH + 1):
-        for folder in level:
-            with contextlib.suppress(OSError):  # a folder that we may not enter
-                if looks_right(folder):
-                    return folder
-        level = [
-            child
-            for folder in level
-            for child in sorted(_visible(folder), key=lambda path: path.name)
-            if child.is_dir()
-        ]
-    return None
-
-
-def _open_zip(path: pathlib.Path) -> zipfile.Path:
-    try:
-        return zipfile.Path(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} is no readable zip file ({error}). Download it again.") from error
-
-
-def _visible(folder: RawPath) -> list[RawPath]:
-    """What a folder holds, without the files that desktops leave behind."""
-    try:
-        return [
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith((".", "__MACOSX")) and path.name != "Thumbs.db"
-        ]
-    except OSError:
-        return []  # a folder that we may not list holds nothing for us
 
 
 def _refuse_missing(root: RawPath, names: Iterable[str]) -> None:

@@ -214,9 +214,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 "differently. Install a scikit-learn version that requirements.txt allows."
             )
         groups = _groups(config.name, records)
-        disagreements = []
+        disagreements, soft = [], []
         for record, group, fold in zip(records, groups, test_fold, strict=True):
             image = raw.decode_image(record)
+            mask = raw.decode_mask(record, *image.shape[:2])
+            soft += mask.between
             if config.source == "bus_uclm":
                 drawn = raw.mask_classes(record)
                 if drawn != ({record.label} - {"normal"}):
@@ -224,11 +226,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             yield {
                 "uid": record.uid,
                 "image": image,
-                "mask": raw.decode_mask(record, *image.shape[:2]),
+                "mask": mask.lesion,
                 "label": record.label,
                 "group": group,
                 "test_fold": int(fold),
             }
+        if soft:
+            warnings.warn(
+                f"{len(soft)} mask files have values between black and white; what is above half "
+                f"of the largest counts as lesion: {', '.join(soft)}",
+                UserWarning,
+                stacklevel=2,
+            )
         if disagreements:
             warnings.warn(
                 f"{len(disagreements)} images have a mask colour that contradicts their label, "

@@ -135,7 +135,7 @@ def _seen(listing) -> Iterator[Seen]:
             "fold": None if entry.test_fold == NO_FOLD else entry.test_fold,
         }
         try:
-            picture = own.decode(entry, codes=listing.codes)
+            picture = own.decode(entry)
         except UserError as error:
             yield Seen(**known, problem=" ".join(str(error).split()))
             continue

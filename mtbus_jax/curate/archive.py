@@ -76,41 +76,24 @@ def read_archive(
     Raises:
       UserError: if fewer than two images can be compared.
     """
-    entries = folder.find_entries(root) if entries is None else entries
+    listing = folder.list_folder(root) if entries is None else folder.Listing(entries, [])
+    entries = listing.entries
     if report:
         report(f"reading {len(entries)} images below {root}")
 
     def read(entry: folder.Entry):
-        problems, mask = [], None
         try:
-            picture = folder.read_picture(entry)
-        except ValueError as error:
-            return None, [folder.Problem(entry.path, str(error))]
-        if picture.grey.std() < _BLANK:
-            return None, [folder.Problem(entry.path, "shows a single colour, nothing to compare")]
-        try:
-            mask = folder.read_mask(entry, picture.grey.shape)
-        except ValueError as error:
-            problems.append(folder.Problem(entry.path, f"its mask is not used: {error}"))
-        small_mask = np.zeros((size, size), bool)
-        if mask is not None:
-            small_mask = resize_nearest(mask, size, size)
-        return (
-            entry,
-            resize_nearest(picture.grey, size, size),
-            small_mask,
-            mask is not None,
-            local_features(picture.grey),
-            picture.digest,
-            marks.find_marks(picture.grey, picture.colour),
-        ), problems
+            return _read(entry, size)
+        except Exception as error:  # one file must not stop the others
+            reason = f"cannot be compared ({type(error).__name__})"
+            return None, [folder.Problem(entry.path, reason)]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         results = list(pool.map(read, entries))
-    problems = [problem for _, found in results for problem in found]
+    problems = listing.problems + [problem for _, found in results for problem in found]
     images = [image for image, _ in results if image is not None]
     if len(images) < 2:
-        reasons = "; ".join(f"{p.path.name} {p.reason}" for p in problems[:3])
+        reasons = "; ".join(f"{p.file.rpartition('/')[2]} {p.reason}" for p in problems[:3])
         raise UserError(
             f"{root} holds {len(images)} image{'' if len(images) == 1 else 's'} that can be "
             f"compared; at least two are needed. {reasons}"
@@ -126,3 +109,34 @@ def read_archive(
         marks=list(columns[6]),
         problems=problems,
     )
+
+
+def _read(entry: folder.Entry, size: int) -> tuple[tuple | None, list[folder.Problem]]:
+    """What is kept of an image, in the order of `Archive`, None if it cannot be compared."""
+    try:
+        picture = folder.read_picture(entry)
+    except ValueError as error:
+        return None, [folder.Problem(entry.path, str(error))]
+    if picture.grey.std() < _BLANK:
+        return None, [folder.Problem(entry.path, "shows a single colour, nothing to compare")]
+    problems, mask = [], None
+    if picture.count > 1:
+        reason = f"holds {picture.count} pictures, of which the first is compared"
+        problems.append(folder.Problem(entry.path, reason))
+    try:
+        mask, odd = folder.read_mask(entry, picture.grey.shape)
+        problems += [folder.Problem(entry.path, each) for each in odd]
+    except ValueError as error:
+        problems.append(folder.Problem(entry.path, f"its mask is not used: {error}"))
+    small_mask = np.zeros((size, size), bool)
+    if mask is not None:
+        small_mask = resize_nearest(mask, size, size)
+    return (
+        entry,
+        resize_nearest(picture.grey, size, size),
+        small_mask,
+        mask is not None,
+        local_features(picture.grey),
+        picture.digest,
+        marks.find_marks(picture.grey, picture.colour),
+    ), problems

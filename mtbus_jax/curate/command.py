@@ -82,8 +82,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
             f"--out={out} lies inside --input={root}, where its plots would be taken for images of "
             f"the archive. Give a folder elsewhere."
         )
-    # Both refuse before the slow imports.
-    folder.find_entries(root)
+    # These refuse before the slow imports.
+    known = {entry.uid: None for entry in folder.find_entries(root)}
     folder.check_writable(out)
     try:
         import numpy as np
@@ -100,20 +100,21 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
         threshold=args.threshold,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    accepted = None
+    # Whatever is wrong in a file is said before the slow work.
+    folds = kept = removed = accepted = None
+    if args.folds:
+        folds = output.read_named(Path(args.folds), "folds", known, "fold")
+    if args.kept:
+        kept = output.read_named(Path(args.kept), "kept", known, None)
     if args.accepted:
         accepted = Path(args.accepted).name, review.read_accepted(Path(args.accepted))
     findings = pipeline.curate(root, options, accepted)
     archive = findings.archive
-    folds = removed = None
-    if args.folds:
-        folds = output.read_named(Path(args.folds), "folds", archive, "fold")
-    if args.kept:
-        kept = output.read_named(Path(args.kept), "kept", archive, None)
+    if kept is not None:
         removed = np.array([uid not in kept for uid in archive.uid], bool)
     output.write_all(findings, out, folds=folds, removed=removed)
     for problem in archive.problems:
-        print(f"left out or incomplete: {problem.path}: {problem.reason}", file=sys.stderr)
+        print(f"left out or incomplete: {problem.file}: {problem.reason}", file=sys.stderr)
     kinds = ", ".join(f"{n} {kind}" for kind, n in groups.structure(findings.groups).items())
     print(
         f"{len(archive.uid)} images, {len(findings.groups)} groups of copies"

@@ -5,31 +5,30 @@ Layouts that are known by themselves, anywhere below the given folder:
 * BUSI: ``benign (20).png`` with masks ``benign (20)_mask.png``, ``benign (20)_mask_1.png`` …;
 * BUS-UCLM: ``images/ALWI_000.png`` with ``masks/ALWI_000.png`` and ``INFO.csv`` beside both, the
   first four letters being the patient;
-* anything else: every picture is an image, ``x_mask*.png`` beside ``x.*`` is its mask, a file in
-  ``masks/`` belongs to the file of the same name in ``images/``, and a parent folder called after
-  a class is the label.
+* anything else: every picture is an image but the masks, which `images.pairing` tells by their
+  names, and a parent folder called after a class is the label.
 """
 
 from __future__ import annotations
 
-import csv
+import collections
 import dataclasses
 import hashlib
 import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from mtbus_jax import images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images.preprocess import merge_masks, to_greyscale
+from mtbus_jax.files import parse_table
+from mtbus_jax.images import pairing, picture
+from mtbus_jax.images.preprocess import lesion_of, to_greyscale
 from mtbus_jax.types import CLASS_NAMES
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+SUFFIXES = picture.SUFFIXES
 _BUSI = re.compile(r"(benign|malignant|normal) \((\d+)\)")
-_MASK = re.compile(r"(.+)_mask(_\d+)?")
 _PATIENT = re.compile(r"([A-Z]{4})_\d+")
 
 
@@ -54,10 +53,28 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A file that could not be used, and why."""
+    """A file that could not be used, or not as it is, and why."""
 
     path: Path
     reason: str
+
+    @property
+    def file(self) -> str:
+        """The path as text that can be written anywhere."""
+        return images.as_text(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies below a folder.
+
+    Attributes:
+      entries: the images, in natural order of (class, uid).
+      problems: tables that could not be read, folders that could not be opened.
+    """
+
+    entries: list[Entry]
+    problems: list[Problem]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,45 +85,49 @@ class Picture:
       grey: ``(height, width)`` uint8.
       colour: ``(height, width, 3)`` uint8, or None where the file is grey.
       digest: hash of size and grey values; equal digests are identical pictures.
+      count: how many pictures the file holds; this is the first.
     """
 
     grey: np.ndarray
     colour: np.ndarray | None
     digest: str
+    count: int = 1
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sorting key by which ``a_2`` comes before ``a_10``."""
     parts = re.split(r"(\d+)", text)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    # By place, since "³" counts as a digit elsewhere, but int() does not take it.
+    return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)]
 
 
 def _read_info(path: Path) -> dict[str, str]:
-    """File stem → class name, from BUS-UCLM's ``INFO.csv`` (byte-order mark, ``;``)."""
+    """File stem → class name, from BUS-UCLM's ``INFO.csv``.
+
+    Raises:
+      UserError: if it is no table with the columns ``Image`` and ``Label``.
+    """
+    try:
+        columns, rows = parse_table(path.read_bytes(), images.as_text(path))
+    except OSError as error:
+        raise UserError(f"{images.as_text(path)} cannot be read ({error.strerror}).") from None
+    if not {"Image", "Label"} <= set(columns):
+        raise UserError(f"{images.as_text(path)} has no columns Image and Label.")
     labels = {}
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        for row in csv.DictReader(file, delimiter=";"):
-            name, label = row.get("Image") or "", (row.get("Label") or "").strip().lower()
-            if name and label in CLASS_NAMES:
-                labels[Path(name.strip()).stem] = label
+    for row in rows:
+        name, label = row.cells["Image"], row.cells["Label"].lower()
+        if name and label in CLASS_NAMES:
+            labels[Path(name).stem] = label
     return labels
 
 
-def _mask_owner(path: Path, images: dict[tuple[Path, str], Path]) -> Path | None:
-    """The image that a mask file belongs to, or None for a file that is no mask."""
-    match = _MASK.fullmatch(path.stem)
-    if match and (path.parent, match[1]) in images:
-        return images[path.parent, match[1]]
-    if path.parent.name.lower() == "masks":
-        for name in ("images", "Images", "image"):
-            owner = images.get((path.parent.parent / name, path.stem))
-            if owner:
-                return owner
-    return None
-
-
 def find_entries(root: Path) -> list[Entry]:
-    """The images below a folder, in natural order of (class, uid).
+    """The images below a folder, see `list_folder`."""
+    return list_folder(root).entries
+
+
+def list_folder(root: Path) -> Listing:
+    """The images below a folder; decodes nothing.
 
     Raises:
       UserError: if the folder is missing or holds no image.
@@ -116,28 +137,33 @@ def find_entries(root: Path) -> list[Entry]:
             f"--input={root} is no folder. Give the folder that holds the images, such as "
             f"Dataset_BUSI_with_GT."
         )
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    by_stem = {(path.parent, path.stem): path for path in files}
+    unlisted: list[Path] = []
+    found = sorted(images.files_below(root, unlisted))
+    problems = [Problem(path, "is a folder that cannot be opened") for path in unlisted]
+    pictures = [path for path in found if path.suffix.lower() in SUFFIXES]
     masks: dict[Path, list[Path]] = {}
-    images = []
-    for path in files:
-        owner = _mask_owner(path, by_stem)
-        if owner is None:
-            images.append(path)
-        else:
-            masks.setdefault(owner, []).append(path)
-    if not images:
+    owner_of = pairing.owners(pictures, root)
+    for path, owner in owner_of.items():
+        masks.setdefault(owner, []).append(path)
+    if len(owner_of) == len(pictures):
         raise UserError(
             f"{root} holds no image. Files ending in {', '.join(SUFFIXES)} are looked for, in "
             f"sub-folders too."
         )
-    info = {path.parent: _read_info(path) for path in root.rglob("INFO.csv")}
-    entries = [_entry(root, path, tuple(sorted(masks.get(path, ()))), info) for path in images]
-    return sorted(_unique(root, entries), key=lambda e: (e.label, natural_key(e.uid)))
+    info: dict[Path, dict[str, str]] = {}
+    for path in found:
+        if path.name == "INFO.csv":
+            try:
+                info[path.parent] = _read_info(path)
+            except UserError as error:
+                problems.append(Problem(path, f"no classes are taken from it: {error}"))
+    entries = [
+        _entry(root, path, tuple(sorted(masks.get(path, ()))), info)
+        for path in pictures
+        if path not in owner_of
+    ]
+    entries = sorted(_unique(root, entries), key=lambda e: (e.label, natural_key(e.uid)))
+    return Listing(entries, problems)
 
 
 def _entry(
@@ -152,79 +178,75 @@ def _entry(
         labels = info.get(path.parent.parent)
         if labels is not None:
             label = labels.get(path.stem, "")
-            return Entry(path.stem, path, label, patient[1] if patient else "", masks)
+            return Entry(
+                images.as_text(path.stem), path, label, patient[1] if patient else "", masks
+            )
     parents = [part.lower() for part in relative.parts[:-1]]
     label = next((part for part in reversed(parents) if part in CLASS_NAMES), "")
-    return Entry(relative.as_posix(), path, label, "", masks)
+    return Entry(images.as_text(relative), path, label, "", masks)
 
 
 def _unique(root: Path, entries: list[Entry]) -> list[Entry]:
     """Gives entries that share a uid their path, with its suffix, instead."""
-    counts: dict[str, int] = {}
+    counts = collections.Counter(entry.uid for entry in entries)
+    taken: set[str] = set()
+    unique = []
     for entry in entries:
-        counts[entry.uid] = counts.get(entry.uid, 0) + 1
-    return [
-        entry
-        if counts[entry.uid] == 1
-        else dataclasses.replace(entry, uid=entry.path.relative_to(root).as_posix())
-        for entry in entries
-    ]
-
-
-def _decode(path: Path) -> np.ndarray:
-    """Pixels as uint8, grey or RGB; wider grey values are scaled to 0..255."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I") or image.mode == "F":
-                values = np.asarray(image, np.float64)
-                span = np.ptp(values)
-                return np.rint((values - values.min()) * (255 / span if span else 0)).astype(
-                    np.uint8
-                )
-            if image.mode in ("L", "1"):
-                return np.asarray(image.convert("L"))
-            return np.asarray(image.convert("RGB"))
+        uid = entry.uid
+        if counts[uid] > 1:
+            uid = images.as_text(entry.path.relative_to(root))
+        # Names that are no UTF-8 may look alike in it.
+        candidate, number = uid, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{uid}~{number}"
+        taken.add(candidate)
+        unique.append(dataclasses.replace(entry, uid=candidate))
+    return unique
 
 
 def read_picture(entry: Entry) -> Picture:
-    """Decodes one image.
+    """Decodes one image, the first where the file holds several.
 
     Raises:
       ValueError: with the reason, if the file cannot be decoded or is too small to compare.
     """
     try:
-        pixels = _decode(entry.path)
-    except (OSError, ValueError, SyntaxError, EOFError, Warning, Image.DecompressionBombError) as e:
-        raise ValueError(f"cannot be read as an image ({e})") from e
-    if min(pixels.shape[:2]) < 16:
-        height, width = pixels.shape[:2]
-        raise ValueError(f"is {height}×{width} pixels, too small to compare (at least 16×16)")
+        found = next(images.decode(entry.path))
+    except images.ReadError as error:
+        raise ValueError(error.reason) from None
+    pixels = found.pixels
     grey = to_greyscale(pixels)
     colour = pixels if pixels.ndim == 3 and (pixels != pixels[..., :1]).any() else None
     digest = hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest()
-    return Picture(grey, colour, digest)
+    return Picture(grey, colour, digest, found.count)
 
 
-def read_mask(entry: Entry, shape: tuple[int, int]) -> np.ndarray | None:
-    """The union of an image's masks, ``(height, width)`` bool, or None without any.
+def read_mask(entry: Entry, shape: tuple[int, int]) -> tuple[np.ndarray | None, list[str]]:
+    """The union of an image's masks.
+
+    Returns:
+      ``(height, width)`` bool, or None without any mask; and what is odd about the masks, in words.
 
     Raises:
       ValueError: with the reason, if a mask cannot be decoded or has another size than the image.
     """
     if not entry.masks:
-        return None
-    planes = []
+        return None, []
+    union, odd = np.zeros(shape, bool), []
     for path in entry.masks:
+        name = images.as_text(path.name)
         try:
-            planes.append(_decode(path))
-        except (OSError, ValueError, SyntaxError, EOFError, Warning) as error:
-            raise ValueError(f"mask {path.name} cannot be read ({error})") from error
-        if planes[-1].shape[:2] != shape:
-            size = "×".join(map(str, planes[-1].shape[:2]))
-            raise ValueError(f"mask {path.name} is {size}, its image {shape[0]}×{shape[1]}")
-    return merge_masks(planes)
+            pixels = images.decode_mask(path).pixels
+        except images.ReadError as error:
+            raise ValueError(f"mask {name} {error.reason}") from None
+        if pixels.shape[:2] != shape:
+            size = "×".join(map(str, pixels.shape[:2]))
+            raise ValueError(f"mask {name} is {size}, its image {shape[0]}×{shape[1]}")
+        plane, between = lesion_of(pixels)
+        union |= plane
+        odd += [f"mask {name} {images.BETWEEN}"] if between else []
+    return union, odd
 
 
 def check_writable(out: Path) -> None:

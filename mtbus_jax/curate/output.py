@@ -7,58 +7,70 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mtbus_jax.curate import folder, groups, marks, report, review
 from mtbus_jax.curate.audit import AuditReport, audit_split
-from mtbus_jax.curate.pipeline import Archive, Findings
+from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
+from mtbus_jax.files import parse_table
 
 # Candidates listed for each reference image in ranking.csv.
 _RANKED = 10
 
 
-def read_named(path: Path, flag: str, archive: Archive, column: str | None) -> dict[str, str]:
+def read_named(path: Path, flag: str, known: Collection[str], column: str | None) -> dict[str, str]:
     """Reads one value per image from a CSV file.
 
     Args:
       path: the file, whose images are named by a column ``uid`` (or ``image``) or by the columns
         ``class`` and ``id``.
       flag: name of the flag, for messages.
-      archive: the images; other names are refused.
+      known: names of the images that there are; others are refused.
       column: the column of the value, or None to read the names alone.
 
     Returns:
       uid → value (``""`` without a column).
 
     Raises:
-      UserError: if the file is missing, lacks a column or names an unknown image.
+      UserError: if the file is missing, lacks a column, has a row that is cut short or too long,
+        names an unknown image, or one image with two values.
     """
+    source = f"--{flag}={path}"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--{flag}={path} cannot be read ({error}).") from error
-    columns = set(rows[0]) if rows else set()
+        columns, rows = parse_table(path.read_bytes(), source)
+    except OSError as error:
+        raise UserError(f"{source} cannot be read ({error}).") from error
     named = next((c for c in ("uid", "image") if c in columns), None)
-    if not (named or {"class", "id"} <= columns) or (column and column not in columns):
+    if not (named or {"class", "id"} <= set(columns)) or (column and column not in columns):
         wanted = f" and {column}" if column else ""
         raise UserError(
-            f"--{flag}={path} needs the columns uid{wanted} (or class, id{wanted}); it has "
+            f"{source} needs the columns uid{wanted} (or class, id{wanted}); it has "
             f"{', '.join(sorted(columns)) or 'none'}."
         )
-    values = {
-        (row[named] if named else f"{row['class']}_{row['id']}"): row[column] if column else ""
-        for row in rows
-    }
-    unknown = sorted(set(values) - set(archive.uid))
+    values: dict[str, str] = {}
+    for line, cells, complete in rows:
+        uid = cells[named] if named else f"{cells['class']}_{cells['id']}"
+        if not complete or (column and not cells[column]):
+            raise UserError(
+                f"{source}, line {line}: the row of {uid!r} does not have one cell for each of the "
+                f"columns {', '.join(columns)}. Complete it, or take the row out; a number with a "
+                "comma in it needs quotation marks, or semicolons between the columns."
+            )
+        value = cells[column] if column else ""
+        if values.setdefault(uid, value) != value:
+            raise UserError(
+                f"{source}, line {line}: {uid!r} is in {column} {value} and, further up, in "
+                f"{column} {values[uid]}. Leave one of the rows."
+            )
+    unknown = sorted(set(values) - set(known))
     if unknown:
         raise UserError(
-            f"--{flag}={path} names {len(unknown)} images that the archive does not hold (or that "
-            f"could not be read), such as {unknown[0]!r}."
+            f"{source} names {len(unknown)} images that the archive does not hold, such as "
+            f"{unknown[0]!r}. Its images are called like {next(iter(known), '')!r}."
         )
     return values
 
@@ -159,7 +171,7 @@ def _write_all(
     _write_csv(
         work / "problems.csv",
         ("file", "reason"),
-        ((str(p.path), p.reason) for p in archive.problems),
+        ((p.file, p.reason) for p in archive.problems),
     )
     summary = {
         "images": len(archive.uid),

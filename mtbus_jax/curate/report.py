@@ -254,5 +254,5 @@ def _problem_section(findings: Findings) -> str:
     problems = findings.archive.problems
     if not problems:
         return ""
-    rows = [(f"`{p.path.name}`", p.reason) for p in problems]
+    rows = [(f"`{p.file.rpartition('/')[2]}`", p.reason) for p in problems]
     return f"## Files with a problem\n\n{len(problems)} in all.\n\n" + table(("file", "why"), rows)

@@ -49,7 +49,7 @@ def _pictures(entry: folder.Entry) -> tuple[str, str]:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
     try:
-        mask = folder.read_mask(entry, picture.grey.shape)
+        mask, _ = folder.read_mask(entry, picture.grey.shape)
     except ValueError:
         mask = None
     if mask is None or not mask.any():

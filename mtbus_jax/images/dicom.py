@@ -7,17 +7,18 @@ no message quotes a value, nor pydicom's own words, which may.
 from __future__ import annotations
 
 import contextlib
-import logging
+import dataclasses
 import math
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mtbus_jax.images import dicom_grey
-from mtbus_jax.images.frame import Frame, ReadError, Spacing, UnusableError, check_size, to_grey
+from mtbus_jax.images import apart, dicom_grey, picture
+from mtbus_jax.images.depth import Extents, UnusableError
+from mtbus_jax.images.frame import Decoded, ReadError, Spacing, check_size, decoded
+from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 132
@@ -30,7 +31,7 @@ _ELEMENTS = [
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "SequenceOfUltrasoundRegions"),
-    "SharedFunctionalGroupsSequence",
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(
         f"{segmented}{colour}PaletteColorLookupTable{part}"
         for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
@@ -42,6 +43,7 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 # Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
 _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
 _SAME_SPACING = 1e-3  # relative
+_LEFT_OUT = "holds {} frames but announces {}; the others are left out"
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -54,19 +56,22 @@ def is_dicom_file(path: Path) -> bool:
 
 
 def looks_right(path: Path, head: bytes) -> bool:
-    """Whether to read a file as DICOM: by its first bytes, or for want of them by its name."""
-    return _has_magic(head) or path.suffix.lower() in SUFFIXES
+    """Whether to read a file as DICOM: by its first bytes, or if they say nothing by its name."""
+    if _has_magic(head):
+        return True
+    return path.suffix.lower() in SUFFIXES and not picture.looks_right(head)
 
 
 def _has_magic(head: bytes) -> bool:
     return head[HEAD_BYTES - len(_MAGIC) :] == _MAGIC
 
 
-def read(path: Path) -> Iterator[Frame]:
+def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
     """Decodes a file.
 
     Args:
       path: of the file.
+      smallest: least height and width.
 
     Yields:
       Frames in order.
@@ -80,20 +85,28 @@ def read(path: Path) -> Iterator[Frame]:
         raise ReadError(path, f"is a DICOM file and needs pydicom: {_INSTALL}") from None
     number = None
     try:
-        with _quiet():
-            header = _header(path)
+        with quiet():
+            header = _header(path, smallest)
             count = max(int(header.get("NumberOfFrames") or 1), 1)
             spacing, spacing_notes = spacing_of(header)
-            decoded = _decoded(path, header)
+            more_frames = _plain_frames_left_out(path, header, count)
+            extents = _extents(path, header, count)
+            frames = _decoded(path, header)
         for index in range(count):
             number = index + 1 if count > 1 else None
-            with _quiet():
-                pixels = next(decoded, None)
+            with quiet():
+                pixels = next(frames, None)
                 if pixels is None:
                     raise UnusableError(f"holds {index} of the {count} frames that it announces")
-                grey, notes = dicom_grey.to_grey_or_colour(pixels, header)
-                grey, more = to_grey(grey)
-            yield Frame(grey, number, count, spacing, (*notes, *more, *spacing_notes))
+                pixels, notes = dicom_grey.to_grey_or_colour(pixels, header, index, extents)
+                found = decoded(pixels, smallest=smallest)
+                if index == count - 1 and not more_frames:
+                    more_frames = _compressed_frames_left_out(frames, count)
+            # Each once: commas may be in several elements.
+            notes = tuple(dict.fromkeys((*more_frames, *notes, *found.notes, *spacing_notes)))
+            yield dataclasses.replace(
+                found, number=number, count=count, spacing=spacing, notes=notes
+            )
     except UnusableError as error:
         raise ReadError(path, str(error), _later(number)) from None
     except RuntimeError:  # what pydicom raises when no decoder succeeds
@@ -108,28 +121,47 @@ def _later(number: int | None) -> int | None:
     return number if number is not None and number > 1 else None
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences pydicom, whose warnings quote the header."""
-    log = logging.getLogger("pydicom")
-    disabled = log.disabled
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log.disabled = True
-        try:
-            yield
-        finally:
-            log.disabled = disabled
+def _extents(path: Path, header: Any, count: int) -> Extents:
+    """Range of the values of all frames, where the header does not tell it."""
+    extents = Extents()
+    if count > 1 and dicom_grey.has_no_scale(header):
+        with contextlib.suppress(Exception):  # said when the frame's turn comes
+            for index, pixels in enumerate(_decoded(path, header)):
+                extents.add(dicom_grey.values_of(pixels, header, index)[0])
+    return extents
 
 
-def _header(path: Path) -> Any:
+def _plain_frames_left_out(path: Path, header: Any, count: int) -> tuple[str, ...]:
+    """A note for each frame of an uncompressed file that holds more of them than it announces."""
+    import pydicom
+
+    factors = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    length = math.prod(int(header.get(each) or 0) for each in factors) // 8
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
+    if not length or packed or path.stat().st_size < length * (count + 1):
+        return ()
+    held = len(pydicom.dcmread(path, force=True, specific_tags=["PixelData"]).PixelData) // length
+    return (_LEFT_OUT.format(held, count),) if held > count else ()
+
+
+def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tuple[str, ...]:
+    """A note for the last frame of a compressed file, if pydicom finds another one behind it."""
+    try:
+        more = next(frames, None) is not None
+    except Exception:  # whatever lies there, it was not announced
+        more = True
+    return (_LEFT_OUT.format(f"more than {count}", count),) if more else ()
+
+
+def _header(path: Path, smallest: int) -> Any:
     """The elements `_ELEMENTS` of a file, checked as far as decoding needs them."""
     import pydicom
 
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_ELEMENTS)
     if "Rows" not in header or "Columns" not in header:
         raise UnusableError("is no DICOM file that holds a picture")
-    check_size(int(header.Rows), int(header.Columns))
+    check_size(int(header.Rows), int(header.Columns), smallest=smallest)
     known = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_COLOURS)
     if header.get("PhotometricInterpretation") not in known:
         raise UnusableError("has a photometric interpretation that is not supported")
@@ -158,6 +190,11 @@ def _decoded(path: Path, header: Any) -> Iterator[np.ndarray]:
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         # The whole data set is one compressed stream: nothing to take from the file in parts.
         return iter_pixels(pydicom.dcmread(path))
+    # GDCM, which pydicom would ask first, ends the process on damaged data.
+    if "pillow" in decoder.available_plugins:
+        return iter_pixels(path, transfer_syntax_uid=syntax, decoding_plugin="pillow")
+    if "gdcm" in decoder.available_plugins:
+        return apart.frames(path, syntax)
     return iter_pixels(path, transfer_syntax_uid=syntax)
 
 
@@ -197,9 +234,11 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     ]
     for value in (header.get("PixelSpacing"), *measures):
         if pair := _positive_pair(value):
-            return Spacing(*pair), ()
-    if pair := _positive_pair(header.get("ImagerPixelSpacing")):
-        return Spacing(*pair), ("mm at the detector, not corrected for magnification",)
+            return Spacing(*pair), _commas(value)
+    value = header.get("ImagerPixelSpacing")
+    if pair := _positive_pair(value):
+        notes = ("mm at the detector, not corrected for magnification",)
+        return Spacing(*pair), (*notes, *_commas(value))
     return None, ("no mm: the file gives no spacing",)
 
 
@@ -219,9 +258,15 @@ def _region(item: Any) -> tuple[tuple[float, float], tuple[int, int, int, int]] 
     return (pair[0] * 10, pair[1] * 10), (top, left, bottom + 1, right + 1)
 
 
+def _commas(value: Any) -> tuple[str, ...]:
+    return (dicom_grey.COMMA,) if "," in "".join(map(str, value)) else ()
+
+
 def _positive_pair(value: Any) -> tuple[float, float] | None:
+    if isinstance(value, str):  # what pydicom leaves where it finds no numbers
+        value = value.replace(",", ".").split("\\")
     try:
-        first, second = (float(each) for each in value)
+        first, second = (float(str(each).replace(",", ".")) for each in value)
     except (TypeError, ValueError):
         return None
     usable = all(math.isfinite(each) and each > 0 for each in (first, second))

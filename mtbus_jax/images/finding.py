@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import dicom, picture
+from mtbus_jax.images import dicom
 from mtbus_jax.images.frame import as_text
+from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
-_SUFFIXES = picture.SUFFIXES + dicom.SUFFIXES
-_MASK = re.compile(r"(.+)_mask(_\d+)?")
 # A frame's results end in "#7"; no file may be called so beside it.
 _LIKE_A_FRAME = re.compile(r"#\d+$")
 # Bytes of one part of a name: file systems allow 255, and suffixes are added.
@@ -26,7 +26,8 @@ class Source:
 
     Attributes:
       path: of the file.
-      file: that path as text: relative to the folder it was found in, or as it was given.
+      file: that path as text: relative to the folder it was found in, or as it was given; with
+        that folder where two files would be called alike.
       name: name for its results, relative, with ``/`` between folders and without suffix; unique
         even where upper and lower case are one.
     """
@@ -42,7 +43,7 @@ class Found:
 
     Attributes:
       sources: the files to read, in natural order (2 before 10).
-      masks: files ``x_mask.png`` beside a picture ``x.*``, left out.
+      masks: files that `pairing.owners` takes for masks of other files, left out.
       others: files that are no pictures by name nor DICOM by content, left out.
       unlisted: folders that could not be opened.
     """
@@ -57,8 +58,7 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     """Lists files; decodes nothing.
 
     A file that is named is taken whatever it is. In a folder and below it are taken: files with the
-    suffix of a picture, and DICOM files under any name. Hidden files are passed over, as are those
-    in ``__MACOSX``.
+    suffix of a picture, and DICOM files under any name; `files_below` says which are passed over.
 
     Args:
       inputs: files and folders.
@@ -72,17 +72,13 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     unlisted: list[Path] = []
     for given in map(Path, inputs):
         if given.is_dir():
-            files = list(_walk(given, unlisted))
-            known = [path for path in files if path.suffix.lower() in _SUFFIXES]
-            stems = {_stem(path) for path in known}
-            for path in files:
-                match = _MASK.fullmatch(path.stem)
-                if path.suffix.lower() not in _SUFFIXES and not dicom.is_dicom_file(path):
-                    others.append(path)
-                elif match and path.with_name(match[1]) in stems:
-                    masks.append(path)
-                else:
-                    picked.append((path, path.relative_to(given)))
+            pictures = []
+            for path in files_below(given, unlisted):
+                known = path.suffix.lower() in SUFFIXES or dicom.is_dicom_file(path)
+                (pictures if known else others).append(path)
+            owned = owners(pictures, given)
+            masks += [path for path in pictures if path in owned]
+            picked += [(path, path.relative_to(given)) for path in pictures if path not in owned]
         elif given.is_file():
             picked.append((given, Path(given.name)))
         else:
@@ -91,25 +87,43 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     if not picked:
         raise UserError(
             f"--input={', '.join(map(str, inputs))} holds no picture. Files ending in "
-            f"{', '.join(_SUFFIXES)} and DICOM files under any name are looked for, in sub-folders "
+            f"{', '.join(SUFFIXES)} and DICOM files under any name are looked for, in sub-folders "
             "too."
         )
     picked.sort(key=lambda item: _natural_key(item[1].as_posix()))
     names = _unique_names([part for _, part in picked])
+    count = collections.Counter(as_text(part) for _, part in picked)
     sources = tuple(
-        Source(path, as_text(part), name) for (path, part), name in zip(picked, names, strict=True)
+        Source(path, as_text(part if count[as_text(part)] == 1 else path), name)
+        for (path, part), name in zip(picked, names, strict=True)
     )
     return Found(sources, tuple(masks), tuple(others), tuple(unlisted))
 
 
-def _walk(root: Path, unlisted: list[Path]) -> Iterable[Path]:
+def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
+    """The files in and below a folder, those behind links too, each folder once.
+
+    Passed over are files and folders that are hidden, such as ``.ipynb_checkpoints``, those in
+    ``__MACOSX``, and DICOMDIR, a table of contents in DICOM's own format.
+
+    Args:
+      root: the folder.
+      unlisted: receives folders that cannot be opened.
+    """
+
     def note(error: OSError) -> None:
         unlisted.append(Path(error.filename))
 
-    for folder, folders, files in os.walk(root, onerror=note):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=note, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = sorted(shown, key=lambda name: (os.path.islink(Path(folder, name)), name))
         for name in files:
-            # A DICOMDIR is a table of contents in DICOM's own format.
             path = Path(folder, name)
             if name.startswith(".") or name == "DICOMDIR":
                 continue
@@ -124,7 +138,7 @@ def _natural_key(text: str) -> list[str | int]:
 
 def _unique_names(parts: Sequence[Path]) -> list[str]:
     """Names for results: the path without suffix where no other file shares it, else with it."""
-    plain = [_name(_stem(part)) for part in parts]
+    plain = [_name(stem(part)) for part in parts]
     full = [_name(part) for part in parts]
     count: dict[str, int] = {}
     for name in plain:
@@ -140,11 +154,6 @@ def _unique_names(parts: Sequence[Path]) -> list[str]:
         taken.add(candidate.casefold())
         names.append(candidate)
     return names
-
-
-def _stem(path: Path) -> Path:
-    """Without its suffix, if that is one of a picture: "1.2.840" keeps its numbers."""
-    return path.with_suffix("") if path.suffix.lower() in _SUFFIXES else path
 
 
 def _name(part: Path) -> str:

@@ -1,22 +1,22 @@
-"""One decoded picture, and the way from pixels of any type to 8-bit grey."""
+"""One decoded picture, and the way from pixels of any type to 8-bit colour and to grey."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.images.depth import Scale, UnusableError, to_8_bit
 from mtbus_jax.images.preprocess import to_greyscale
 
 # Against decompression bombs: a few bytes on disk that unpack to gigabytes.
 MAX_PIXELS = 64_000_000
 # Below this an ultrasound picture shows nothing.
 MIN_SIDE = 16
-# Ranges that devices store grey values in; the smallest that holds a picture is taken for its own.
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
 _ROWS_AT_ONCE = 512
 
 
@@ -30,19 +30,15 @@ class ReadError(UserError):
       number: of the frame from which on nothing was read, None if nothing at all was.
     """
 
-    def __init__(self, path: Path, reason: str, number: int | None = None):
+    def __init__(self, path: Path | zipfile.Path, reason: str, number: int | None = None):
         """Joins the parts to one message."""
         self.file, self.reason, self.number = as_text(path), reason, number
         super().__init__(f"{self.file}: {reason}")
 
 
-def as_text(path: str | os.PathLike[str]) -> str:
+def as_text(path: str | os.PathLike[str] | zipfile.Path) -> str:
     """A path as valid Unicode, with ``/`` between its parts; Linux allows any bytes in it."""
-    return os.fsencode(Path(path).as_posix()).decode("utf-8", "replace")
-
-
-class UnusableError(ValueError):
-    """Pixels that are no picture; the message is the reason, as in `ReadError`."""
+    return os.fsencode(Path(str(path)).as_posix()).decode("utf-8", "replace")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,23 +76,53 @@ class Frame:
     notes: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """One picture of a file as stored, in 8 bits: what `Frame` is made from.
+
+    Attributes:
+      pixels: ``(height, width)`` or ``(height, width, 3)`` uint8, without alpha.
+      transparent: whether a pixel is not fully opaque.
+      number: its place in a file of several, from 1; None for the only one.
+      count: how many the file holds.
+      spacing: size of a pixel, or None where it is not known.
+      notes: everything that was changed or is missing, in words.
+    """
+
+    pixels: np.ndarray
+    transparent: bool = False
+    number: int | None = None
+    count: int = 1
+    spacing: Spacing | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> Frame:
+        """The picture in grey."""
+        grey, notes = to_grey(self.pixels)
+        return Frame(grey, self.number, self.count, self.spacing, (*self.notes, *notes))
+
+
 def from_array(pixels: np.ndarray) -> Frame:
     """A frame from pixels in memory.
 
     Args:
       pixels: ``(height, width)``, ``(height, width, 1)``, or ``(height, width, 3 or 4)`` RGB or
-        RGBA; bool, integers or floats, mapped to 0..255 as `to_8_bit` says.
+        RGBA; bool, integers or floats, mapped to 0..255 as `depth.scale_of` says.
 
     Raises:
       UnusableError: for another shape, a picture too small or too large, or values that are no
         grey values.
     """
-    grey, notes = to_grey(np.asarray(pixels))
-    return Frame(grey, notes=notes)
+    return decoded(np.asarray(pixels)).to_frame()
 
 
-def check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int, *, smallest: int = MIN_SIDE) -> None:
     """Refuses sizes that are no picture.
+
+    Args:
+      height: in pixels.
+      width: in pixels.
+      smallest: least height and width.
 
     Raises:
       UnusableError: with the reason.
@@ -106,36 +132,56 @@ def check_size(height: int, width: int) -> None:
             f"is {height}×{width} pixels (height×width), more than the {MAX_PIXELS // 10**6} "
             "million that are allowed as a guard against decompression bombs; scale it down"
         )
-    if min(height, width) < MIN_SIDE:
+    if min(height, width) < smallest:
         raise UnusableError(
-            f"is {height}×{width} pixels (height×width), too small: at least {MIN_SIDE}×{MIN_SIDE}"
+            f"is {height}×{width} pixels (height×width), too small: at least {smallest}×{smallest}"
         )
 
 
-def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """8-bit grey by ITU-R 601 luma, as for training; alpha is ignored, as for training.
+def decoded(pixels: np.ndarray, scale: Scale | None = None, *, smallest: int = MIN_SIDE) -> Decoded:
+    """Pixels of any type as 8-bit grey or RGB; alpha is taken away, as for training.
 
     Args:
-      pixels: see `from_array`.
+      pixels: ``(height, width)``, or ``(height, width, channels)`` with 1 (grey), 2 (grey and
+        alpha), 3 (RGB) or 4 (RGB and alpha) channels.
+      scale: of the values, see `depth.to_8_bit`.
+      smallest: least height and width.
 
     Returns:
-      ``(height, width)`` uint8, and notes of what was changed.
+      The only picture of a file; what it holds may share memory with ``pixels``.
 
     Raises:
       UnusableError: see `from_array`.
     """
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4)):
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 2, 3, 4)):
         raise UnusableError(
             f"is no grey or colour picture: its pixels have the shape {pixels.shape}"
         )
-    check_size(*pixels.shape[:2])
-    notes = []
-    if pixels.ndim == 3 and pixels.shape[-1] == 4:
-        if np.ptp(pixels[..., 3]):
+    check_size(*pixels.shape[:2], smallest=smallest)
+    notes, transparent = [], False
+    if pixels.ndim == 3 and pixels.shape[-1] in (2, 4):
+        alpha, pixels = pixels[..., -1], pixels[..., :-1]
+        opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
+        transparent = bool((alpha != opaque).any())
+        if np.ptp(alpha):
             notes.append("transparency ignored")
-        pixels = pixels[..., :3]
-    pixels, note = to_8_bit(pixels)
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    pixels, note = to_8_bit(pixels, scale)
     notes += [note] if note else []
+    return Decoded(pixels, transparent, notes=tuple(notes))
+
+
+def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """8-bit grey by ITU-R 601 luma, as for training.
+
+    Args:
+      pixels: ``(height, width)`` or ``(height, width, 3)`` uint8.
+
+    Returns:
+      ``(height, width)`` uint8 of its own memory, and notes of what was changed.
+    """
+    notes = []
     grey = pixels[..., 0] if pixels.ndim == 3 else pixels
     if pixels.ndim == 3 and any((grey != pixels[..., c]).any() for c in range(1, pixels.shape[-1])):
         notes.append("colour turned to grey")
@@ -147,44 +193,3 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if grey.min() == grey.max():
         notes.append("all pixels have one value")
     return grey, tuple(notes)
-
-
-def to_8_bit(values: np.ndarray) -> tuple[np.ndarray, str]:
-    """Maps grey values or channels to 0..255, the same way for all pixels, without clipping.
-
-    * bool: 0 and 255; uint8: as they are;
-    * other integers from 0: from the smallest of 8, 10, 12, 14 and 16 bits that holds them, so
-      that 12-bit values in a 16-bit file are not black, and 8-bit ones keep their values;
-    * floats from 0 to 1: times 255; from 0 to 255: rounded;
-    * anything else: smallest to 0, largest to 255.
-
-    Args:
-      values: of any shape.
-
-    Returns:
-      uint8 of that shape, and a note, or "" if the values are what they were.
-
-    Raises:
-      UnusableError: if some are not finite, or of a type that is no grey value.
-    """
-    if values.dtype == bool:
-        return values.astype(np.uint8) * np.uint8(255), ""
-    if values.dtype == np.uint8:
-        return values, ""
-    if values.dtype.kind not in "iuf":
-        raise UnusableError(f"holds pixels of the type {values.dtype}, which are no grey values")
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UnusableError("holds pixels that are not finite numbers")
-    if values.dtype.kind in "iu" and low >= 0 and high < 2 ** _BIT_DEPTHS[-1]:
-        bits = next(bits for bits in _BIT_DEPTHS if high < 2**bits)
-        low, high = 0.0, float(2**bits - 1)
-        note = "" if bits == 8 else f"{bits}-bit values scaled to 8 bits"
-    elif values.dtype.kind == "f" and low >= 0 and high <= 255:
-        high, low = (1.0 if high <= 1 else 255.0), 0.0
-        note = f"floating-point values 0 to {high:.0f} scaled to 8 bits"
-    else:
-        note = "smallest to largest value scaled to 8 bits"
-    scale = 255 / (high - low) if high > low else 0.0
-    scaled = (values.astype(np.float64) - low) * scale
-    return np.rint(scaled).astype(np.uint8), note

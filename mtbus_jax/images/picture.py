@@ -1,51 +1,54 @@
-"""PNG, JPEG, TIFF and BMP files, through Pillow."""
+"""PNG, JPEG, TIFF, BMP, GIF and WebP files, through Pillow and tifffile."""
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from mtbus_jax.images.frame import MAX_PIXELS, Frame, ReadError, UnusableError, check_size, to_grey
+from mtbus_jax.images import complete, from_pillow, tiff
+from mtbus_jax.images.depth import UnusableError
+from mtbus_jax.images.frame import MAX_PIXELS, Decoded, ReadError, check_size, decoded
+from mtbus_jax.images.silence import quiet
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-# No other decoder is let near a file, whatever it holds.
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-_ORIENTATION = 0x0112  # EXIF and TIFF tag
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+# How files of these kinds begin; WebP's is in two parts, a length between them.
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8", *tiff.SIGNATURES)
+_RIFF, _WEBP = b"RIFF", b"WEBP"
 
 
-def read(path: Path) -> Iterator[Frame]:
-    """Decodes a file; a TIFF file gives a frame per page, others their first picture.
+def looks_right(head: bytes) -> bool:
+    """Whether a file begins like a picture of these kinds."""
+    return head.startswith(_SIGNATURES) or (head[:4] == _RIFF and head[8:12] == _WEBP)
+
+
+def decode(path: Path, file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
+    """Decodes a file; a TIFF file gives a picture per page, others their first.
 
     Args:
-      path: of the file.
+      path: of the file, for messages.
+      file: the file, open.
+      smallest: least height and width.
 
     Yields:
-      Frames in order.
+      Pictures in order.
 
     Raises:
       ReadError: if the file or a page in it cannot be read.
     """
-    number = None
+    done = 0
     try:
-        # From an open file: one that it knows by name Pillow may map into memory, and then it
-        # scrambles uncompressed TIFF pictures that their orientation tag turns (seen in 12.3).
-        with path.open("rb") as file, _opened(file) as image:
-            count = _count(image)
-            pages = count if image.format == "TIFF" else 1
-            for page in range(pages):
-                number = page + 1 if pages > 1 else None
-                frame = _decode(image, page)
-                notes = frame.notes
-                if count > pages:
-                    notes = (f"first of {count} pictures in the file", *notes)
-                yield Frame(frame.grey, number, pages, notes=notes)
+        is_tiff = file.read(4).startswith(tiff.SIGNATURES)
+        file.seek(0)
+        pages = tiff.decode(file, smallest=smallest) if is_tiff else _single(file, smallest)
+        for page in pages:
+            yield page
+            done += 1
     except UnidentifiedImageError:
-        raise ReadError(path, "is no PNG, JPEG, TIFF, BMP or DICOM picture") from None
+        raise ReadError(path, "is no PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture") from None
     except Image.DecompressionBombError:
         raise ReadError(
             path,
@@ -53,57 +56,32 @@ def read(path: Path) -> Iterator[Frame]:
             "against decompression bombs; scale it down",
         ) from None
     except UnusableError as error:
-        raise ReadError(path, str(error), _later(number)) from None
-    except Exception as error:  # a cut or damaged file raises nearly anything in Pillow
+        raise ReadError(path, str(error), _later(done)) from None
+    except Exception as error:  # a cut or damaged file raises nearly anything
         text = " ".join(str(error).split()) or type(error).__name__
         raise ReadError(
-            path, f"cannot be decoded, it is cut or damaged ({text})", _later(number)
+            path, f"cannot be decoded, it is cut or damaged ({text})", _later(done)
         ) from None
 
 
-def _later(number: int | None) -> int | None:
+def _later(done: int) -> int | None:
     """The frame from which on nothing was read, None if nothing was read at all."""
-    return number if number is not None and number > 1 else None
+    return done + 1 if done else None
 
 
-def _opened(file: BinaryIO) -> Image.Image:
-    with warnings.catch_warnings():
-        # Sizes are checked in `_decode`; the rest is about metadata.
-        warnings.simplefilter("ignore")
-        return Image.open(file, formats=_FORMATS)
-
-
-def _count(image: Image.Image) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return getattr(image, "n_frames", 1)
-
-
-def _decode(image: Image.Image, page: int) -> Frame:
-    notes = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if page:
-            image.seek(page)
+def _single(file: BinaryIO, smallest: int) -> Iterator[Decoded]:
+    with from_pillow.opened(file) as image:
         width, height = image.size
-        check_size(height, width)
-        if image.mode.startswith("RGB") and any("16" in str(tile[-1]) for tile in image.tile):
-            notes.append("16-bit channels cut to 8 bits")
-        if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
-            notes.append("turned upright as its orientation tag says, mask and overlay too")
-        # Pillow turns TIFF files itself, as it loads them.
-        upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
-        pixels, mode_notes = _pixels(upright)
-    grey, grey_notes = to_grey(pixels)
-    return Frame(grey, notes=(*notes, *mode_notes, *grey_notes))
-
-
-def _pixels(image: Image.Image) -> tuple[np.ndarray, list[str]]:
-    """Pixels of a Pillow image as grey, RGB or RGBA of any depth, and notes."""
-    mode = image.mode
-    if mode in ("1", "L", "RGB", "RGBA", "F") or mode.startswith("I"):
-        return np.asarray(image), []
-    if mode in ("P", "PA", "LA"):
-        notes = [] if mode == "LA" else ["palette replaced by its colours"]
-        return np.asarray(image.convert("RGBA")), notes
-    return np.asarray(image.convert("RGB")), [f"{mode} turned to RGB"]
+        check_size(height, width, smallest=smallest)
+        count, file_format = from_pillow.count(image), image.format
+        with quiet():
+            pixels, notes = from_pillow.pixels(image)
+        orientation = from_pillow.orientation(image)
+    complete.check(file, file_format, pixels)
+    if 2 <= orientation <= 8:
+        pixels = from_pillow.turned(pixels, orientation)
+        notes.insert(0, from_pillow.TURNED)
+    if count > 1:
+        notes.insert(0, f"first of {count} pictures in the file")
+    found = decoded(pixels, smallest=smallest)
+    yield dataclasses.replace(found, notes=(*notes, *found.notes))

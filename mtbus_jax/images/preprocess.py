@@ -18,6 +18,9 @@ import numpy as np
 _LUMA_WEIGHTS = np.array([9797, 19234, 3737], dtype=np.uint32)
 _LUMA_BITS = 15
 
+# A mask whose largest value is at most this numbers its classes; grey values are larger.
+_MOST_CLASSES = 15
+
 # How an image becomes smaller, by the value of `data.resize`.
 NEAREST, AREA = "nearest", "area"
 RESIZES = (NEAREST, AREA)
@@ -47,12 +50,37 @@ def to_greyscale(image: np.ndarray) -> np.ndarray:
     return ((rgb @ _LUMA_WEIGHTS) >> _LUMA_BITS).astype(np.uint8)
 
 
-def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Union of the mask files of one image: a pixel is tumour where any file has a value > 0.
+def lesion_of(mask: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Which pixels of a mask file are lesion.
+
+    * black and one other value, as 0 and 1 or 0 and 255: all that is not black;
+    * small numbers, at most 15, such as those of classes: all but 0;
+    * values between, as resizing with soft edges or JPEG leave them: all above half of the largest.
+      Every grey pixel of an edge would make a small lesion much larger.
+
+    A coloured pixel counts by its brightest channel, so red and green are alike.
 
     Args:
-      masks: at least one array, each bool or uint8, grey, RGB or RGBA, all of one height and
-        width. The alpha channel of an RGBA mask is ignored (it is opaque everywhere).
+      mask: bool or uint8, ``(height, width)`` or ``(height, width, 1, 3 or 4)``; alpha is ignored.
+
+    Returns:
+      ``(height, width)`` bool, and whether there were values between.
+    """
+    plane = mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)
+    if plane.dtype == bool:
+        return plane, False
+    values = np.flatnonzero(np.bincount(plane.ravel()))
+    numbers = values[0] == 0 and (len(values) == 2 or values[-1] <= _MOST_CLASSES)
+    if numbers or len(values) == 1:
+        return plane > 0, False
+    return plane > values[-1] / 2, True
+
+
+def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Union of the mask files of one image.
+
+    Args:
+      masks: at least one array as `lesion_of` takes them, all of one height and width.
 
     Returns:
       ``(height, width)`` bool.
@@ -62,10 +90,7 @@ def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
     """
     if not masks:
         raise ValueError("no mask to merge")
-    planes = []
-    for mask in masks:
-        plane = mask[..., :3].any(axis=-1) if mask.ndim == 3 else mask > 0
-        planes.append(plane)
+    planes = [lesion_of(mask)[0] for mask in masks]
     if len({plane.shape for plane in planes}) > 1:
         raise ValueError(f"masks of one image differ in size: {[p.shape for p in planes]}")
     return np.logical_or.reduce(planes)

@@ -2,9 +2,10 @@
 
     python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
 
-reads PNG, JPEG, TIFF, BMP and DICOM files (the latter with ``pip install '.[dicom]'``) and
-writes ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv``. A file that cannot be
-read does not stop the others; it is listed, and the exit code is 2.
+reads PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files (the latter with
+``pip install '.[dicom]'``) and writes ``masks/``, ``overlays/``, ``predictions.csv`` and
+``failures.csv``. A file that cannot be read does not stop the others; it is listed, and the exit
+code is 2.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _announce(predictor: Predictor, found: images.Found) -> None:
     for fold in predictor.without_weights:
         print(f"left out: fold {fold}, which has no finished checkpoint")
     if found.masks:
-        print(f"left out: {_count(len(found.masks), 'mask')} beside their pictures (*_mask.*)")
+        print(f"left out: {_count(len(found.masks), 'mask')} of other files (*_mask.*, masks/)")
     if found.others:
         print(f"left out: {_count(len(found.others), 'file')}, no picture by name or content")
     if not predictor.calibrated:

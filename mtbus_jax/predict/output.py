@@ -21,6 +21,7 @@ SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.
 MASKS, OVERLAYS, PROBABILITIES = "masks", "overlays", "probabilities"
 PROBABILITY_FORMATS = ("npy", "png")
 _OURS = {SETTINGS, PREDICTIONS, FAILURES, MASKS, OVERLAYS, PROBABILITIES}
+_PATHS = ("mask", "overlay", "probability_map")  # columns of the table
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -28,7 +29,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
 
     Raises:
       UserError: if it is a file, or holds something and ``overwrite`` is not given, or something
-        that no earlier prediction wrote.
+        that no earlier prediction wrote, among the masks too.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is a file; give a folder.")
@@ -46,6 +47,47 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             f"--out={out} holds {', '.join(foreign[:3])}, which no prediction wrote, so "
             "--overwrite does not touch it. Give another folder."
         )
+    added = sorted(_files_in(out) - _written(out))
+    if added:
+        more = f" and {len(added) - 3} more" if len(added) > 3 else ""
+        raise UserError(
+            f"--out={out} holds {', '.join(added[:3])}{more}, which no prediction wrote, so "
+            "--overwrite does not touch it. Move it elsewhere, or give another folder."
+        )
+
+
+def _files_in(out: Path) -> set[str]:
+    """The files in the folders of results, as ``masks/name.png``."""
+    folders = [out / name for name in (MASKS, OVERLAYS, PROBABILITIES)]
+    found = [path for folder in folders for path in folder.rglob("*") if not path.is_dir()]
+    return {path.relative_to(out).as_posix() for path in found}
+
+
+def _written(out: Path) -> set[str]:
+    """Those of them that an earlier prediction wrote, by its table.
+
+    Where it ended before the table was written, an overlay is its own, and whatever is called like
+    one.
+    """
+    held = _files_in(out)
+    unfinished = {name for name in held if name.endswith(".partial")}  # by `files.write_bytes`
+    try:
+        with (out / PREDICTIONS).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return unfinished | {row.get(column) or "" for row in rows for column in _PATHS}
+    except FileNotFoundError:
+        drawn = {_stem(name) for name in held if name.startswith(f"{OVERLAYS}/")}
+        return unfinished | {name for name in held if _stem(name) in drawn}
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(
+            f"{out / PREDICTIONS} cannot be read ({error}), so --overwrite does not know what to "
+            "replace. Give another folder."
+        ) from None
+
+
+def _stem(name: str) -> str:
+    """``sub/x`` of ``masks/sub/x.png``."""
+    return name.partition("/")[2].rpartition(".")[0]
 
 
 class Output:
@@ -91,8 +133,6 @@ class Output:
         """
         name = result_name(source, prediction)
         row = measure(source, prediction)
-        if prediction.mask is not None:
-            row["mask"] = self._save(MASKS, f"{name}.png", _png(prediction.mask))
         lines = caption(row, prediction.class_names)
         colour = overlay.colour(prediction.class_names, prediction.class_id)
         drawn = overlay.draw(
@@ -103,7 +143,10 @@ class Output:
             colour=colour,
         )
         # Speckle hardly compresses: the lowest level takes a quarter of the time.
+        # The overlay comes first: by it `_written` knows the other files, should this end early.
         row["overlay"] = self._save(OVERLAYS, f"{name}.png", _png(drawn, compress_level=1))
+        if prediction.mask is not None:
+            row["mask"] = self._save(MASKS, f"{name}.png", _png(prediction.mask))
         if prediction.probability is not None and self._probabilities:
             content = _ENCODERS[self._probabilities](prediction.probability_map())
             file_name = f"{name}.{self._probabilities}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from curation_phantoms import COPIES, phantoms, write_archive
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from mtbus_jax.curate import folder, groups, output, pipeline, review
 from mtbus_jax.errors import UserError
@@ -165,15 +165,25 @@ def test_the_command_on_a_folder_of_mixed_quality(tmp_path):
         Image.fromarray(phantom.image).save(path)
     shutil.copy(path, root / "same again.png")
     (root / "broken.png").write_bytes(b"\x89PNG but no more")
+    odd = Image.Exif()
+    odd[0x9204] = TiffImagePlugin.IFDRational(-1, 1)
+    Image.fromarray(phantoms()[5].image).save(root / "3².png", exif=odd)
+    (root / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no picture")
     Image.new("L", (80, 60), 90).save(root / "grey.png")
     Image.new("L", (80, 60), 90).save(root / "grey too.png")
     Image.new("L", (9, 9)).save(root / "tiny.png")
     done = run(f"--input={root}", f"--out={out}")
     assert done.returncode == 0, done.stderr
-    assert "5 images, 1 groups of copies (1 duplet)" in done.stdout
+    assert "6 images, 1 groups of copies (1 duplet)" in done.stdout
     problems = {Path(row["file"]).name: row["reason"] for row in rows(out / "problems.csv")}
-    assert set(problems) == {"broken.png", "grey.png", "grey too.png", "tiny.png"}
-    assert "cannot be read" in problems["broken.png"]
+    assert set(problems) == {
+        "broken.png",
+        "caf\N{REPLACEMENT CHARACTER}.png",
+        "grey.png",
+        "grey too.png",
+        "tiny.png",
+    }
+    assert "cannot be decoded" in problems["broken.png"] or "no PNG" in problems["broken.png"]
     assert "single colour" in problems["grey.png"]
     assert all(name in done.stderr for name in problems)
     assert {row["uid"] for row in rows(out / "groups.csv")} == {
@@ -186,21 +196,24 @@ def test_the_command_on_a_folder_of_mixed_quality(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "case", ["one", "none", "flag", "folds", "missing", "word", "outfile", "inside"]
+    "case", ["one", "none", "flag", "folds", "two folds", "missing", "word", "outfile", "inside"]
 )
 def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_path, case):
     root, out = tmp_path / "in", tmp_path / "out"
     root.mkdir()
     arguments = {"input": f"--input={root}", "out": f"--out={out}"}
     expected = {"one": "at least two", "none": "holds no image", "flag": "nonsense",
-                "folds": "folds.csv", "missing": "--input is missing",
-                "word": "unexpected argument 'word'",
+                "folds": "folds.csv", "two folds": "line 3: 'a' is in fold 1",
+                "missing": "--input is missing", "word": "unexpected argument 'word'",
                 "outfile": "is a file", "inside": "lies inside"}[case]  # fmt: skip
     if case != "none":
         Image.fromarray(phantoms()[0].image).save(root / "a.png")
     if case == "flag":
         arguments["extra"] = "--nonsense=3"
     if case == "folds":
+        arguments["extra"] = f"--folds={tmp_path / 'folds.csv'}"
+    if case == "two folds":
+        (tmp_path / "folds.csv").write_text("uid,fold\na,0\na,1\n")
         arguments["extra"] = f"--folds={tmp_path / 'folds.csv'}"
     if case == "missing":
         del arguments["input"]
@@ -213,23 +226,43 @@ def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_pa
     done = run(*arguments.values())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and expected in " ".join(done.stderr.split())
+    assert case != "two folds" or "reading" not in done.stderr  # said before the slow work
     assert "mtbus_jax.curate: " in " ".join(done.stderr.split())
     if case != "outfile":
         assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_the_columns_of_a_split_are_checked(findings, tmp_path):
-    uid = findings.archive.uid
+def test_the_columns_of_a_split_are_checked(tmp_path):
+    known = ["benign_1", "benign_2", "normal_3"]
     path = tmp_path / "split.csv"
-    path.write_text(f"class,id,fold\nbenign,1,2\n{uid[3].replace('_', ',')},0\n", encoding="utf-8")
-    folds = output.read_named(path, "folds", findings.archive, "fold")
-    assert folds == {"benign_1": "2", uid[3]: "0"}
-    path.write_text("uid,part\nbenign_1,0\n")
-    with pytest.raises(UserError, match="uid and fold"):
-        output.read_named(path, "folds", findings.archive, "fold")
-    path.write_text("uid,fold\nbenign_12345,0\n")
-    with pytest.raises(UserError, match="benign_12345"):
-        output.read_named(path, "folds", findings.archive, "fold")
+    path.write_text("class,id,fold\nbenign,1,2\nnormal,3,0\n", encoding="utf-8")
+    folds = output.read_named(path, "folds", known, "fold")
+    assert folds == {"benign_1": "2", "normal_3": "0"}
+    path.write_text("uid;fold\nbenign_1;1,0\nbenign_2;0,0\n;\n", encoding="utf-8")
+    folds = output.read_named(path, "folds", known, "fold")
+    assert folds == {"benign_1": "1,0", "benign_2": "0,0"}
+    path.write_text("uid\nbenign_1\n")
+    assert output.read_named(path, "kept", known, None) == {"benign_1": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("uid,part\nbenign_1,0\n", "uid and fold"),
+        ("uid,fold\nbenign_12345,0\n", "benign_12345"),
+        ("uid,fold\nbenign_1,0\nbenign_2\n", "line 3: the row of 'benign_2'"),
+        ("uid,fold\nbenign_1,0\nbenign_2,\n", "line 3: the row of 'benign_2'"),
+        ("uid,fold\nbenign_1,0,5\n", "line 2: the row of 'benign_1'"),
+        ("uid,fold\nbenign_1,0\nbenign_2,0\nbenign_1,1\n", "line 4: 'benign_1' is in fold 1"),
+        ("", "needs the columns"),
+        ("\udcff", "no table"),
+    ],
+)
+def test_a_split_that_says_less_or_more_than_it_should_is_refused(tmp_path, text, complaint):
+    path = tmp_path / "split.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match=complaint):
+        output.read_named(path, "folds", ["benign_1", "benign_2"], "fold")
 
 
 def test_patients_are_audited_where_they_are_known(findings):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import frame
+from mtbus_jax.images import depth
 
 HEIGHT, WIDTH = 40, 56
 
@@ -212,7 +212,7 @@ class TestBadPictures:
     def test_text_and_other_formats_named_like_a_picture(self, tmp_path, grey):
         (tmp_path / "a.png").write_text("no picture")
         assert "is no PNG" in self.refused(tmp_path / "a.png")
-        saved(tmp_path, grey, "b.png", format="GIF")
+        saved(tmp_path, grey, "b.png", format="PPM")
         assert "is no PNG" in self.refused(tmp_path / "b.png")
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (15, 300), (300, 15)])
@@ -260,6 +260,7 @@ class TestGreyValues:
             (np.uint32([0, 2**20]), [0, 255], "smallest to largest"),
             (np.float32([0, 0.5, 1]), [0, 128, 255], "0 to 1"),
             (np.float32([0, 128, 250]), [0, 128, 250], "0 to 255"),
+            (np.float64([0, 0.51, 1.02]), [0, 128, 255], "0 to 1.02"),
             (np.float64([-5, 1, 5]), [0, 153, 255], "smallest to largest"),
             (np.float64([-5, -5]), [0, 0], "smallest to largest"),
         ],
@@ -267,7 +268,7 @@ class TestGreyValues:
     def test_ranges(self, values, expected, note):
         if isinstance(values, list):
             values = np.array(values, bool)
-        found, said = frame.to_8_bit(values)
+        found, said = depth.to_8_bit(values)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, expected)
         assert note in said
@@ -276,9 +277,9 @@ class TestGreyValues:
     @pytest.mark.parametrize("bad", [np.nan, np.inf, 1j])
     def test_no_grey_values(self, bad):
         with pytest.raises(ValueError, match=r"finite|type"):
-            frame.to_8_bit(np.array([0, bad]))
+            depth.to_8_bit(np.array([0, bad]))
 
-    @pytest.mark.parametrize("shape", [(HEIGHT,), (HEIGHT, WIDTH, 2), (2, HEIGHT, WIDTH, 3)])
+    @pytest.mark.parametrize("shape", [(HEIGHT,), (HEIGHT, WIDTH, 5), (2, HEIGHT, WIDTH, 3)])
     def test_shapes_that_are_no_picture(self, shape):
         with pytest.raises(ValueError, match="is no grey or colour picture"):
             images.from_array(np.zeros(shape, np.uint8))
@@ -307,6 +308,48 @@ class TestFinding:
         ]
         assert sorted(path.name for path in found.masks) == ["b2_mask.png", "b2_mask_1.png"]
         assert sorted(path.name for path in found.others) == ["notes.txt", "short"]
+
+    @pytest.mark.parametrize(
+        "mask", ["x_mask.png", "x_Mask.png", "x_mask_2.tif", "X/../x_seg.png", "x_tumor.png",
+                 "x-segmentation.png", "masks/x.png", "Masks/x_mask.png", "gt/x.png"]
+    )  # fmt: skip
+    def test_masks_beside_a_picture(self, tmp_path, mask):
+        (tmp_path / "X").mkdir()
+        self.touch(tmp_path, "x.png", mask)
+        found = images.find([tmp_path])
+        assert [source.file for source in found.sources] == ["x.png"]
+        assert len(found.masks) == 1
+
+    @pytest.mark.parametrize(
+        "name", ["mask.png", "y_mask.png", "masks/y.png", "unmasked_x.png", "x_tumors.png"]
+    )
+    def test_files_that_are_no_mask_of_a_picture(self, tmp_path, name):
+        self.touch(tmp_path, "x.png", name)
+        assert len(images.find([tmp_path]).sources) == 2
+
+    def test_folders_of_images_and_masks(self, tmp_path):
+        self.touch(tmp_path, "Images/ABCD_001.png", "Masks/ABCD_001.png", "Masks/EFGH_001.png")
+        self.touch(tmp_path, "set/images/benign/1.png", "set/masks/benign/1.png", "INFO.csv")
+        found = images.find([tmp_path])
+        assert [source.file for source in found.sources] == [
+            *("Images/ABCD_001.png", "Masks/EFGH_001.png", "set/images/benign/1.png")
+        ]
+        assert len(images.find([tmp_path / "Masks"]).sources) == 2
+
+    def test_linked_folders_are_searched_once(self, tmp_path):
+        self.touch(tmp_path, "in/real/a.png", "elsewhere/b.png")
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+        (tmp_path / "in" / "real" / "back").symlink_to(tmp_path / "in")
+        found = images.find([tmp_path / "in"])
+        assert [source.file for source in found.sources] == ["link/b.png", "real/a.png"]
+
+    def test_files_of_one_name_in_several_folders_are_told_apart(self, tmp_path):
+        self.touch(tmp_path, "one/x.png", "two/x.png", "two/y.png")
+        found = images.find([tmp_path / "one", tmp_path / "two"])
+        assert [source.file for source in found.sources] == [
+            *((tmp_path / "one/x.png").as_posix(), (tmp_path / "two/x.png").as_posix(), "y.png")
+        ]
 
     def test_a_named_file_is_taken_whatever_it_is(self, tmp_path):
         self.touch(tmp_path, "a.txt", "a.png", "a_mask.png")

@@ -170,6 +170,43 @@ def test_merged_masks_are_the_union_of_grey_rgb_and_rgba_files():
     np.testing.assert_array_equal(merged, [[True, True, True, False]])
 
 
+@pytest.mark.parametrize(
+    ("values", "lesion", "between"),
+    [
+        ([0, 0, 255], [0, 0, 1], False),
+        ([0, 0, 1], [0, 0, 1], False),
+        ([0, 9, 9], [0, 1, 1], False),
+        ([0, 0, 0], [0, 0, 0], False),
+        ([7, 7, 7], [1, 1, 1], False),
+        ([0, 1, 2], [0, 1, 1], False),  # numbers of classes
+        ([0, 100, 255], [0, 0, 1], True),  # a soft edge
+        ([0, 128, 255], [0, 1, 1], True),
+        ([2, 120, 251], [0, 0, 1], True),  # as JPEG leaves it
+        ([0, 90, 200], [0, 0, 1], True),
+        ([1, 1, 255], [0, 0, 1], True),
+    ],
+)
+def test_what_a_mask_calls_lesion(values, lesion, between):
+    grey = np.array([values], np.uint8)
+    green, red = np.zeros((2, 1, 3, 3), np.uint8)
+    green[..., 1], red[..., 0] = values, values
+    for mask in (grey, grey[..., None], green, red):
+        found, warned = preprocess.lesion_of(mask)
+        np.testing.assert_array_equal(found, np.array([lesion], bool))
+        assert warned == between
+
+
+def test_soft_edges_do_not_make_a_lesion_larger():
+    """A disc drawn at eight times the size and made smaller by means."""
+    rows, cols = np.mgrid[:320, :448]
+    disc = (rows - 160) ** 2 + (cols - 200) ** 2 < 40**2
+    soft = np.rint(disc.reshape(40, 8, 56, 8).mean((1, 3)) * 255).astype(np.uint8)
+    found, between = preprocess.lesion_of(soft)
+    assert between
+    assert found.sum() == pytest.approx(np.pi * 5**2, rel=0.05)
+    assert (soft > 0).sum() > 1.1 * found.sum()
+
+
 def test_merging_refuses_no_mask_and_masks_of_two_sizes():
     with pytest.raises(ValueError, match="no mask"):
         preprocess.merge_masks([])

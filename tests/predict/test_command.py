@@ -276,6 +276,23 @@ class TestCommand:
         with pytest.raises(UserError, match="is a file"):
             call(world[0], out / "thesis.txt", archive)
 
+    def test_overwrite_never_touches_masks_that_a_person_added(self, world, archive, tmp_path):
+        out = tmp_path / "out"
+        options = ["--overwrite"]
+        call(world[0], out, archive)
+        added = made(out / "masks" / "drawn") / "by_hand.png"
+        added.write_bytes(b"hours of work")
+        with pytest.raises(UserError, match=r"masks/drawn/by_hand\.png, which no prediction wrote"):
+            call(world[0], out, archive, options=options)
+        assert added.read_bytes() == b"hours of work"
+        assert len(table(out)) == 3
+        # After a prediction that did not reach its table, too.
+        (out / "predictions.csv").unlink()
+        with pytest.raises(UserError, match="by_hand"):
+            call(world[0], out, archive, options=options)
+        added.unlink()
+        assert call(world[0], out, archive, options=options) == 0
+
     def test_out_that_cannot_be_written(self, world, archive, tmp_path):
         (tmp_path / "file").write_text("x")
         with pytest.raises(UserError, match="cannot be written"):

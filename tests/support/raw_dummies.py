@@ -54,15 +54,15 @@ def write_bus_uclm(root: pathlib.Path) -> dict[str, Expected]:
     expected, lines = {}, ["Image;Resolution;Label;Doppler;Marks;Combined"]
     labels = ["Normal", "Benign", "Malignant"] * 4
     for position, label in enumerate(labels):
-        uid = f"{['ABCD', 'EFGH', 'IJKL'][position % 3 - 1]}_{position:03d}"
+        uid = f"{['HESN', 'EFGH', 'IJKL'][position % 3 - 1]}_{position:03d}"
         height, width = 24, 36
         image = _write_image(folder / "images" / f"{uid}.png", height, width, position, rng)
         colour = {"Normal": (0, 0, 0), "Benign": (0, 255, 0), "Malignant": (255, 0, 0)}[label]
         mask = rng.random((height, width)) < (0 if label == "Normal" else 0.2)
         if position == 1:  # drawn on the stretched image, as for the real HESN_*
-            drawn = rng.random((30, 48)) < 0.3
+            drawn = rng.random((30, 42)) < 0.3
             mask = np.array(
-                [[drawn[r * 30 // 24, c * 48 // 36] for c in range(36)] for r in range(24)]
+                [[drawn[r * 30 // 24, c * 42 // 36] for c in range(36)] for r in range(24)]
             )
         else:
             drawn = mask

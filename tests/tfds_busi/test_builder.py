@@ -197,7 +197,12 @@ BUSI_DAMAGE = {
     "transparent pixels": lambda d: _save(
         d / "benign/benign (1)_mask.png", np.zeros((20, 31, 4), np.uint8)
     ),
-    "pixel type I;16": lambda d: _save(d / "benign/benign (1).png", np.zeros((20, 31), np.uint16)),
+    "not stored as published .12-bit": lambda d: _save(
+        d / "benign/benign (1).png", np.full((20, 31), 4095, np.uint16)
+    ),
+    r"benign .01..png is not a file of BUSI": lambda d: shutil.copy(
+        d / "benign/benign (1).png", d / "benign/benign (01).png"
+    ),
 }
 
 
@@ -212,12 +217,44 @@ def test_a_damaged_busi_folder_is_named_and_nothing_is_left(complaint, busi, tmp
     assert not Builder(config=BUSI, data_dir=tmp_path / "built").is_prepared()
 
 
+@pytest.mark.parametrize("name", ["HESN_001", "EFGH_002"])
+@pytest.mark.parametrize("change", ["turned", "cropped", "one pixel", "stretched"])
+def test_only_the_stretched_masks_of_bus_uclm_may_have_another_size(
+    name, change, bus_uclm, tmp_path
+):
+    folder = shutil.copytree(bus_uclm[0], tmp_path / "raw") / "BUS-UCLM"
+    path = folder / "masks" / f"{name}.png"
+    with Image.open(path) as image:
+        mask = np.asarray(image)
+    mask = {"turned": np.rot90(mask), "cropped": mask[:-3, :-1], "one pixel": mask[:1, :1],
+            "stretched": np.zeros((303, 428, 3), np.uint8)}[change]  # fmt: skip
+    Image.fromarray(np.ascontiguousarray(mask)).save(path)
+    if (name, change) == ("HESN_001", "stretched"):
+        records = read(prepared(BUS_UCLM, folder, tmp_path / "built"))
+        assert not {r["uid"]: r["mask"] for r in records}[b"HESN_001"].any()
+        return
+    with pytest.raises(UserError, match=rf"{name}\.png has {mask.shape[0]}×{mask.shape[1]} pixels"):
+        prepared(BUS_UCLM, folder, tmp_path / "built")
+
+
+def test_masks_with_soft_edges_are_a_warning(busi, tmp_path):
+    folder = shutil.copytree(busi[0], tmp_path / "raw") / "Dataset_BUSI_with_GT"
+    path = folder / "benign" / "benign (1)_mask.png"
+    with Image.open(path) as image:
+        soft = np.zeros((image.height, image.width), np.uint8)
+    soft[4:9, 4:9], soft[5:8, 5:8] = 90, 255
+    Image.fromarray(soft).save(path)
+    with pytest.warns(UserWarning, match=r"between black and white.*: benign \(1\)_mask\.png$"):
+        records = read(prepared(BUSI, folder, tmp_path / "built"))
+    assert ({r["uid"]: r["mask"] for r in records}[b"benign_1"] > 0).sum() == 9
+
+
 def test_a_mask_colour_that_contradicts_the_label_is_a_warning(bus_uclm, tmp_path):
     folder = shutil.copytree(bus_uclm[0], tmp_path / "raw")
-    edit(folder / "BUS-UCLM/INFO.csv", "ABCD_001.png;36x24;Benign", "ABCD_001.png;36x24;Malignant")
-    with pytest.warns(UserWarning, match="colour that contradicts .*: ABCD_001$"):
+    edit(folder / "BUS-UCLM/INFO.csv", "HESN_001.png;36x24;Benign", "HESN_001.png;36x24;Malignant")
+    with pytest.warns(UserWarning, match="colour that contradicts .*: HESN_001$"):
         records = read(prepared(BUS_UCLM, folder, tmp_path / "built"))
-    assert {r["uid"]: r["label"] for r in records}[b"ABCD_001"] == 1
+    assert {r["uid"]: r["label"] for r in records}[b"HESN_001"] == 1
 
 
 @pytest.mark.parametrize("config", ["busi", "curated_busi", "bus_uclm"])
@@ -323,7 +360,31 @@ def test_real_images_have_a_tumour_exactly_when_they_are_not_normal(
     records = read_all(find(real_data_dir))
     assert Counter(record.label for record in records) == counts
     for record in records:
-        mask = raw.decode_mask(record, *raw.decode_image(record).shape[:2])
+        mask, between = raw.decode_mask(record, *raw.decode_image(record).shape[:2])
+        assert not between, record.uid
         assert mask.any() == (record.label != "normal"), record.uid
         if record.patient:
             assert raw.mask_classes(record) == {record.label} - {"normal"}, record.uid
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("find", "read_all"),
+    [(raw.find_busi, raw.read_busi), (raw.find_bus_uclm, raw.read_bus_uclm)],
+)
+def test_real_pixels_are_those_that_pillow_alone_reads(find, read_all, real_data_dir):
+    for record in read_all(find(real_data_dir))[::7]:
+        with Image.open(record.image) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(raw.decode_image(record), pixels)
+        union = np.zeros(pixels.shape[:2], bool)
+        for path in record.masks:
+            with Image.open(path) as image:
+                mask = image.convert("RGB")
+                if mask.size != pixels.shape[1::-1]:
+                    continue  # HESN_*, stretched
+                union |= (np.asarray(mask) > 0).any(axis=-1)
+        if not record.uid.startswith("HESN_"):
+            found = raw.decode_mask(record, *pixels.shape[:2])
+            np.testing.assert_array_equal(found.lesion, union)
+            assert found.between == []

@@ -37,7 +37,64 @@ def test_every_layout_of_the_raw_data_is_found(source, layout, busi, bus_uclm, t
         image = raw.decode_image(record)
         np.testing.assert_array_equal(image, expected[record.uid].image)
         mask = raw.decode_mask(record, *image.shape[:2])
-        np.testing.assert_array_equal(mask, expected[record.uid].mask)
+        np.testing.assert_array_equal(mask.lesion, expected[record.uid].mask)
+        assert mask.between == []
+
+
+@pytest.mark.parametrize(
+    "name", ["archive.zip", "archive (1).zip", "Dataset_BUSI (2).ZIP", "below/download.zip"]
+)
+@pytest.mark.parametrize("zipped_twice", [False, True])
+def test_a_zip_of_any_name_is_found(name, zipped_twice, busi, bus_uclm, tmp_path):
+    for root, find, read_all in (
+        (busi, raw.find_busi, raw.read_busi),
+        (bus_uclm, raw.find_bus_uclm, raw.read_bus_uclm),
+    ):
+        place = tmp_path / find.__name__
+        place.mkdir()
+        made = pathlib.Path(shutil.make_archive(str(tmp_path / "made"), "zip", root[0]))
+        if zipped_twice:
+            (tmp_path / "inner").mkdir(exist_ok=True)
+            made.rename(tmp_path / "inner" / "content.zip")
+            made = pathlib.Path(
+                shutil.make_archive(str(tmp_path / "made"), "zip", tmp_path / "inner")
+            )
+        (place / name).parent.mkdir(exist_ok=True)
+        made.rename(place / name)
+        (place / "a broken one.zip").write_bytes(b"PK")
+        records = read_all(find(place))
+        assert {record.uid for record in records} == root[1].keys()
+        raw.decode_image(records[0])
+
+
+def test_a_folder_unpacked_into_one_of_its_own_name(busi, tmp_path):
+    shutil.copytree(busi[0], tmp_path / "Dataset_BUSI_with_GT")
+    found = raw.find_busi(tmp_path)
+    assert found == tmp_path / "Dataset_BUSI_with_GT" / "Dataset_BUSI_with_GT"
+    (tmp_path / "else" / "Dataset_BUSI_with_GT").mkdir(parents=True)
+    with pytest.raises(UserError, match="has no folder 'benign'"):
+        raw.read_busi(raw.find_busi(tmp_path / "else"))
+
+
+def test_a_folder_three_levels_deep(bus_uclm, tmp_path):
+    shutil.copytree(bus_uclm[0], tmp_path / "one" / "two")
+    assert raw.find_bus_uclm(tmp_path) == tmp_path / "one" / "two" / "BUS-UCLM"
+
+
+def test_what_desktops_and_spreadsheets_leave_behind(busi, bus_uclm, tmp_path):
+    folder = shutil.copytree(busi[0], tmp_path / "busi") / "Dataset_BUSI_with_GT"
+    for name in ("desktop.ini", "Thumbs.db", ".DS_Store", "Desktop.ini"):
+        (folder / "benign" / name).touch()
+    assert {record.uid for record in raw.read_busi(folder)} == busi[1].keys()
+    folder = shutil.copytree(bus_uclm[0], tmp_path / "uclm") / "BUS-UCLM"
+    text = (folder / "INFO.csv").read_text(encoding="utf-8-sig")
+    for content in (
+        f"{text};;;;;\r\n;;;;;\r\n".encode(),
+        text.replace(";", ",").encode("utf-16"),
+        text.replace(";", "\t").encode("utf-8-sig"),
+    ):
+        (folder / "INFO.csv").write_bytes(content)
+        assert {record.uid for record in raw.read_bus_uclm(folder)} == bus_uclm[1].keys()
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
@@ -54,8 +111,8 @@ BUS_UCLM_DAMAGE = {
     "line 2: label 'Unsure'": lambda d: edit(
         d / "INFO.csv", "IJKL_000.png;36x24;Normal", "A;;Unsure"
     ),
-    "'ABCD_001.png' is listed twice": lambda d: edit(d / "INFO.csv", "IJKL_000", "ABCD_001"),
-    "columns": lambda d: edit(d / "INFO.csv", ";", ","),
+    "'HESN_001.png' is listed twice": lambda d: edit(d / "INFO.csv", "IJKL_000", "HESN_001"),
+    "columns": lambda d: edit(d / "INFO.csv", "Label", "Class"),
 }
 
 

@@ -1,0 +1,73 @@
+"""Which of the files below a folder are masks, and of which pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtbus_jax.images import dicom, picture
+
+SUFFIXES = picture.SUFFIXES + dicom.SUFFIXES
+# Before the ending of a mask beside its picture, a word that says so, numbered or not.
+_MASK = re.compile(r"(.+)[ _-](?:mask|seg|segmentation|gt|tumou?r)(?:_?\d+)?", re.IGNORECASE)
+_MASK_FOLDERS = {"mask", "masks", "gt", "segmentation", "segmentations"}
+_IMAGE_FOLDERS = {"image", "images", "img", "imgs"}
+
+
+def stem(path: Path) -> Path:
+    """A path without its suffix, if that is one of a picture: "1.2.840" keeps its numbers."""
+    return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+
+
+def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
+    """Which files are masks, and of which pictures.
+
+    A mask lies beside its picture and is called ``x_mask.png``, ``x_seg.png``, ``x_tumor.png`` or
+    the like, numbered or not (``x_mask_1.png``); or it lies in ``masks/`` and is called like a
+    picture in ``images/``, or in the folder that holds ``masks/``. The case of these words does
+    not matter.
+
+    Args:
+      paths: pictures below a folder.
+      root: the folder; what is above it says nothing.
+
+    Returns:
+      Mask → its picture.
+    """
+    by_stem = {stem(path): path for path in paths}
+    by_place: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        by_place.setdefault(_place(path.relative_to(root), _IMAGE_FOLDERS, "*"), path)
+    found = {}
+    for path in paths:
+        owner = _owner(path, root, by_stem, by_place)
+        if owner is not None and owner != path:
+            found[path] = owner
+    # A mask's mask is no mask: "x_mask_mask.png" beside "x_mask.png" and "x.png".
+    return {mask: owner for mask, owner in found.items() if owner not in found}
+
+
+def _owner(
+    path: Path, root: Path, by_stem: dict[Path, Path], by_place: dict[tuple[str, ...], Path]
+) -> Path | None:
+    match = _MASK.fullmatch(stem(path).name)
+    beside = by_stem.get(path.with_name(match[1])) if match else None
+    if beside is not None:
+        return beside
+    relative = path.relative_to(root)
+    if not any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1]):
+        return None
+    names = [relative, *([relative.with_name(match[1])] if match else [])]
+    for name in names:
+        for place in (_place(name, _MASK_FOLDERS, "*"), _place(name, _MASK_FOLDERS, None)):
+            if place in by_place:
+                return by_place[place]
+    return None
+
+
+def _place(relative: Path, folders: set[str], instead: str | None) -> tuple[str, ...]:
+    """Folders and stem in lower case, the folders of some names called otherwise or left out."""
+    *above, _ = relative.parts
+    parts = [instead if part.lower() in folders else part.lower() for part in above]
+    return (*(part for part in parts if part is not None), stem(relative).name)
