@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, models, report, splits, types
+from mtbus_jax import data, locks, models, report, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
@@ -32,13 +34,14 @@ def train_and_evaluate(
       config: all fields of ``configs/base.py``.
       workdir: the run folder, created if missing.
       folds: train only these of them now. Several processes may train different folds of one run
-        folder at the same time.
+        folder at the same time; each holds its folds, so that a second one on the same is refused.
 
     Returns:
       The content of ``summary.json``.
 
     Raises:
-      UserError: for whatever the user can mend: names, values, missing data, another run's folder.
+      UserError: for whatever the user can mend: names, values, missing data, another run's folder,
+        a fold that another process trains.
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
@@ -55,22 +58,24 @@ def train_and_evaluate(
         run_folder.check_folds(numbers, len(parts))
     sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
     placed = device_data.place(cases, experiment.devices)
-    parallel.on_primary(lambda: run_folder.open_run(workdir, config))
-    content = parallel.on_primary(
-        lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
-    )
-    if config.log.progress and parallel.is_primary():
-        _announce(experiment, cases, content, wanted)
-    arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
-    starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
-    runs = [
-        FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
-    ]
-    evaluator = Evaluator(experiment, placed)
-    for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
-        evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
-        # After every fold, so that a long run can be read while it goes on.
-        result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
+    with _held(workdir, wanted):
+        parallel.on_primary(lambda: run_folder.open_run(workdir, config))
+        content = parallel.on_primary(
+            lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
+        )
+        if config.log.progress and parallel.is_primary():
+            _announce(experiment, cases, content, wanted)
+        arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
+        starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
+        runs = [
+            FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f))
+            for f in wanted
+        ]
+        evaluator = Evaluator(experiment, placed)
+        for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
+            evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
+            # After every fold, so that a long run can be read while it goes on.
+            result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result
 
 
@@ -106,8 +111,8 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, its data is missing or other than it was, or its classes
-        are in another order.
+      UserError: if the folder is no run, its data is missing or other than it was, its classes
+        are in another order, or another process trains one of its folds.
     """
     workdir = Path(workdir)
     config = parallel.on_primary(lambda: run_folder.load_config(workdir))
@@ -130,12 +135,40 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
     experiment = Experiment.from_config(config)
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
-    for fold in trained:
-        arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
-        evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
-    if overrides is not None:
-        parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
-    return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+    with _held(workdir, trained):
+        for fold in trained:
+            arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
+            evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
+        if overrides is not None:
+            parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
+        return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+@contextlib.contextmanager
+def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+    """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
+
+    Raises:
+      UserError: if another process has one of them.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            for fold in folds:
+                path = run_folder.lock_path(workdir, fold)
+                try:
+                    holder = stack.enter_context(locks.hold(path))
+                except OSError as error:
+                    raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+                if holder is not None:
+                    raise UserError(
+                        f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
+                        "or give --config.data.folds other folds; several processes may train "
+                        f"different folds of one run. If it is gone for good, remove {path}."
+                    )
+
+        parallel.on_primary(hold)
+        yield
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:

@@ -18,6 +18,7 @@ FLOORS = [
     {"types", "errors"},
     {
         "files",
+        "locks",
         "commandline",
         "grouping",
         "losses",

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mtbus_jax import crossval, files
+from mtbus_jax import crossval, files, locks
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.reproduce.plan import Job
@@ -219,22 +217,9 @@ def _lock(job: Job) -> Iterator[bool]:
     The lock ends with the process, however that ends.
     """
     path = _path(job, "lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+            holder = stack.enter_context(locks.hold(path))
         except OSError as error:
-            warnings.warn(
-                f"{path}: this file system has no locks ({error.strerror}); do not start the same "
-                "study twice at a time",
-                UserWarning,
-                stacklevel=3,
-            )
-        yield True
+            raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
+        yield holder is None

@@ -251,6 +251,14 @@ def fold_dir(workdir: Path, fold: int) -> Path:
     return workdir / f"fold_{fold}"
 
 
+def lock_path(workdir: Path, fold: int) -> Path:
+    """File by which one process at a time works on a fold, see `locks`.
+
+    Beside the folds' folders, since a fold that has only been asked for has none.
+    """
+    return workdir / "locks" / f"fold_{fold}.lock"
+
+
 def network_dir(workdir: Path, number: int) -> Path:
     """Folder of one network inside the run folder of an ensemble, itself a small run folder."""
     return workdir / f"network_{number}"
