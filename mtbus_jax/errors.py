@@ -17,6 +17,21 @@ class UserError(Exception):
     """
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, in a line: what the system said, where that is behind it.
+
+    Args:
+      error: of any library; its chain of causes is searched for an `OSError`.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    return f"{text[:300]} …" if len(text) > 300 else text
+
+
 @contextlib.contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
     """Turns a `UserError` inside the block into one paragraph on standard error and exit code 2.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -90,6 +91,30 @@ def on_primary(work: Callable[[], T]) -> T:
     padded[: len(message)] = np.frombuffer(message, np.uint8)
     received = multihost_utils.broadcast_one_to_all(padded)
     return result if is_primary() else pickle.loads(received[:size].tobytes())
+
+
+def tree_from_primary(work: Callable[[], T], like: Any) -> T:
+    """The arrays that ``work()`` returns in process 0, in every process.
+
+    Args:
+      work: called in process 0 alone; returns a tree like ``like``, or None.
+      like: a tree of the same shapes and dtypes.
+
+    Raises:
+      UserError: in every process, if ``work`` fails.
+    """
+    if jax.process_count() == 1:
+        return work()
+    tree = None
+    with together():
+        if is_primary():
+            tree = work()
+    if not on_primary(lambda: tree is not None):
+        return None
+    if tree is None:
+        tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    received = multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree))
+    return jax.tree.map(jnp.array, received)
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ class FoldRun:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Raises:
-          UserError: for a checkpoint of other data.
+          UserError: for a checkpoint of other data, or where none of them is whole.
         """
         if parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -104,6 +104,7 @@ class FoldRun:
             total = self._config.train.epochs * self.step_count
             self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
+            self._checkpoints.save_best(self.state, self._tested_epoch(self.standing))
             if self.finished:
                 self.state = None
                 yield
@@ -148,6 +149,9 @@ class FoldRun:
     def advance(self, step_count: int, totals) -> None:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
         self._progress.advance(step_count, self.epochs_done + 1, totals)
+
+    def _tested_epoch(self, standing: state_lib.Standing) -> int:
+        return state_lib.kept_epoch(standing, self._experiment.schedule)
 
     def _first_rate(self) -> float:
         """Learning rate of the first step of the epoch that is being trained."""
@@ -194,7 +198,7 @@ class FoldRun:
             **{f"validation_{k}": v for k, v in validation_means.items()},
             "learning_rate": self._first_rate(),
             "best_epoch": int(standing.plateau.best_epoch),
-            "tested_epoch": state_lib.kept_epoch(standing, self._experiment.schedule),
+            "tested_epoch": self._tested_epoch(standing),
             "seconds": seconds,
         }
         self.standing = standing

@@ -164,16 +164,9 @@ def _experiment(run: Path, config: config_dict.ConfigDict) -> tuple[Experiment, 
 
 
 def _weights(run: Path, fold: int, like: Any) -> dict[str, Any]:
-    directory = _checkpoints(run, fold)
     try:
         # Without an origin nothing is compared: the dataset need not be here.
-        with checkpoint.Checkpoints(directory, {}) as checkpoints:
+        with checkpoint.Checkpoints(_checkpoints(run, fold), {}) as checkpoints:
             return checkpoints.restore_best(like)
-    except UserError:
-        raise
-    except Exception as error:  # Orbax raises nearly anything on a damaged or foreign checkpoint
-        raise UserError(
-            f"{directory} cannot be read ({type(error).__name__}): the checkpoint is incomplete or "
-            "belongs to another configuration. Copy the run folder again, or leave fold "
-            f"{fold} out with --folds."
-        ) from None
+    except checkpoint.Unreadable as error:
+        raise UserError(f"{error} Or leave fold {fold} out with --folds.") from None
