@@ -10,12 +10,12 @@ from pathlib import Path
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, locks, models, report, splits, types
-from mtbus_jax.errors import UserError
+from mtbus_jax import data, files, locks, models, report, splits, types
+from mtbus_jax.errors import Stopped, UserError, unwritable
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
 from mtbus_jax.evaluation.trust import measure
-from mtbus_jax.runtime import parallel
+from mtbus_jax.runtime import parallel, stopping
 from mtbus_jax.training import checkpoint, device_data, run_folder, warm_start
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
@@ -42,6 +42,7 @@ def train_and_evaluate(
     Raises:
       UserError: for whatever the user can mend: names, values, missing data, another run's folder,
         a fold that another process trains.
+      Stopped: by SIGTERM or Ctrl-C; what is saved is as the message says.
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
@@ -58,7 +59,7 @@ def train_and_evaluate(
         run_folder.check_folds(numbers, len(parts))
     sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
     placed = device_data.place(cases, experiment.devices)
-    with _held(workdir, wanted):
+    with _stopped_in_words(workdir, wanted), stopping.on_sigterm(), _held(workdir, wanted):
         parallel.on_primary(lambda: run_folder.open_run(workdir, config))
         content = parallel.on_primary(
             lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
@@ -145,6 +146,27 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
 
 
 @contextlib.contextmanager
+def _stopped_in_words(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+    """Says of a training that is stopped what is saved of it, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        by = "stopped by SIGTERM" if isinstance(stop, Stopped) else "stopped"
+        saved = {f: _epoch_on_disk(workdir, f) for f in folds}
+        begun = [f"fold {f} up to epoch {epoch}" for f, epoch in saved.items() if epoch]
+        raise Stopped(
+            f"{by}. Saved in {workdir}: {', '.join(begun) or 'no epoch yet'}. The same command "
+            "goes on from there.",
+            *([stop.number] if isinstance(stop, Stopped) else []),
+        ) from None
+
+
+def _epoch_on_disk(workdir: Path, fold: int) -> int:
+    directory = run_folder.fold_dir(workdir, fold) / "checkpoints"
+    return checkpoint.epoch_on_disk(directory, checkpoint.LATEST)
+
+
+@contextlib.contextmanager
 def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
     """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
 
@@ -159,13 +181,16 @@ def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
                 try:
                     holder = stack.enter_context(locks.hold(path))
                 except OSError as error:
-                    raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+                    raise unwritable(path, error) from None
                 if holder is not None:
                     raise UserError(
                         f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
                         "or give --config.data.folds other folds; several processes may train "
                         f"different folds of one run. If it is gone for good, remove {path}."
                     )
+
+            for folder in (workdir, *(run_folder.fold_dir(workdir, fold) for fold in folds)):
+                files.remove_leftovers(folder)
 
         parallel.on_primary(hold)
         yield
@@ -196,12 +221,7 @@ def _sources(
     wanted: tuple[int, ...],
 ) -> dict[int, warm_start.StartingWeights]:
     """What the folds that have not begun are to start from; none without ``train.start_from``."""
-
-    def begun(fold: int) -> bool:
-        directory = run_folder.fold_dir(workdir, fold) / "checkpoints"
-        return checkpoint.epoch_on_disk(directory, checkpoint.LATEST) > 0
-
-    fresh = [f for f in wanted if not begun(f)]
+    fresh = [f for f in wanted if not _epoch_on_disk(workdir, f)]
     found = {f: warm_start.find(config, f, folds[f], cases.uid) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,9 +58,11 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
         run_folder.check_class_order(folder)
     _check_together(folders, configs)
     folds = _common_folds(folders)
+    hidden = out.with_name(f".{out.name}")
+    files.remove_leftovers(out.parent, f"{hidden.name}.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        partial = files.partial_path(hidden)
+        partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"--out={out} cannot be made: {error}.") from None
     try:

@@ -76,10 +76,15 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process of a text may still run; that of another machine may."""
     if not holder:
         return False
-    if holder["host"] != socket.gethostname():
+    return holder["host"] != socket.gethostname() or is_running(holder["process"])
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of that number; True where that cannot be told."""
+    if os.name == "nt":  # where signal 0 is no question
         return True
     try:
-        os.kill(holder["process"], 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except OSError:  # it runs, and belongs to somebody else

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -193,7 +192,9 @@ def _check_out(out: Path) -> None:
 @contextlib.contextmanager
 def _appears_at_once(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes ``out`` at the end, or is removed after an error."""
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    hidden = out.with_name(f".{out.name}")
+    files.remove_leftovers(out.parent, f"{hidden.name}.")
+    folder = files.partial_path(hidden)
     try:
         try:
             folder.mkdir(parents=True)

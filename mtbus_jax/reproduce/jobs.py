@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mtbus_jax import crossval, files, locks
-from mtbus_jax.errors import UserError
+from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.training import checkpoint, run_folder
@@ -205,9 +205,9 @@ def _write(job: Job, record: Record) -> None:
     path = _path(job, "json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, dataclasses.asdict(record))
     except OSError as error:
-        raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
+        raise unwritable(path, error) from None
+    files.write_json(path, dataclasses.asdict(record))
 
 
 @contextlib.contextmanager
@@ -221,5 +221,5 @@ def _lock(job: Job) -> Iterator[bool]:
         try:
             holder = stack.enter_context(locks.hold(path))
         except OSError as error:
-            raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
+            raise unwritable(path, error) from None
         yield holder is None

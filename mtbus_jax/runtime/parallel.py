@@ -69,6 +69,18 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
+def process_count() -> int:
+    """How many processes train the run."""
+    return jax.process_count()
+
+
+def any_process(holds: bool) -> bool:
+    """Whether something holds in at least one process; each must call this at the same time."""
+    if process_count() == 1:
+        return holds
+    return bool(multihost_utils.process_allgather(np.array(holds)).any())
+
+
 def on_primary(work: Callable[[], T]) -> T:
     """What ``work()`` returns in process 0, in every process; the others wait for it.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.runtime import compiled, parallel
+from mtbus_jax.runtime import compiled, parallel, stopping
 from mtbus_jax.training import device_data, steps
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
@@ -183,6 +183,7 @@ class FoldRun:
 
         Raises:
           UserError: if a loss is no longer finite; then nothing is written.
+          Stopped: if SIGTERM has come; then the epoch is saved.
         """
         epoch = self.epochs_done + 1
         losses = train_means["loss"], validation_means["loss"]
@@ -205,9 +206,14 @@ class FoldRun:
         self._logbook.write(row)
         self._progress.epoch_line(row)
         due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
-        if self.finished or due:
+        # An epoch too long to be ended in time when SIGTERM comes leaves the one before it behind.
+        due |= seconds > stopping.GRACE_SECONDS
+        stop = stopping.asked()
+        if self.finished or due or stop:
             self._checkpoints.save(state(), row["tested_epoch"])
             self._last_save = time.monotonic()
+        if stop:
+            raise stopping.stopped()
 
 
 class FoldLoop:
@@ -257,16 +263,19 @@ class FoldLoop:
 
         Raises:
           UserError: if a loss is no longer finite.
+          Stopped: if SIGTERM has come, after the last epoch that could be done in time.
         """
         state = parallel.replicate(run.state, self._devices)
-        while not run.finished:
-            state = self._run_epoch(state, run)
+        with stopping.deferred():
+            while not run.finished:
+                state = self._run_epoch(state, run)
         run.state = state
 
     def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
         """One epoch of training and its validation."""
         started = time.monotonic()
         totals = parallel.replicate(steps.Totals.zero(), self._devices)
+        done, first, first_done = 0, 0, started
         for part in device_data.parts(
             *run.next_batches(),
             steps_per_call=self._experiment.config.train.steps_per_call,
@@ -275,6 +284,11 @@ class FoldLoop:
             program = self._train_program(part, run.key)
             state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
+            done += part.step_count
+            if not first:  # whose program may have been compiled in that time
+                first, first_done = done, time.monotonic()
+            seconds_a_step = (time.monotonic() - first_done) / max(done - first, 1)
+            stopping.check(seconds_a_step * (run.step_count - done))
         train_means = totals.means()
         validation_means, _ = self._evaluator(
             state_lib.validated(state, self._experiment.schedule), run.validation

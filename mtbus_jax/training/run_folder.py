@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from mtbus_jax import files, splits, types
-from mtbus_jax.errors import UserError
+from mtbus_jax.errors import UserError, unwritable
 
 CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
 SUMMARY = "summary.json"
@@ -153,10 +153,10 @@ def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
     check_run(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_json(workdir / CONFIG, config.to_dict())
-        files.write_json(workdir / ENVIRONMENT, environment())
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error}.") from None
+        raise unwritable(f"--workdir={workdir}", error) from None
+    files.write_json(workdir / CONFIG, config.to_dict())
+    files.write_json(workdir / ENVIRONMENT, environment())
 
 
 def environment() -> dict[str, Any]:
