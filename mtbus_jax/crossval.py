@@ -16,7 +16,7 @@ from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.runtime import parallel, stopping
-from mtbus_jax.training import checkpoint, device_data, run_folder, warm_start
+from mtbus_jax.training import checkpoint, device_data, run_folder, trained_folds, warm_start
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
@@ -128,12 +128,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     folds, _ = parallel.on_primary(
         lambda: run_folder.open_splits(workdir, cases, config.data.split)
     )
+    networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
     trained = parallel.on_primary(
-        lambda: [f for f in range(len(folds)) if run_folder.fold_dir(workdir, f).is_dir()]
+        lambda: [f for f in range(len(folds)) if trained_folds.has_weights(networks[0], f)]
     )
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
-    networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
     experiment = Experiment.from_config(config)
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
     with _held(workdir, trained):

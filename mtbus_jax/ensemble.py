@@ -22,7 +22,7 @@ from mtbus_jax import commandline, crossval, files
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.runtime import host_memory, parallel
-from mtbus_jax.training import logbook, run_folder, trained_folds
+from mtbus_jax.training import logbook, run_files, run_folder, trained_folds
 from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
@@ -85,7 +85,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
       UserError: naming the runs and what differs.
     """
     seeds: dict[int, Path] = {}
-    splits = [files.read_json(folder / run_folder.SPLITS) for folder in folders]
+    splits = [run_files.read_splits(folder) for folder in folders]
     for folder, config, split in zip(folders, configs, splits, strict=True):
         seed = config.get("seed")
         if isinstance(seed, tuple):

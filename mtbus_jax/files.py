@@ -13,8 +13,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from mtbus_jax import locks
-from mtbus_jax.errors import UserError, unwritable
+from mtbus_jax import locks, schema
+from mtbus_jax.errors import UserError, reason, unwritable
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial")
 # What another machine, or a former version, has been writing for so long is a leftover.
@@ -80,18 +80,33 @@ def _is_leftover(path: Path) -> bool:
     return False
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove it") -> Any:
     """Reads a JSON file of a run folder.
 
+    Args:
+      path: the file.
+      wanted: what it must hold, see `schema`; None for anything.
+      mend: what to do about one that is broken, a sentence without its full stop.
+
     Raises:
-      UserError: if it is missing or broken.
+      UserError: if it is missing, broken, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: {path.parent} is not a run folder. Give the --workdir of a run "
             "that main.py has started."
         ) from None
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore or remove it.") from None
+        raise UserError(f"{path} is not valid JSON ({error}). {mend}.") from None
+    except (OSError, RecursionError) as error:  # a folder of that name, lacking rights
+        raise UserError(f"{path} cannot be read: {reason(error)}. {mend}.") from None
+    if wanted is not None and (problem := schema.misfit(content, wanted)):
+        raise broken(path, problem, mend)
+    return content
+
+
+def broken(path: Path, problem: str, mend: str) -> UserError:
+    """What to raise for a file that holds something else than it must."""
+    return UserError(f"{path} is damaged, incomplete or of another version: {problem}. {mend}.")

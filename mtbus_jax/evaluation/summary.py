@@ -21,7 +21,7 @@ from mtbus_jax.evaluation import published, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics import classification
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_files, run_folder
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
 
@@ -180,13 +180,14 @@ def write_summary(workdir: Path) -> dict:
     Raises:
       UserError: if the folder is no run, or nothing has been evaluated.
     """
-    config = files.read_json(workdir / run_folder.CONFIG)
-    split_info = files.read_json(workdir / run_folder.SPLITS)
+    config = run_files.read_config(workdir)
+    split_info = run_files.read_splits(workdir)
     result = summarise(read_cases(workdir), config, split_info)
     if isinstance(config.get("seed"), list):
         result["networks"] = _networks_alone(workdir, config["seed"], result)
-    if (workdir / trust.TRUST).exists():
-        result["trust"] = files.read_json(workdir / trust.TRUST)
+    trusted = trust.read_content(workdir)
+    if trusted is not None:
+        result["trust"] = trusted
     files.write_json(workdir / SUMMARY_JSON, result)
     files.write_text(workdir / SUMMARY_MD, to_markdown(result))
     return result
@@ -197,7 +198,7 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
     kind = list(result["results"])[-1]
     alone = []
     for number, seed in enumerate(seeds):
-        rows = read_cases(run_folder.network_dir(workdir, number))
+        rows = read_cases(run_folder.network_dir(workdir, number), splits_of=workdir)
         each = [
             fold_figures(rows[rows.fold == fold], refined=kind == "refined")
             for fold in result["folds"]

@@ -49,10 +49,17 @@ class Record:
     log: str = ""
 
 
+_RECORD = {field.name: {"str": str, "int": int}[field.type] for field in dataclasses.fields(Record)}
+
+
 def read_record(job: Job) -> Record:
     """The record as it stands on disk."""
     path = _path(job, "json")
-    return Record(**files.read_json(path)) if path.exists() else Record()
+    if not path.exists():
+        return Record()
+    mend = "Remove the file: it only says how often the job was started and failed"
+    content = files.read_json(path, _RECORD, mend=mend)
+    return Record(**{name: content[name] for name in _RECORD})
 
 
 def is_finished(job: Job) -> bool:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mtbus_jax import schema
 from mtbus_jax.errors import UserError, reason
 from mtbus_jax.models import channel_order
 from mtbus_jax.runtime import parallel
@@ -126,9 +127,10 @@ class Checkpoints:
             return
         arrays, leaves = packing.pack(state.best_variables)
         if epoch_on_disk(self._directory, BEST) == best_epoch:
-            written = self._leaves(BEST, best_epoch)
-            if written is None or written == leaves:  # those of former versions have no digests
-                return
+            with contextlib.suppress(Damaged):
+                written = self._leaves(BEST, best_epoch)
+                if written is None or written == leaves:  # former versions have no digests
+                    return
         self._write(BEST, best_epoch, arrays, leaves)
         with self._told(BEST):
             self._managers[BEST].wait_until_finished()
@@ -266,7 +268,10 @@ class Checkpoints:
         """
         if not (self._directory / name / str(epoch) / _LEAVES).exists():
             return None
-        return self._restore(name, epoch, _LEAVES, ocp.args.JsonRestore())
+        found = self._restore(name, epoch, _LEAVES, ocp.args.JsonRestore())
+        if problem := schema.misfit(found, packing.LEAVES, _LEAVES):
+            raise Damaged(problem)
+        return found
 
     def _restore(self, name: str, epoch: int, item: str, args: Any) -> Any:
         path = self._directory / name / str(epoch)

@@ -17,11 +17,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mtbus_jax.errors import unwritable
+from mtbus_jax import schema
+from mtbus_jax.errors import UserError, reason, unwritable
 from mtbus_jax.files import write_text
 from mtbus_jax.runtime import parallel
+from mtbus_jax.schema import Each
 
 METRICS = "metrics.jsonl"
+_ROW = {"epoch": int}
 
 
 class Logbook:
@@ -112,19 +115,38 @@ class EventFile:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The rows of a fold's ``metrics.jsonl``; empty if there is none.
+    """The rows of a fold's ``metrics.jsonl``, by epoch; empty if there is none.
 
-    A last line cut short by a kill is left out.
+    A last line cut short by a kill is left out: its epoch was not saved.
+
+    Raises:
+      UserError: if another line is broken, or an epoch is there twice.
     """
     path = directory / METRICS
     if not path.exists():
         return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}. Restore it.") from None
+    *lines, rest = text.split("\n")
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate([*lines, rest] if rest else lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+            problem = schema.misfit(row, _ROW) or schema.misfit(row, Each(float))
+        except ValueError as error:
+            if number > len(lines):
+                break
+            problem = f"it is not valid JSON ({error})"
+        if not problem and rows and row["epoch"] <= rows[-1]["epoch"]:
+            problem = f"epoch {row['epoch']} comes after epoch {rows[-1]['epoch']}"
+        if problem:
+            raise UserError(
+                f"{path}, line {number}, is broken: {problem}. Restore or remove the line; the "
+                "curves in the report will lack its epoch, and nothing else."
+            )
+        rows.append(row)
     return rows
 
 

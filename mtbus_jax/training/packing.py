@@ -16,6 +16,8 @@ import numpy as np
 
 # One leaf: "path", "dtype", "shape", "sha256". Leaves of a dtype follow each other in its array.
 Leaf = dict[str, Any]
+# A list of them as JSON, see `schema`.
+LEAVES = [{"path": str, "dtype": str, "shape": [int], "sha256": str}]
 
 
 class Damaged(Exception):
@@ -98,13 +100,12 @@ def room(index: list[Leaf]) -> dict[str, np.ndarray]:
       Damaged: if the list is not one of `pack`.
     """
     length: dict[str, int] = {}
+    for leaf in index:
+        numbers = int(np.prod(leaf["shape"], dtype=int))
+        length[leaf["dtype"]] = length.get(leaf["dtype"], 0) + numbers
     try:
-        for leaf in index:
-            length[leaf["dtype"]] = length.get(leaf["dtype"], 0) + int(
-                np.prod(leaf["shape"], dtype=int)
-            )
         return {dtype: np.empty(count, jnp.dtype(dtype)) for dtype, count in length.items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise Damaged(f"its list of arrays is broken ({type(error).__name__})") from None
 
 

@@ -20,9 +20,9 @@ from ml_collections import config_dict
 
 from mtbus_jax import files, splits, types
 from mtbus_jax.errors import UserError, unwritable
+from mtbus_jax.training import run_files
+from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SPLITS, SUMMARY
 
-CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
-SUMMARY = "summary.json"
 CASES = "cases.csv"  # of a fold: one row per test image
 
 # Fields that may differ when a run is continued: they change where things lie, how much is done
@@ -95,20 +95,18 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
             return {k: freeze(v) for k, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    content = files.read_json(workdir / CONFIG)
+    content = run_files.read_config(workdir)
     for section, fields in _FORMER.items():
-        if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
-            content[section] = fields | content[section]
+        content[section] = fields | content[section]
     for section, fields in _DROPPED.items():
-        if isinstance(content.get(section), dict):
-            for field in fields:
-                content[section].pop(field, None)
+        for field in fields:
+            content[section].pop(field, None)
     return config_dict.ConfigDict(freeze(content))
 
 
 def record(workdir: Path, section: str, values: config_dict.ConfigDict) -> None:
     """Replaces a section of ``config.json``, where it has come to be another."""
-    content = files.read_json(workdir / CONFIG)
+    content = run_files.read_config(workdir)
     content[section] = values.to_dict()
     files.write_json(workdir / CONFIG, content)
 
@@ -217,13 +215,13 @@ def find_folds(workdir: Path, cases: types.Cases, split: str) -> list[splits.Spl
     """The folds that `open_splits` would return; writes nothing, raises the same."""
     path = workdir / SPLITS
     if path.exists():
-        return _read_splits(path, cases, split)
+        return _read_splits(workdir, cases, split)
     return splits.make_folds(cases, split)
 
 
-def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
     """The folds of an existing ``splits.json``, checked against the dataset."""
-    content = files.read_json(path)
+    path, content = workdir / SPLITS, run_files.read_splits(workdir)
     for field, wanted in (("dataset", cases.name), ("split", split)):
         if content.get(field) != wanted:
             raise UserError(
@@ -257,6 +255,12 @@ def lock_path(workdir: Path, fold: int) -> Path:
     Beside the folds' folders, since a fold that has only been asked for has none.
     """
     return workdir / "locks" / f"fold_{fold}.lock"
+
+
+def fold_numbers(workdir: Path) -> list[int]:
+    """Folds that have a folder, in their order; a folder of another name is none."""
+    names = (path.name.removeprefix("fold_") for path in workdir.glob("fold_*") if path.is_dir())
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def network_dir(workdir: Path, number: int) -> Path:

@@ -81,7 +81,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     config = run_folder.load_config(run)
     run_folder.check_class_order(run)
     networks = run_folder.networks(run, config)
-    started = _fold_numbers(networks[0])
+    started = run_folder.fold_numbers(networks[0])
     ready = [fold for fold in started if all(has_weights(each, fold) for each in networks)]
     if not ready:
         raise UserError(
@@ -129,12 +129,7 @@ def is_tested(run: Path, fold: int) -> bool:
 
 def tested_folds(run: Path) -> list[int]:
     """Folds whose training is over and whose weights and test results are there."""
-    return [f for f in _fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
-
-
-def _fold_numbers(run: Path) -> list[int]:
-    names = (path.name.removeprefix("fold_") for path in run.glob("fold_*"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    return [f for f in run_folder.fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
 
 
 def has_weights(run: Path, fold: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mtbus_jax.evaluation.trust.apply import (
     ERROR_RATE,
     NEVER,
-    TRUST,
     WARNING_SHARE,
     WRONG_DICE,
     Assessment,
@@ -21,9 +20,9 @@ from mtbus_jax.evaluation.trust.apply import (
     join_classes,
     judge,
     mask_signs,
-    read,
     signs_of_doubt,
 )
+from mtbus_jax.evaluation.trust.file import TRUST, read, read_content
 
 __all__ = [
     "ERROR_RATE",
@@ -45,5 +44,6 @@ __all__ = [
     "judge",
     "mask_signs",
     "read",
+    "read_content",
     "signs_of_doubt",
 ]

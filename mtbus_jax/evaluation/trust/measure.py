@@ -57,6 +57,8 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
             )
             for part in rows
         }
+        for part, (stored, truth) in parts.items():
+            stored_predictions.check_images(directory, part, stored, truth.uid)
         fitted[fold] = _fit(*parts["validation"])
         for part, (stored, truth) in parts.items():
             rows[part].append(_rows(stored, truth, fitted[fold], fold))
