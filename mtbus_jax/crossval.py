@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -53,11 +53,15 @@ def train_and_evaluate(
             models.check_encoder_weights(experiment.module)
         cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
-    parts = parallel.on_primary(lambda: run_folder.find_folds(workdir, cases, config.data.split))
+    parts = _folds_from_primary(lambda: run_folder.find_folds(workdir, cases, config.data.split))
     wanted = tuple(config.data.folds) if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
-    sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
+    sources = parallel.on_primary(
+        lambda: _sources(config, workdir, cases, parts, wanted),
+        to_json=lambda found: [[fold, source.to_json()] for fold, source in found.items()],
+        from_json=lambda pairs: {f: warm_start.StartingWeights.from_json(s) for f, s in pairs},
+    )
     placed = device_data.place(cases, experiment.devices)
     with _stopped_in_words(workdir, wanted), stopping.on_sigterm(), _held(workdir, wanted):
         parallel.on_primary(lambda: run_folder.open_run(workdir, config))
@@ -116,7 +120,11 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         are in another order, or another process trains one of its folds.
     """
     workdir = Path(workdir)
-    config = parallel.on_primary(lambda: run_folder.load_config(workdir))
+    config = parallel.on_primary(
+        lambda: run_folder.load_config(workdir),
+        to_json=config_dict.ConfigDict.to_dict,
+        from_json=run_folder.config_from_json,
+    )
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     if overrides is not None:
         for field in _PLACES:
@@ -125,10 +133,14 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     with parallel.together():
         cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
-    folds, _ = parallel.on_primary(
-        lambda: run_folder.open_splits(workdir, cases, config.data.split)
+    folds = _folds_from_primary(
+        lambda: run_folder.open_splits(workdir, cases, config.data.split)[0]
     )
-    networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
+    networks = parallel.on_primary(
+        lambda: run_folder.networks(workdir, config),
+        to_json=lambda folders: [str(folder) for folder in folders],
+        from_json=lambda folders: [Path(folder) for folder in folders],
+    )
     trained = parallel.on_primary(
         lambda: [f for f in range(len(folds)) if trained_folds.has_weights(networks[0], f)]
     )
@@ -194,6 +206,14 @@ def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
 
         parallel.on_primary(hold)
         yield
+
+
+def _folds_from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.Split]:
+    return parallel.on_primary(
+        read,
+        to_json=lambda folds: [fold.to_json() for fold in folds],
+        from_json=lambda folds: [splits.Split.from_json(fold) for fold in folds],
+    )
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:

@@ -90,17 +90,23 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
       UserError: if it is missing or broken.
     """
 
-    def freeze(value):
-        if isinstance(value, dict):
-            return {k: freeze(v) for k, v in value.items()}
-        return tuple(value) if isinstance(value, list) else value
-
     content = run_files.read_config(workdir)
     for section, fields in _FORMER.items():
         content[section] = fields | content[section]
     for section, fields in _DROPPED.items():
         for field in fields:
             content[section].pop(field, None)
+    return config_from_json(content)
+
+
+def config_from_json(content: dict[str, Any]) -> config_dict.ConfigDict:
+    """A configuration from its ``to_dict()`` after a way through JSON, which has no tuples."""
+
+    def freeze(value):
+        if isinstance(value, dict):
+            return {k: freeze(v) for k, v in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
     return config_dict.ConfigDict(freeze(content))
 
 

@@ -40,6 +40,16 @@ class StartingWeights(NamedTuple):
     fold: int
     config: config_dict.ConfigDict
 
+    def to_json(self) -> list:
+        """Its fields as JSON can hold them."""
+        return [str(self.run), self.fold, self.config.to_dict()]
+
+    @classmethod
+    def from_json(cls, fields: list) -> StartingWeights:
+        """Inverse of `to_json`."""
+        run, fold, config = fields
+        return cls(Path(run), fold, run_folder.config_from_json(config))
+
 
 def find(
     config: config_dict.ConfigDict, fold: int, split: splits.Split, uid: np.ndarray
