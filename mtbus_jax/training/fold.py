@@ -208,11 +208,14 @@ class FoldRun:
         due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
         # An epoch too long to be ended in time when SIGTERM comes leaves the one before it behind.
         due |= seconds > stopping.GRACE_SECONDS
-        stop = stopping.asked()
-        if self.finished or due or stop:
+        saved = self.finished or due
+        if saved:
             self._checkpoints.save(state(), row["tested_epoch"])
             self._last_save = time.monotonic()
-        if stop:
+        # After the saving: it asks the other processes, of which one may be gone.
+        if stopping.asked():
+            if not saved:
+                self._checkpoints.save(state(), row["tested_epoch"])
             raise stopping.stopped()
 
 
