@@ -1,8 +1,8 @@
 """main.py with the network `tiny`, which kills itself (SIGKILL) at a moment of the test's choice.
 
-python main_killed.py MOMENT COUNT --config=…      (COUNT from 1; MOMENT of `MOMENTS`)
-    python main_killed.py no_room KILOBYTES --config=…      (no file may grow beyond that)
-"""
+    python main_killed.py MOMENT COUNT --config=…         (COUNT from 1; MOMENT of `MOMENTS`)
+    python main_killed.py no_room KILOBYTES --config=…    (no file may grow beyond that)
+"""  # fmt: skip
 
 import importlib
 import os
