@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -141,9 +142,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         to_json=lambda folders: [str(folder) for folder in folders],
         from_json=lambda folders: [Path(folder) for folder in folders],
     )
-    trained = parallel.on_primary(
-        lambda: [f for f in range(len(folds)) if trained_folds.has_weights(networks[0], f)]
-    )
+    trained = parallel.on_primary(lambda: _trained(networks[0], len(folds)))
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
     experiment = Experiment.from_config(config)
@@ -155,6 +154,16 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         if overrides is not None:
             parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def _trained(workdir: Path, available: int) -> list[int]:
+    """Folds with weights; a line on standard error names those that have only a folder."""
+    started = [fold for fold in run_folder.fold_numbers(workdir) if fold < available]
+    trained = [fold for fold in started if trained_folds.has_weights(workdir, fold)]
+    without = ", ".join(str(fold) for fold in started if fold not in trained)
+    if without:
+        print(f"left out: fold {without}, without a finished checkpoint", file=sys.stderr)
+    return trained
 
 
 @contextlib.contextmanager

@@ -134,6 +134,7 @@ def run_job(job: Job) -> None:
     with _lock(job) as free:
         if not free:
             return
+        files.remove_leftovers(_path(job, "json").parent)
         _note_death(job, locked=True)
         record = read_record(job)
         record = dataclasses.replace(

@@ -128,10 +128,11 @@ def test_stray_folders_are_no_folds(world, tmp_path):
         report_command.main([f"--run={copy}"])
 
 
-def test_a_fold_without_weights_is_not_tested_and_stops_nothing(world, tmp_path):
+def test_a_fold_without_weights_is_named_and_stops_nothing(world, tmp_path, capsys):
     copy = world.copy(tmp_path)
     (copy / "fold_2").mkdir()
     assert crossval.evaluate(copy)["folds"] == [0, 1]
+    assert "left out: fold 2, without a finished checkpoint" in capsys.readouterr().err
 
 
 def test_predictions_of_other_images_are_refused(world, tmp_path):
