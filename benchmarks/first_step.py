@@ -24,7 +24,7 @@ from absl import logging  # noqa: E402
 
 from mtbus_jax import data  # noqa: E402
 from mtbus_jax.runtime import host_memory, parallel  # noqa: E402
-from mtbus_jax.training import device_data, fold, run_folder  # noqa: E402
+from mtbus_jax.training import device_data, fold, run_folder, run_splits  # noqa: E402
 from mtbus_jax.training.evaluator import Evaluator  # noqa: E402
 from mtbus_jax.training.experiment import Experiment  # noqa: E402
 
@@ -84,7 +84,7 @@ def main() -> None:
     marks["setup"] = time.monotonic()
     cases = data.load_configured(config)
     marks["data"] = time.monotonic()
-    parts = run_folder.find_folds(workdir, cases, config.data.split)
+    parts = run_splits.find_folds(workdir, cases, config.data.split)
     run_folder.open_run(workdir, config)
     directory = run_folder.fold_dir(workdir, 0)
     run = MarkedRun(experiment, cases, parts[0], fold=0, directory=directory, origin={})

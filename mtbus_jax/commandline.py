@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from logging import ERROR
 from typing import NoReturn
 
 from absl import logging
@@ -33,14 +34,19 @@ def run(program: str, command: Command, argv: Sequence[str] | None = None) -> No
       argv: its arguments; default: the process's own.
 
     Raises:
-      SystemExit: always; with code 2 after a `UserError`, which is printed as one paragraph.
+      SystemExit: always; with code 2 after a `UserError` or where the machine refuses to write,
+        which is printed as one paragraph, and after a signal as `errors.exit_on_user_error` says.
     """
     for stream in (sys.stdout, sys.stderr):
         # "±" on a terminal without UTF-8 becomes "?"; a finished training must not fail on it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    # Orbax logs every file it opens; warnings still come through.
+    # Orbax logs every file it opens; warnings still come through. Its errors, pages long each, it
+    # raises as well.
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(
+        lambda record: record.levelno < ERROR or "orbax" not in record.pathname
+    )
     with exit_on_user_error(program):
         sys.exit(command(sys.argv[1:] if argv is None else argv, program=program))
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, models, report, splits, types
-from mtbus_jax.errors import UserError
+from mtbus_jax import data, files, locks, models, report, splits, types
+from mtbus_jax.errors import Stopped, UserError, unwritable
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
 from mtbus_jax.evaluation.trust import measure
-from mtbus_jax.runtime import parallel
-from mtbus_jax.training import checkpoint, device_data, run_folder, warm_start
+from mtbus_jax.runtime import parallel, stopping
+from mtbus_jax.training import (
+    checkpoint,
+    device_data,
+    run_folder,
+    run_splits,
+    trained_folds,
+    warm_start,
+)
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
@@ -32,13 +42,15 @@ def train_and_evaluate(
       config: all fields of ``configs/base.py``.
       workdir: the run folder, created if missing.
       folds: train only these of them now. Several processes may train different folds of one run
-        folder at the same time.
+        folder at the same time; each holds its folds, so that a second one on the same is refused.
 
     Returns:
       The content of ``summary.json``.
 
     Raises:
-      UserError: for whatever the user can mend: names, values, missing data, another run's folder.
+      UserError: for whatever the user can mend: names, values, missing data, another run's folder,
+        a fold that another process trains.
+      Stopped: by SIGTERM or Ctrl-C; what is saved is as the message says.
     """
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
@@ -51,29 +63,37 @@ def train_and_evaluate(
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
             models.check_encoder_weights(experiment.module)
     fingerprint = _same_everywhere(config, cases)
-    parts = parallel.on_primary(lambda: _find_folds(workdir, cases, config))
+    parts = _folds_from_primary(lambda: _find_folds(workdir, cases, config))
     config.data.folds = tuple(config.data.folds) or tuple(range(len(parts)))
     wanted = config.data.folds if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
-    sources = parallel.on_primary(lambda: _sources(config, workdir, cases, parts, wanted))
-    placed = device_data.place(cases, experiment.devices)
-    parallel.on_primary(lambda: run_folder.open_run(workdir, config))
-    content = parallel.on_primary(
-        lambda: run_folder.write_splits(workdir, cases, config.data.split, parts)
+    sources = parallel.on_primary(
+        lambda: _sources(config, workdir, cases, parts, wanted),
+        to_json=lambda found: [[fold, source.to_json()] for fold, source in found.items()],
+        from_json=lambda pairs: {f: warm_start.StartingWeights.from_json(s) for f, s in pairs},
     )
-    if config.log.progress and parallel.is_primary():
-        _announce(experiment, cases, content, wanted)
-    arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
-    starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
-    runs = [
-        FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f)) for f in wanted
-    ]
-    evaluator = Evaluator(experiment, placed)
-    for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
-        evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
-        # After every fold, so that a long run can be read while it goes on.
-        result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
+    placed = device_data.place(cases, experiment.devices)
+    with _stopped_in_words(workdir, wanted), stopping.on_sigterm(), _held(workdir, wanted):
+        parallel.on_primary(lambda: run_folder.open_run(workdir, config))
+        content = parallel.on_primary(
+            lambda: run_splits.write_splits(
+                workdir, cases, config.data.split, parts, config.data.fold_count
+            )
+        )
+        if config.log.progress and parallel.is_primary():
+            _announce(experiment, cases, content, wanted)
+        arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
+        starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
+        runs = [
+            FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f))
+            for f in wanted
+        ]
+        evaluator = Evaluator(experiment, placed)
+        for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
+            evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
+            # After every fold, so that a long run can be read while it goes on.
+            result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result
 
 
@@ -110,11 +130,15 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, its data is missing or other than it was, or its classes
-        are in another order.
+      UserError: if the folder is no run, its data is missing or other than it was, its classes
+        are in another order, or another process trains one of its folds.
     """
     workdir = Path(workdir)
-    config = parallel.on_primary(lambda: run_folder.load_config(workdir))
+    config = parallel.on_primary(
+        lambda: run_folder.load_config(workdir),
+        to_json=config_dict.ConfigDict.to_dict,
+        from_json=run_folder.config_from_json,
+    )
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     if overrides is not None:
         for field in _PLACES:
@@ -123,29 +147,101 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     with parallel.together():
         cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
-    folds, _ = parallel.on_primary(
-        lambda: run_folder.open_splits(workdir, cases, config.data.split, config.data.fold_count)
+    folds = _folds_from_primary(
+        lambda: run_splits.open_splits(workdir, cases, config.data.split, config.data.fold_count)[0]
     )
-    trained = parallel.on_primary(
-        lambda: [f for f in range(len(folds)) if run_folder.fold_dir(workdir, f).is_dir()]
+    networks = parallel.on_primary(
+        lambda: run_folder.networks(workdir, config),
+        to_json=lambda folders: [str(folder) for folder in folders],
+        from_json=lambda folders: [Path(folder) for folder in folders],
     )
+    trained = parallel.on_primary(lambda: _trained(networks[0], len(folds)))
     if not trained:
         raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
-    networks = parallel.on_primary(lambda: run_folder.networks(workdir, config))
     experiment = Experiment.from_config(config)
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
-    for fold in trained:
-        arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
-        evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
-    if overrides is not None:
-        parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
-    return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+    with _held(workdir, trained):
+        for fold in trained:
+            arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
+            evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
+        if overrides is not None:
+            parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
+        return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def _trained(workdir: Path, available: int) -> list[int]:
+    """Folds with weights; a line on standard error names those that have only a folder."""
+    started = [fold for fold in run_folder.fold_numbers(workdir) if fold < available]
+    trained = [fold for fold in started if trained_folds.has_weights(workdir, fold)]
+    without = ", ".join(str(fold) for fold in started if fold not in trained)
+    if without:
+        print(f"left out: fold {without}, without a finished checkpoint", file=sys.stderr)
+    return trained
+
+
+@contextlib.contextmanager
+def _stopped_in_words(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+    """Says of a training that is stopped what is saved of it, and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        by = "stopped by SIGTERM" if isinstance(stop, Stopped) else "stopped"
+        saved = {f: _epoch_on_disk(workdir, f) for f in folds}
+        begun = [f"fold {f} up to epoch {epoch}" for f, epoch in saved.items() if epoch]
+        raise Stopped(
+            f"{by}. Saved in {workdir}: {', '.join(begun) or 'no epoch yet'}. The same command "
+            "goes on from there.",
+            *([stop.number] if isinstance(stop, Stopped) else []),
+        ) from None
+
+
+def _epoch_on_disk(workdir: Path, fold: int) -> int:
+    directory = run_folder.fold_dir(workdir, fold) / "checkpoints"
+    return checkpoint.epoch_on_disk(directory, checkpoint.LATEST)
+
+
+@contextlib.contextmanager
+def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+    """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
+
+    Raises:
+      UserError: if another process has one of them.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            for fold in folds:
+                path = run_folder.lock_path(workdir, fold)
+                try:
+                    holder = stack.enter_context(locks.hold(path))
+                except OSError as error:
+                    raise unwritable(path, error) from None
+                if holder is not None:
+                    raise UserError(
+                        f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
+                        "or give --config.data.folds other folds; several processes may train "
+                        f"different folds of one run. If it is gone for good, remove {path}."
+                    )
+
+            for folder in (workdir, *(run_folder.fold_dir(workdir, fold) for fold in folds)):
+                files.remove_leftovers(folder)
+
+        parallel.on_primary(hold)
+        yield
+
+
+def _folds_from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.Split]:
+    return parallel.on_primary(
+        read,
+        to_json=lambda folds: [fold.to_json() for fold in folds],
+        from_json=lambda folds: [splits.Split.from_json(fold) for fold in folds],
+    )
 
 
 def _find_folds(
     workdir: Path, cases: types.Cases, config: config_dict.ConfigDict
 ) -> list[splits.Split]:
-    return run_folder.find_folds(workdir, cases, config.data.split, config.data.fold_count)
+    return run_splits.find_folds(workdir, cases, config.data.split, config.data.fold_count)
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
@@ -173,12 +269,7 @@ def _sources(
     wanted: tuple[int, ...],
 ) -> dict[int, warm_start.StartingWeights]:
     """What the folds that have not begun are to start from; none without ``train.start_from``."""
-
-    def begun(fold: int) -> bool:
-        directory = run_folder.fold_dir(workdir, fold) / "checkpoints"
-        return checkpoint.epoch_on_disk(directory, checkpoint.LATEST) > 0
-
-    fresh = [f for f in wanted if not begun(f)]
+    fresh = [f for f in wanted if not _epoch_on_disk(workdir, f)]
     found = {f: warm_start.find(config, f, folds[f], cases.uid) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
 

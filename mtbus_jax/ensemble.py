@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from mtbus_jax import commandline, crossval, files
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.runtime import host_memory, parallel
-from mtbus_jax.training import logbook, run_folder, trained_folds
+from mtbus_jax.training import logbook, run_files, run_folder, trained_folds
 from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
@@ -59,9 +58,11 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
         run_folder.check_class_order(folder)
     _check_together(folders, configs)
     folds = _common_folds(folders)
+    hidden = out.with_name(f".{out.name}")
+    files.remove_leftovers(out.parent, f"{hidden.name}.")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        partial = files.partial_path(hidden)
+        partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"--out={out} cannot be made: {error}.") from None
     try:
@@ -84,7 +85,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
       UserError: naming the runs and what differs.
     """
     seeds: dict[int, Path] = {}
-    splits = [files.read_json(folder / run_folder.SPLITS) for folder in folders]
+    splits = [run_files.read_splits(folder) for folder in folders]
     for folder, config, split in zip(folders, configs, splits, strict=True):
         seed = config.get("seed")
         if isinstance(seed, tuple):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
 
 EXIT_USAGE = 2
+EXIT_SIGNAL = 128  # and the signal's number, as a shell counts
+_SIGINT = 2
+
+# What a machine refuses for want of space or rights, whatever the program does.
+_MENDS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room there")
+_MENDS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Make it writable")
+_MENDS[errno.EIO] = "See to the disk"
 
 
 class UserError(Exception):
@@ -17,9 +26,46 @@ class UserError(Exception):
     """
 
 
+class Stopped(KeyboardInterrupt):
+    """Stopped from outside; the message says how to go on.
+
+    Attributes:
+      number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int = _SIGINT):
+        """A stop by the signal ``number``."""
+        super().__init__(message)
+        self.number = number
+
+
+def unwritable(path: os.PathLike | str, error: OSError) -> UserError:
+    """What to raise where a file or folder cannot be written."""
+    mend = _MENDS.get(error.errno, "Give another place")
+    return UserError(f"{path} cannot be written: {reason(error)}. {mend}, and try again.")
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in a line: what the system said, where that is behind it.
+
+    Args:
+      error: of any library; its chain of causes is searched for an `OSError`.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    return f"{text[:300]} …" if len(text) > 300 else text
+
+
 @contextlib.contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Turns a `UserError` inside the block into one paragraph on standard error and exit code 2.
+    """Ends the program where the user, the machine or a signal ends the block.
+
+    A `UserError`, a full disk or a missing right becomes one paragraph on standard error and exit
+    code 2; Ctrl-C and `Stopped` a line and the code that shells give to a signal.
 
     Args:
       program: name printed in front of the message, such as ``main.py``.
@@ -27,9 +73,25 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        paragraph = " ".join(str(error).split())
-        text = textwrap.fill(
-            f"{program}: {paragraph}", width=100, break_long_words=False, break_on_hyphens=False
-        )
-        print(text, file=sys.stderr)
-        raise SystemExit(EXIT_USAGE) from None
+        message, code = str(error), EXIT_USAGE
+    except OSError as error:
+        if error.errno not in _MENDS:
+            raise
+        message, code = str(unwritable(error.filename or "a file", error)), EXIT_USAGE
+    except Stopped as stop:
+        message, code = str(stop), EXIT_SIGNAL + stop.number
+    except KeyboardInterrupt:
+        message, code = "stopped. Give the same command again.", EXIT_SIGNAL + _SIGINT
+    else:
+        return
+    print(_paragraph(program, message), file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _paragraph(program: str, message: str) -> str:
+    return textwrap.fill(
+        f"{program}: {' '.join(message.split())}",
+        width=100,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import json
 import os
+import re
+import shutil
+import socket
+import time
 import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtbus_jax.errors import UserError
+from mtbus_jax import locks, schema
+from mtbus_jax.errors import UserError, reason, unwritable
+
+_PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial")
+# What another machine, or a former version, has been writing for so long is a leftover.
+_LEFTOVER_SECONDS = 3600
 
 _SEPARATORS = ",;\t"
 
@@ -80,28 +90,81 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` so that a reader never sees half a file."""
-    # A name of its own: folds of one run may be trained at the same time, on several machines.
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    """Writes ``content`` so that a reader never sees half a file.
+
+    Raises:
+      UserError: if it cannot be written, such as for want of space.
+    """
+    partial = partial_path(path)
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
+    except OSError as error:
+        raise unwritable(path, error) from None
     finally:
-        partial.unlink(missing_ok=True)  # where writing failed
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # where writing failed
 
 
-def read_json(path: Path) -> Any:
+def partial_path(path: Path) -> Path:
+    """Where to write a file or folder that shall appear whole; another one at each call.
+
+    The name says who writes it: folds of one run may be trained at the same time, on several
+    machines, and `remove_leftovers` must tell what is being written from what is left.
+    """
+    writer = f"{os.getpid()}@{socket.gethostname()}"
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.{writer}.partial")
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes what killed processes have left half-written in a folder.
+
+    Args:
+      folder: looked through itself, not its folders; it need not exist.
+      name: only what was to become a file or folder whose name begins so.
+    """
+    for path in folder.glob("*.partial") if folder.is_dir() else ():
+        if path.name.startswith(name) and _is_leftover(path):
+            with contextlib.suppress(OSError):  # another process may be at it, or rights lack
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_leftover(path: Path) -> bool:
+    written_by = _PARTIAL.fullmatch(path.name)
+    if written_by and written_by["host"] == socket.gethostname():
+        return not locks.is_running(int(written_by["process"]))
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > _LEFTOVER_SECONDS
+    return False
+
+
+def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove it") -> Any:
     """Reads a JSON file of a run folder.
 
+    Args:
+      path: the file.
+      wanted: what it must hold, see `schema`; None for anything.
+      mend: what to do about one that is broken, a sentence without its full stop.
+
     Raises:
-      UserError: if it is missing or broken.
+      UserError: if it is missing, broken, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: {path.parent} is not a run folder. Give the --workdir of a run "
             "that main.py has started."
         ) from None
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore or remove it.") from None
+        raise UserError(f"{path} is not valid JSON ({error}). {mend}.") from None
+    except (OSError, RecursionError) as error:  # a folder of that name, lacking rights
+        raise UserError(f"{path} cannot be read: {reason(error)}. {mend}.") from None
+    if wanted is not None and (problem := schema.misfit(content, wanted)):
+        raise broken(path, problem, mend)
+    return content
+
+
+def broken(path: Path, problem: str, mend: str) -> UserError:
+    """What to raise for a file that holds something else than it must."""
+    return UserError(f"{path} is damaged, incomplete or of another version: {problem}. {mend}.")

@@ -68,6 +68,15 @@ class Split:
             arrays[field.name] = np.array([position[u] for u in parts[field.name]], dtype=int)
         return cls(**arrays)
 
+    def to_json(self) -> dict[str, list[int]]:
+        """The three lists of indices."""
+        return {f.name: getattr(self, f.name).tolist() for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, lists: Mapping[str, Sequence[int]]) -> Split:
+        """Inverse of `to_json`."""
+        return cls(**{name: np.array(indices, dtype=int) for name, indices in lists.items()})
+
     def fingerprint(self, uid: np.ndarray) -> str:
         """SHA-256 over the three lists of uids, to tell two splits apart."""
         lines = (f"{part}:{','.join(uids)}" for part, uids in self.to_uids(uid).items())

@@ -1,43 +1,107 @@
-"""Tables as spreadsheets save them."""
+"""Files that appear whole: what is said where they cannot, and what killed processes leave."""
+
+import errno
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
-from mtbus_jax.errors import UserError
-from mtbus_jax.files import parse_table
+from mtbus_jax import errors, files
+from mtbus_jax.errors import Stopped, UserError
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_separators_encodings_and_line_ends(separator, encoding, end):
-    lines = ["uid;fold", "Zürich 超;0", ";", " b ; 1 "]
-    text = end.join(lines).replace(";", separator)
-    columns, rows = parse_table(text.encode(encoding), "a.csv")
-    assert columns == ["uid", "fold"]
-    assert [row.cells for row in rows] == [
-        {"uid": "Zürich 超", "fold": "0"}, {"uid": "b", "fold": "1"}
-    ]  # fmt: skip
-    assert [row.line for row in rows] == [2, 4]
-    assert all(row.complete for row in rows)
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device. Make room there"),
+        (errno.EROFS, "Read-only file system. Make it writable"),
+        (errno.EACCES, "Permission denied. Make it writable"),
+        (errno.EFBIG, "File too large. Make room there"),
+    ],
+)
+def test_what_cannot_be_written_is_named_and_stays_as_it_was(tmp_path, monkeypatch, number, words):
+    path = tmp_path / "summary.json"
+    path.write_text("old")
+
+    def refuse(self, content):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", refuse)
+    with pytest.raises(UserError, match=words) as caught:
+        files.write_json(path, {"new": 1})
+    assert f"{path} cannot be written" in str(caught.value)
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_rows_that_are_too_short_or_too_long():
-    _, rows = parse_table(b"uid,fold\na\nb,1,\nc,1,5\nd,\n", "a.csv")
-    assert [row.complete for row in rows] == [False, True, False, True]
-    assert rows[0].cells == {"uid": "a", "fold": ""}
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = socket.gethostname()
+    names = {
+        f"a.json.0123abcd.{gone.pid}@{here}.partial": False,
+        f"a.json.0123abcd.{os.getppid()}@{here}.partial": True,  # it runs
+        "a.json.0123abcd.7@elsewhere.partial": True,  # it may run
+        "b.json.0123abcd.7@elsewhere.partial": False,  # but not for so long
+        "a.json.00112233445566778899aabbccddeeff.partial": True,
+        "b.json.00112233445566778899aabbccddeeff.partial": False,  # of a former version
+        "a.json": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("x")
+        if name.startswith("b"):
+            os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    folder = tmp_path / f".out.0123abcd.{gone.pid}@{here}.partial"
+    (folder / "deep").mkdir(parents=True)
+    files.remove_leftovers(tmp_path, ".other.")
+    assert folder.is_dir()
+    files.remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {n for n, stays in names.items() if stays}
+    files.remove_leftovers(tmp_path / "nowhere")
 
 
-def test_quotation_marks_hold_separators_and_line_ends():
-    _, rows = parse_table(b'uid,fold\n"a,b","1\n2"\nc,3\n', "a.csv")
-    assert [(row.line, *row.cells.values()) for row in rows] == [
-        (3, "a,b", "1\n2"), (4, "c", "3")
-    ]  # fmt: skip
+def test_a_partial_file_is_known_as_its_writers(tmp_path):
+    partial = files.partial_path(tmp_path / "a.json")
+    partial.write_text("x")
+    assert partial != files.partial_path(tmp_path / "a.json")
+    files.remove_leftovers(tmp_path)
+    assert partial.exists()  # this process runs
 
 
-def test_nothing_in_it():
-    assert parse_table(b"", "a.csv") == parse_table(b"\n;;\n", "a.csv") == ([], [])
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (UserError("give\n  more."), 2, "main.py: give more."),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "/a/b cannot be written: No"),
+        (OSError(errno.EROFS, "Read-only file system"), 2, "Make it writable"),
+        (KeyboardInterrupt(), 130, "main.py: stopped. Give the same command again."),
+        (Stopped("stopped by SIGTERM. So and so.", 15), 143, "main.py: stopped by SIGTERM. So and"),
+        (Stopped("stopped. So and so."), 130, "main.py: stopped. So and so."),
+    ],
+)
+def test_how_a_program_ends(capsys, raised, code, words):
+    with pytest.raises(SystemExit) as caught, errors.exit_on_user_error("main.py"):
+        raise raised
+    assert caught.value.code == code
+    assert words in " ".join(capsys.readouterr().err.split())
 
 
-def test_no_text():
-    with pytest.raises(UserError, match=r"a\.csv is no table in UTF-8 or UTF-16"):
-        parse_table(b"uid\n\xff\xfa", "a.csv")
+def test_a_fault_of_the_program_is_not_taken_for_the_users():
+    with pytest.raises(FileNotFoundError), errors.exit_on_user_error("main.py"):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+
+def test_the_reason_behind_a_long_text():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise ValueError("tensorstore " * 99) from error
+    except ValueError as error:
+        assert errors.reason(error) == "No space left on device"
+    assert errors.reason(ValueError("a\nb")) == "a b"
+    assert len(errors.reason(ValueError("tensorstore " * 99))) < 310

@@ -16,23 +16,15 @@ import scipy.ndimage
 
 from mtbus_jax import files, refine, splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.evaluation import stored_predictions
+from mtbus_jax.evaluation import stored_predictions, tables
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training import run_files, run_folder, steps
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 
 REFINED = "refined_"  # prefix of the columns after prediction refining
-_TEXTS = ("uid", "label", "predicted", f"{REFINED}predicted", "raw_predicted", "probable_predicted")
-# How pandas reads tables of cases: a uid such as "NA" and a class called "0" stay the text they
-# are; only an empty cell is undefined.
-READING = {
-    "dtype": dict.fromkeys((*_TEXTS, "prediction_set"), str),
-    "keep_default_na": False,
-    "na_values": [""],
-}
 
 
 def evaluate_fold(
@@ -196,15 +188,59 @@ def _where(known: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values if known.all() else np.where(known, values, np.nan)
 
 
-def read_cases(workdir: Path) -> pd.DataFrame:
+def read_cases(workdir: Path, *, splits_of: Path | None = None) -> pd.DataFrame:
     """The rows of all evaluated folds of a run.
 
+    Args:
+      workdir: the run folder.
+      splits_of: that with its ``splits.json``, where it is another one.
+
     Raises:
-      UserError: if no fold has been evaluated.
+      UserError: if no fold has been evaluated, or a table is broken or not that of its fold's test
+        images.
     """
-    paths = sorted(workdir.glob(f"fold_*/{run_folder.CASES}"))
+    paths = {
+        fold: run_folder.fold_dir(workdir, fold) / run_folder.CASES
+        for fold in run_folder.fold_numbers(workdir)
+    }
+    paths = {fold: path for fold, path in paths.items() if path.exists()}
     if not paths:
         raise UserError(
             f"{workdir} holds no {run_folder.CASES} yet: no fold has been trained and tested."
         )
-    return pd.concat([pd.read_csv(path, **READING) for path in paths], ignore_index=True)
+    folder = splits_of or workdir
+    folds, classes = None, types.CLASSES
+    if (folder / run_folder.CONFIG).exists():
+        classes = types.Classes.of(run_files.read_config(folder)["data"])
+    if (folder / run_folder.SPLITS).exists():
+        folds = run_files.read_splits(folder)["folds"]
+    found = [_read_fold(path, fold, folds, classes) for fold, path in paths.items()]
+    return pd.concat(found, ignore_index=True)
+
+
+def _read_fold(
+    path: Path, fold: int, folds: list[dict] | None, classes: types.Classes
+) -> pd.DataFrame:
+    """The rows of a fold, checked against the splits where they are known."""
+    mend = f"Run main.py --mode=evaluate --workdir={path.parents[1]} to write it again"
+    required = ("uid", "label") if folds is None else ("uid", "label", "fold")
+    rows = tables.read(path, required, mend=mend)
+    unknown = set(rows.label.dropna()) - set(classes.names)
+    if unknown:
+        raise UserError(f"{path} is broken: {min(map(str, unknown))!r} is no class. {mend}.")
+    if folds is None:
+        return rows
+    if fold >= len(folds):
+        raise UserError(
+            f"{path.parent} is a stray folder: {run_folder.SPLITS} has the folds 0 to "
+            f"{len(folds) - 1}. Remove it."
+        )
+    test = set(folds[fold].get("test", ()))
+    differing = sorted(test ^ set(rows.uid))
+    if differing or (rows.fold != fold).any():
+        what = f"{differing[0]!r} is" if differing else "rows of other folds are"
+        raise UserError(
+            f"{path} has {len(rows)} rows, but fold {fold} has {len(test)} test images in "
+            f"{run_folder.SPLITS}; {what} in one of the two only. {mend}."
+        )
+    return rows

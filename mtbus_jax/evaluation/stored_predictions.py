@@ -113,13 +113,59 @@ def read(directory: Path, part: str = "test") -> Stored:
                 arrays[name] = (arrays[name].astype(np.float32) + 0.5) / 256
         if "class_logits" in arrays:  # files from before there was a choice have no "logits"
             arrays.setdefault("logits", arrays["class_logits"][0])
-        return Stored(arrays["uid"], *(arrays.get(name) for name in Stored._fields[1:]))
+        found = Stored(arrays["uid"], *(arrays.get(name) for name in Stored._fields[1:]))
+        _check_shapes(found)
+        return found
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: the fold has not been tested, or by an earlier version. {again}."
         ) from None
     except Exception as error:  # a cut or foreign file raises nearly anything
         raise UserError(f"{path} is broken ({type(error).__name__}). {again} again.") from None
+
+
+def check_images(directory: Path, part: str, stored: Stored, uid: np.ndarray) -> None:
+    """Refuses predictions of other images, or in another order.
+
+    Args:
+      directory: the fold's folder.
+      part: a key of `NAMES`.
+      stored: from `read`.
+      uid: ``(n,)`` str, those that the predictions must be of.
+
+    Raises:
+      UserError: if they are of others.
+    """
+    if stored.uid.tolist() != list(map(str, uid)):
+        raise UserError(
+            f"{directory / NAMES[part]} holds {len(stored.uid)} images, and not the {len(uid)} "
+            f"{part} images of {directory.name}. Run main.py --mode=evaluate "
+            f"--workdir={directory.parent} to write it again."
+        )
+
+
+def _check_shapes(stored: Stored) -> None:
+    """Refuses arrays that do not belong together.
+
+    Raises:
+      ValueError: naming one.
+    """
+    count = len(stored.uid)
+    wanted = {
+        "uid": (1, 0, "U"),
+        "probability": (3, 0, "f"),
+        "mean_probability": (3, 0, "f"),
+        "disagreement": (1, 0, "f"),
+        "class_logits": (3, 1, "f"),
+        "logits": (2, 0, "f"),
+    }
+    for name, (axes, of_images, kind) in wanted.items():
+        array = getattr(stored, name)
+        if array is None:
+            continue
+        whole = array.ndim == axes and array.shape[of_images] == count and array.dtype.kind == kind
+        if not whole or (kind == "f" and not np.isfinite(array).all()):
+            raise ValueError(f"{name} is no array of {count} images")
 
 
 def _to_bytes(probability: np.ndarray) -> np.ndarray:

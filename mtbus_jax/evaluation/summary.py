@@ -22,7 +22,7 @@ from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics import classification
 from mtbus_jax.metrics.meaning import MASK_METRICS, meaning
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_files, run_folder, run_splits
 from mtbus_jax.types import CLASSES, Classes
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
@@ -104,6 +104,8 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
     flat = run_folder.flatten(config)
     folds = sorted(int(fold) for fold in rows.fold.unique())
     flat["data.folds"] = folds  # what was done, not what was asked for
+    if split_info.get("edited"):
+        flat["data.split"] = run_splits.CUSTOM
     tasks, classes = tuple(config["tasks"]), Classes.of(config["data"])
     results, confusion = {}, {}
     for kind, refined in (("raw", False), ("refined", True)):
@@ -136,7 +138,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "model": config["model"]["name"],
         "tasks": list(tasks),
         "image_size": list(config["data"]["image_size"]),
-        "split": split_info["split"],
+        "split": flat["data.split"],
         "folds": folds,
         "folds_of_split": len(split_info["folds"]),
         "test_images": len(rows),
@@ -175,13 +177,14 @@ def write_summary(workdir: Path) -> dict:
     Raises:
       UserError: if the folder is no run, or nothing has been evaluated.
     """
-    config = files.read_json(workdir / run_folder.CONFIG)
-    split_info = files.read_json(workdir / run_folder.SPLITS)
+    config = run_files.read_config(workdir)
+    split_info = run_files.read_splits(workdir)
     result = summarise(read_cases(workdir), config, split_info)
     if isinstance(config.get("seed"), list):
         result["networks"] = _networks_alone(workdir, config["seed"], result)
-    if (workdir / trust.TRUST).exists():
-        result["trust"] = files.read_json(workdir / trust.TRUST)
+    trusted = trust.read_content(workdir)
+    if trusted is not None:
+        result["trust"] = trusted
     files.write_json(workdir / SUMMARY_JSON, result)
     files.write_text(workdir / SUMMARY_MD, to_markdown(result))
     return result
@@ -192,7 +195,7 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
     kind = list(result["results"])[-1]
     alone = []
     for number, seed in enumerate(seeds):
-        rows = read_cases(run_folder.network_dir(workdir, number))
+        rows = read_cases(run_folder.network_dir(workdir, number), splits_of=workdir)
         each = [
             fold_figures(
                 rows[rows.fold == fold],
@@ -259,6 +262,11 @@ def _warnings(result: dict) -> list[str]:
             f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
             "group of near-duplicates with training or validation images of their fold. "
             "`--config.data.split=grouped` avoids it."
+        )
+    if result["split"] == run_splits.CUSTOM:
+        warnings.append(
+            f"**A split of one's own:** `{run_folder.SPLITS}` was edited by hand, so the figures "
+            "are not those of a published, given or grouped split."
         )
     departures = result["departures_from_published_recipe"]
     if departures is None:

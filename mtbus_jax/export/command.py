@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.export import card, formats, predict_onnx
 from mtbus_jax.images import phantom, preprocess
-from mtbus_jax.training import run_folder, trained_folds
+from mtbus_jax.training import run_files, trained_folds
 
 PREPROCESSING, CARD, SCRIPT = "preprocessing.json", "model_card.md", "predict_onnx.py"
 _ALL_FILES = {PREPROCESSING, CARD, SCRIPT, *formats.FILES.values()}
@@ -64,7 +63,7 @@ def export_run(
     formats.check_available(wanted, onnx_python)
     original = load(run, folds)
     rows = read_cases(run)
-    split_info = files.read_json(run / run_folder.SPLITS)
+    split_info = run_files.read_splits(run)
     images, checked_on = check_images(original.config)
     result = summary.summarise(
         rows[rows.fold.isin(original.folds)], original.config.to_dict(), split_info
@@ -81,7 +80,7 @@ def export_run(
             written,
             result=result,
             split_info=split_info,
-            environment=files.read_json(run / run_folder.ENVIRONMENT),
+            environment=run_files.read_environment(run),
             checked_on=checked_on,
         )
         files.write_text(folder / CARD, text)
@@ -113,8 +112,8 @@ def load(run: Path, folds: tuple[int, ...] | None = None) -> trained_folds.Train
             "known of its network. Give main.py the command again that started the run"
             f"{others}."
         )
-    for name in (run_folder.SPLITS, run_folder.ENVIRONMENT, summary.SUMMARY_JSON):
-        files.read_json(run / name)
+    for read in (run_files.read_splits, run_files.read_environment, run_files.read_summary):
+        read(run)
     members = sorted(jax.device_get(original.members), key=lambda member: member.fold)
     return dataclasses.replace(original, members=tuple(members))
 
@@ -193,7 +192,9 @@ def _check_out(out: Path) -> None:
 @contextlib.contextmanager
 def _appears_at_once(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes ``out`` at the end, or is removed after an error."""
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial")
+    hidden = out.with_name(f".{out.name}")
+    files.remove_leftovers(out.parent, f"{hidden.name}.")
+    folder = files.partial_path(hidden)
     try:
         try:
             folder.mkdir(parents=True)

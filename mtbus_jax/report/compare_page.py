@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mtbus_jax import files
-from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.summary import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import markup
@@ -39,10 +38,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    try:
-        files.write_text(path, document(comparison))
-    except OSError as error:
-        raise UserError(f"--out={path} cannot be written: {error}.") from None
+    files.write_text(path, document(comparison))
 
 
 def to_markdown(comparison: Comparison) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from mtbus_jax import files, types
+from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.evaluation import stored_predictions, summary, trust
-from mtbus_jax.evaluation.evaluate import READING, REFINED, read_cases
+from mtbus_jax.evaluation import stored_predictions, summary, tables, trust
+from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
-from mtbus_jax.training import logbook, run_folder
+from mtbus_jax.training import logbook, run_files, run_folder
 
 EMPTIED, RENAMED = "mask emptied", "class set to normal"
+
+T = TypeVar("T")
 
 # What `trust.csv` knows and `cases.csv` does not.
 _TRUST_COLUMNS = (
@@ -89,7 +92,7 @@ def read(workdir: Path) -> Run:
       UserError: if it is no run, has not been tested, its figures have the classes in another
         order, or a file of it is broken.
     """
-    config = files.read_json(workdir / run_folder.CONFIG)
+    config = run_files.read_config(workdir)
     tested = read_cases(workdir)
     if not (workdir / summary.SUMMARY_JSON).exists():
         raise UserError(
@@ -101,30 +104,25 @@ def read(workdir: Path) -> Run:
     return Run(
         workdir=workdir,
         config=config,
-        summary=files.read_json(workdir / summary.SUMMARY_JSON),
-        environment=_optional_json(workdir / run_folder.ENVIRONMENT),
-        splits=_optional_json(workdir / run_folder.SPLITS),
+        summary=run_files.read_summary(workdir),
+        environment=_if_there(workdir, run_folder.ENVIRONMENT, run_files.read_environment),
+        splits=_if_there(workdir, run_folder.SPLITS, run_files.read_splits),
         metrics={f: logbook.read_metrics(run_folder.fold_dir(workdir, f)) for f in folds},
         rows=case_rows(tested, _trust_rows(workdir), types.Classes.of(config["data"])),
-        trust=_optional_json(workdir / trust.TRUST),
+        trust=trust.read_content(workdir),
     )
 
 
-def _optional_json(path: Path) -> Any:
-    return files.read_json(path) if path.exists() else None
+def _if_there(workdir: Path, name: str, read: Callable[[Path], T]) -> T | None:
+    return read(workdir) if (workdir / name).exists() else None
 
 
 def _trust_rows(workdir: Path) -> pd.DataFrame | None:
     path = workdir / measure.ROWS
     if not path.exists():
         return None
-    try:
-        return pd.read_csv(path, **READING)
-    except ValueError as error:
-        raise UserError(
-            f"{path} is broken ({error}). Run main.py --mode=evaluate --workdir={workdir} to write "
-            "it again."
-        ) from None
+    mend = f"Run main.py --mode=evaluate --workdir={workdir} to write it again"
+    return tables.read(path, ("uid", "fold", "uncertainty", "warning"), mend=mend)
 
 
 def case_rows(

@@ -15,7 +15,7 @@ from mtbus_jax import data, splits, types
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training import run_splits, steps
 from mtbus_jax.training.device_data import place
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
@@ -70,7 +70,7 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
             continue
         config = missing[0].config
         cases = data.load_configured(config)
-        folds = run_folder.find_folds(missing[0].workdir, cases, config.data.split)
+        folds = run_splits.find_folds(missing[0].workdir, cases, config.data.split)
         count = sum(_step_count(job, folds[job.fold], cases) for job in missing)
         key = (str(config.model.to_dict()), tuple(config.tasks))
         if key not in measured:

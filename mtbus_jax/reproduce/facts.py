@@ -6,11 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from mtbus_jax import files
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.plan import Study
 from mtbus_jax.reproduce.rows import TableRun
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_files, run_folder
 
 CITATION = (
     "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer segmentation and "
@@ -121,7 +120,7 @@ def _leaks(study: Study, runs: tuple[TableRun, ...]) -> dict[str, tuple[int, int
     for run in runs:
         path = study.directory(run) / run_folder.SPLITS
         if path.exists():
-            content = files.read_json(path)
+            content = run_files.read_splits(path.parent)
             folds = study.config(run).data.folds
             leaking = sum(content["leaking_test_images"][fold] for fold in folds)
             images = sum(content["test_images"][fold] for fold in folds)
@@ -134,9 +133,10 @@ def _hardware(directory: Path) -> list[str]:
     path = directory / run_folder.ENVIRONMENT
     if not path.exists():
         return []
-    content = files.read_json(path)
-    devices = ", ".join(content["devices"])
+    content = run_files.read_environment(directory)
+    unknown = "(unknown)"
+    devices = ", ".join(content.get("devices", [unknown]))
     return [
-        f"{devices}; {content['cpu_count']} CPU cores; Python {content['python']}, "
-        f"JAX {content['packages']['jax']}"
+        f"{devices}; {content.get('cpu_count', unknown)} CPU cores; Python "
+        f"{content.get('python', unknown)}, JAX {content.get('packages', {}).get('jax', unknown)}"
     ]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mtbus_jax import crossval, files
-from mtbus_jax.errors import UserError
+from mtbus_jax import crossval, files, locks
+from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.training import checkpoint, run_folder
@@ -51,10 +49,17 @@ class Record:
     log: str = ""
 
 
+_RECORD = {field.name: {"str": str, "int": int}[field.type] for field in dataclasses.fields(Record)}
+
+
 def read_record(job: Job) -> Record:
     """The record as it stands on disk."""
     path = _path(job, "json")
-    return Record(**files.read_json(path)) if path.exists() else Record()
+    if not path.exists():
+        return Record()
+    mend = "Remove the file: it only says how often the job was started and failed"
+    content = files.read_json(path, _RECORD, mend=mend)
+    return Record(**{name: content[name] for name in _RECORD})
 
 
 def is_finished(job: Job) -> bool:
@@ -129,6 +134,7 @@ def run_job(job: Job) -> None:
     with _lock(job) as free:
         if not free:
             return
+        files.remove_leftovers(_path(job, "json").parent)
         _note_death(job, locked=True)
         record = read_record(job)
         record = dataclasses.replace(
@@ -207,9 +213,9 @@ def _write(job: Job, record: Record) -> None:
     path = _path(job, "json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, dataclasses.asdict(record))
     except OSError as error:
-        raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
+        raise unwritable(path, error) from None
+    files.write_json(path, dataclasses.asdict(record))
 
 
 @contextlib.contextmanager
@@ -219,22 +225,9 @@ def _lock(job: Job) -> Iterator[bool]:
     The lock ends with the process, however that ends.
     """
     path = _path(job, "lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise UserError(f"--workdir: {path} cannot be written: {error}.") from None
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+            holder = stack.enter_context(locks.hold(path))
         except OSError as error:
-            warnings.warn(
-                f"{path}: this file system has no locks ({error.strerror}); do not start the same "
-                "study twice at a time",
-                UserWarning,
-                stacklevel=3,
-            )
-        yield True
+            raise unwritable(path, error) from None
+        yield holder is None

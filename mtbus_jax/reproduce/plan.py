@@ -13,7 +13,7 @@ from mtbus_jax import data
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.rows import TableRun
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_folder, run_splits
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
@@ -154,7 +154,7 @@ def check_jobs(jobs: list[Job]) -> None:
         config.train.devices = 1
         Experiment.from_config(config).abstract_state()
         cases = data.load_configured(config)
-        folds = run_folder.find_folds(job.workdir, cases, config.data.split)
+        folds = run_splits.find_folds(job.workdir, cases, config.data.split)
         run_folder.check_folds(config.data.folds, len(folds))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from mtbus_jax import files, types
-from mtbus_jax.errors import UserError
+from mtbus_jax.errors import unwritable
 from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.latex import to_latex
@@ -36,10 +36,10 @@ def write_table(content: Content, folder: Path) -> list[Path]:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, text in texts.items():
-            files.write_text(folder / file, text)
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be written: {error}.") from None
+        raise unwritable(f"--workdir={folder}", error) from None
+    for file, text in texts.items():
+        files.write_text(folder / file, text)
     return [folder / file for file in texts]
 
 

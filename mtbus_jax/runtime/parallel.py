@@ -12,13 +12,14 @@ index arrays. The run folder belongs to process 0; `on_primary` hands on what it
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -68,11 +69,36 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def on_primary(work: Callable[[], T]) -> T:
+def process_count() -> int:
+    """How many processes train the run."""
+    return jax.process_count()
+
+
+def any_process(holds: bool) -> bool:
+    """Whether something holds in at least one process; each must call this at the same time."""
+    if process_count() == 1:
+        return holds
+    return bool(multihost_utils.process_allgather(np.array(holds)).any())
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def on_primary(
+    work: Callable[[], T],
+    *,
+    to_json: Callable[[T], Any] = _as_it_is,
+    from_json: Callable[[Any], T] = _as_it_is,
+) -> T:
     """What ``work()`` returns in process 0, in every process; the others wait for it.
 
+    It travels as JSON, which holds data and nothing that could be run.
+
     Args:
-      work: called in process 0 alone; its result can be pickled.
+      work: called in process 0 alone.
+      to_json: makes its result something that JSON can hold.
+      from_json: the inverse.
 
     Raises:
       UserError: in every process, if ``work`` fails.
@@ -83,13 +109,37 @@ def on_primary(work: Callable[[], T]) -> T:
     with together():
         if is_primary():
             result = work()
-            message = pickle.dumps(result)
+            message = json.dumps(to_json(result)).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(message))))
     # Padded, because each size is a device program of its own.
     padded = np.zeros(2 ** max(size - 1, 1).bit_length(), np.uint8)
     padded[: len(message)] = np.frombuffer(message, np.uint8)
     received = multihost_utils.broadcast_one_to_all(padded)
-    return result if is_primary() else pickle.loads(received[:size].tobytes())
+    return result if is_primary() else from_json(json.loads(received[:size].tobytes()))
+
+
+def tree_from_primary(work: Callable[[], T], like: Any) -> T:
+    """The arrays that ``work()`` returns in process 0, in every process.
+
+    Args:
+      work: called in process 0 alone; returns a tree like ``like``, or None.
+      like: a tree of the same shapes and dtypes.
+
+    Raises:
+      UserError: in every process, if ``work`` fails.
+    """
+    if jax.process_count() == 1:
+        return work()
+    tree = None
+    with together():
+        if is_primary():
+            tree = work()
+    if not on_primary(lambda: tree is not None):
+        return None
+    if tree is None:
+        tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    received = multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree))
+    return jax.tree.map(jnp.array, received)
 
 
 @contextlib.contextmanager
@@ -126,7 +176,7 @@ def check_same(values: dict[str, Any]) -> None:
     """Refuses processes that were started with different things.
 
     Args:
-      values: what must be equal everywhere, by name; can be pickled.
+      values: what must be equal everywhere, by name; of JSON's kinds.
 
     Raises:
       UserError: in every process, naming the first difference.

@@ -1,13 +1,17 @@
-"""Orbax checkpoints of one fold: the latest whole state, and the best weights.
+"""Orbax checkpoints of one fold: the latest whole states, and the best weights.
 
 A checkpoint names the data and the split it was trained on, and is refused on others. It also
 names the order of its channels (`models.channel_order`); one of a former order is converted as it
-is read, which all weights of run folders are here. Of several processes, process 0 alone writes and
-reads; the others get what it has read.
+is read, which all weights of run folders are here. It has a digest of every array, see `packing`,
+without which only those of former versions are read. Of several processes, process 0 alone writes
+and reads; the others get what it has read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +20,53 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mtbus_jax.errors import UserError
+from mtbus_jax import schema
+from mtbus_jax.errors import UserError, reason
 from mtbus_jax.models import channel_order
 from mtbus_jax.runtime import parallel
+from mtbus_jax.training import packing
+from mtbus_jax.training.packing import Damaged
 from mtbus_jax.training.state import TrainState
 
-_STATE, _ORIGIN = "state", "origin"
+# The items of a checkpoint: packed arrays, what they depend on, the list of their leaves.
+_STATE, _ORIGIN, _LEAVES = "state", "origin", "leaves"
 _ORDER = "channel_order"  # in the origin; checkpoints without it have order 1
 LATEST, BEST = "latest", "best"
+# A state before the latest one, to go on from should that have rotted.
+_KEPT = {LATEST: 2, BEST: 1}
+_BEST_LEAVES = ".best_"  # a leaf of the state is that of the best weights, but for this beginning
+
+
+class Unreadable(UserError):
+    """A checkpoint that is damaged, incomplete or of another network; the message names it."""
 
 
 def epoch_on_disk(directory: Path, name: str) -> int:
-    """Epoch of the finished checkpoint in ``directory``, 0 if there is none; opens nothing.
+    """Epoch of the newest finished checkpoint in ``directory``, 0 if there is none; opens nothing.
 
     Args:
       directory: see `Checkpoints`.
       name: `LATEST` or `BEST`.
     """
-    entries = directory / name
-    names = [path.name for path in entries.iterdir()] if entries.is_dir() else []
+    return max(_epochs(directory / name), default=0)
+
+
+def _epochs(entries: Path) -> list[int]:
     # Orbax names a finished entry after its epoch; one that is being written has a longer name.
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    names = [path.name for path in entries.iterdir()] if entries.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal() and int(name) > 0)
 
 
 class Checkpoints:
-    """The two checkpoint folders of one fold, ``latest`` and ``best``; one entry is kept in each.
+    """The two checkpoint folders of one fold: two states in ``latest``, one entry in ``best``.
 
     Orbax writes an entry beside the old one and renames it when complete, so a killed run finds
-    either the old or the new state. Use as a context manager, or `close` it.
+    either the old or the new state. Reading changes nothing on disk. Use as a context manager, or
+    `close` it.
     """
 
     def __init__(self, directory: Path, origin: dict[str, str]):
-        """Opens (or creates) the folders.
+        """Opens nothing yet.
 
         Args:
           directory: parent of ``latest`` and ``best``.
@@ -57,30 +76,28 @@ class Checkpoints:
         self._directory = directory.absolute()
         self._origin = origin
         self._managers: dict[str, ocp.CheckpointManager] = {}
-        parallel.on_primary(self._open)
-
-    def _open(self) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False)
-        if jax.process_count() > 1:
-            # Orbax expects all processes to take part unless told otherwise.
-            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-                primary_host=0, active_processes={0}
-            )
-        for name in (LATEST, BEST):
-            (self._directory / name).mkdir(parents=True, exist_ok=True)
-            self._managers[name] = ocp.CheckpointManager(self._directory / name, options=options)
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *exc_info) -> None:
-        self.close()
+    def __exit__(self, kind, error, trace) -> None:
+        # What went wrong first is what is told: a full disk is full for the writes under way, too.
+        with contextlib.suppress(*([UserError] if error is not None else [])):
+            self.close()
 
     def close(self) -> None:
-        """Waits for writes under way and releases the folders."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
-            manager.close()
+        """Waits for writes under way and releases the folders.
+
+        Raises:
+          UserError: if one of them has failed.
+        """
+        managers, self._managers = self._managers, {}
+        for name, manager in managers.items():
+            with self._told(name):
+                try:
+                    manager.wait_until_finished()
+                finally:
+                    manager.close()
 
     def save(self, state: TrainState, best_epoch: int) -> None:
         """Writes both checkpoints (process 0); returns once the state's buffers may be reused.
@@ -88,41 +105,114 @@ class Checkpoints:
         Args:
           state: the whole one.
           best_epoch: of its best weights, see `state.kept_epoch`; 0 if there are none yet.
-        """
-        if not parallel.is_primary():
-            return
-        if best_epoch and self._managers[BEST].latest_step() != best_epoch:
-            self._write(BEST, best_epoch, state.best_variables)
-        # The best weights come first: `latest` never refers to weights that are not on disk.
-        self._write(LATEST, int(state.epoch), state)
 
-    def _write(self, name: str, epoch: int, tree: Any) -> None:
-        manager = self._managers[name]
-        if manager.latest_step() == epoch:
+        Raises:
+          UserError: if they cannot be written, such as for want of space.
+        """
+        if parallel.is_primary():
+            # The best weights come first: `latest` never refers to weights that are not on disk.
+            self._save_best(state, best_epoch)
+            self._write(LATEST, int(state.epoch), *packing.pack(state))
+
+    def save_best(self, state: TrainState, best_epoch: int) -> None:
+        """Writes the best weights alone, where those on disk are others; arguments as of `save`.
+
+        A run that goes on needs it where ``best`` was removed, or is of another course of it.
+        """
+        if parallel.is_primary():
+            self._save_best(state, best_epoch)
+
+    def _save_best(self, state: TrainState, best_epoch: int) -> None:
+        if not best_epoch:
             return
-        if jax.process_count() > 1:
-            # Orbax takes an array on one process's devices for a part of a larger one.
-            tree = jax.tree.map(np.array, tree)
+        arrays, leaves = packing.pack(state.best_variables)
+        if epoch_on_disk(self._directory, BEST) == best_epoch:
+            with contextlib.suppress(Damaged):
+                written = self._leaves(BEST, best_epoch)
+                if written is None or written == leaves:  # former versions have no digests
+                    return
+        self._write(BEST, best_epoch, arrays, leaves)
+        with self._told(BEST):
+            self._managers[BEST].wait_until_finished()
+
+    def _write(self, name: str, epoch: int, arrays: dict, leaves: list[packing.Leaf]) -> None:
         origin = self._origin | {_ORDER: channel_order.CURRENT}
         args = ocp.args.Composite(
-            **{_STATE: ocp.args.StandardSave(tree), _ORIGIN: ocp.args.JsonSave(origin)}
+            **{
+                _STATE: ocp.args.StandardSave(arrays),
+                _ORIGIN: ocp.args.JsonSave(origin),
+                _LEAVES: ocp.args.JsonSave(leaves),
+            }
         )
-        manager.save(epoch, args=args)
+        with self._told(name):
+            manager = self._manager(name)
+            # Of a course that was left: a damaged state, or the weights of a training that began
+            # anew. Orbax would keep them, and decline to save an earlier epoch.
+            for stale in [step for step in manager.all_steps() if step >= epoch]:
+                manager.delete(stale)
+            if not manager.save(epoch, args=args):
+                raise RuntimeError(f"Orbax declined to save epoch {epoch}")
+
+    def _manager(self, name: str) -> ocp.CheckpointManager:
+        if name not in self._managers:
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=_KEPT[name],
+                create=False,
+                # What a killed process left half-written; a fold has one process at a time.
+                cleanup_tmp_directories=True,
+                multiprocessing_options=_alone(),
+            )
+            self._managers[name] = ocp.CheckpointManager(self._directory / name, options=options)
+        return self._managers[name]
+
+    @contextlib.contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """Whatever Orbax raises while it writes, in one paragraph."""
+        try:
+            yield
+        except Exception as error:
+            kept = epoch_on_disk(self._directory, LATEST)
+            raise UserError(
+                f"a checkpoint cannot be written to {self._directory / name}: {reason(error)}. "
+                "Make room there, or make it writable, and give the same command again: it goes on "
+                + (f"after epoch {kept}." if kept else "from the start of this fold.")
+            ) from None
 
     def has_latest(self) -> bool:
         """Whether there is a state to restore."""
-        return parallel.on_primary(lambda: self._managers[LATEST].latest_step() is not None)
+        return parallel.on_primary(lambda: epoch_on_disk(self._directory, LATEST) > 0)
 
     def restore_latest(self, like: TrainState) -> TrainState | None:
-        """The latest state, or None if there is none yet.
+        """The latest state that is whole, or None if there is none yet.
+
+        Where one is damaged, a line on standard error says so.
 
         Args:
           like: a state of the same shapes.
 
         Raises:
-          UserError: if it was trained on other data or another split.
+          UserError: if it was trained on other data or another split, or none is whole.
         """
-        return parallel.on_primary(lambda: self._read(LATEST, like))
+        return parallel.tree_from_primary(lambda: self._read_latest(like), like)
+
+    def _read_latest(self, like: TrainState) -> TrainState | None:
+        damages = []
+        for epoch in reversed(_epochs(self._directory / LATEST)):
+            try:
+                state = self._read(LATEST, epoch, like)
+            except Damaged as error:
+                damages.append(f"{self._directory / LATEST / str(epoch)} is damaged: {error}")
+                continue
+            for damage in damages:
+                print(f"{damage}. Going on from epoch {epoch}.", file=sys.stderr, flush=True)
+            return state
+        if damages:
+            raise Unreadable(
+                f"{'; '.join(damages)}. There is no earlier state to go on from. Copy the run "
+                f"folder again, or remove {self._directory} to train this fold from its start."
+            )
+        return None
 
     def restore_best(self, like: TrainState) -> dict[str, Any]:
         """Variables of the best epoch.
@@ -131,57 +221,124 @@ class Checkpoints:
           like: a state of the same shapes.
 
         Raises:
-          UserError: if there are none yet, or they were trained on other data or another split.
+          UserError: if there are none yet, they were trained on other data or another split, or
+            they are damaged or not those of the latest state.
         """
-        variables = parallel.on_primary(lambda: self._read(BEST, like.best_variables))
-        if variables is None:
+        return parallel.tree_from_primary(lambda: self._read_best(like), like.best_variables)
+
+    def _read_best(self, like: TrainState) -> dict[str, Any]:
+        epoch = epoch_on_disk(self._directory, BEST)
+        if not epoch:
             raise UserError(
                 f"{self._directory} holds no finished checkpoint; train this fold first "
                 "(main.py --mode=train_and_evaluate)."
             )
-        return variables
+        path = self._directory / BEST / str(epoch)
+        state = epoch_on_disk(self._directory, LATEST)
+        mend = "Copy the run folder again"
+        if state:
+            mend += (
+                f", or remove {path} and give the command again that trained the fold: its latest "
+                "state has these weights, too"
+            )
+        try:
+            # One killed between the two writes has newer weights than its state.
+            if state >= epoch and self._is_stale(epoch, state):
+                raise Damaged("its weights are not those that the latest state names as the best")
+            return self._read(BEST, epoch, like.best_variables)
+        except Damaged as error:
+            raise Unreadable(f"{path} cannot be read: {error}. {mend}.") from None
 
-    def _read(self, name: str, like: Any) -> Any:
-        manager = self._managers[name]
-        epoch = manager.latest_step()
-        if epoch is None:
+    def _is_stale(self, best: int, latest: int) -> bool:
+        """Whether the weights in ``best`` are known to be of another course than the state."""
+        try:
+            written, named = self._leaves(BEST, best), self._leaves(LATEST, latest)
+        except Damaged:
+            return False  # a state that cannot be read says nothing about them
+        if written is None or named is None:
+            return False
+        of_state = {leaf["sha256"] for leaf in named if leaf["path"].startswith(_BEST_LEAVES)}
+        return not {leaf["sha256"] for leaf in written} <= of_state
+
+    def _leaves(self, name: str, epoch: int) -> list[packing.Leaf] | None:
+        """The list of leaves of a checkpoint; None for one of a former version.
+
+        Raises:
+          Damaged: if there is one that cannot be read.
+        """
+        if not (self._directory / name / str(epoch) / _LEAVES).exists():
             return None
-        origin = manager.restore(
-            epoch, args=ocp.args.Composite(**{_ORIGIN: ocp.args.JsonRestore()})
-        )[_ORIGIN]
+        found = self._restore(name, epoch, _LEAVES, ocp.args.JsonRestore())
+        if problem := schema.misfit(found, packing.LEAVES, _LEAVES):
+            raise Damaged(problem)
+        return found
+
+    def _restore(self, name: str, epoch: int, item: str, args: Any) -> Any:
+        path = self._directory / name / str(epoch)
+        handler = ocp.CompositeCheckpointHandler()
+        try:
+            with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+                return checkpointer.restore(path, args=ocp.args.Composite(**{item: args}))[item]
+        except Exception as error:  # Orbax raises nearly anything on a damaged or foreign one
+            raise Damaged(
+                f"{item} is incomplete or of another configuration ({type(error).__name__})"
+            ) from None
+
+    def _read(self, name: str, epoch: int, like: Any) -> Any:
+        """One checkpoint, as arrays of the default device.
+
+        Raises:
+          Damaged: if it is not whole.
+          UserError: if it is, and cannot be used here.
+        """
+        path = self._directory / name / str(epoch)
+        origin = self._restore(name, epoch, _ORIGIN, ocp.args.JsonRestore())
+        order = self._check_origin(path, origin)
+        leaves = self._leaves(name, epoch)
+        # Host arrays: as device arrays they could go to the devices alone that they came from.
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        wanted = abstract if leaves is None else packing.room(leaves)
+        found = self._restore(name, epoch, _STATE, ocp.args.StandardRestore(wanted))
+        try:
+            if leaves is not None:
+                found = packing.unpack(found, leaves, abstract)
+            else:  # into host arrays Orbax restores any shape
+                packing.check_shapes(dict(packing.leaves(found)), abstract)
+        except packing.OtherTree as error:
+            raise Unreadable(
+                f"{path} belongs to another configuration: {error}. Restore the run's config.json, "
+                "or choose another --workdir."
+            ) from None
+        return jax.tree.map(jnp.array, channel_order.to_current(found, order))
+
+    def _check_origin(self, path: Path, origin: Any) -> int:
+        """Refuses weights that were trained on something else; returns the order of channels."""
+        if not isinstance(origin, dict):
+            raise Damaged("origin is no dictionary")
         changed = [k for k in self._origin if origin.get(k) != self._origin[k]]
         if changed:
             raise UserError(
-                f"the checkpoint in {self._directory / name} was trained on a different "
-                f"{' and '.join(changed)} than the run has now. Restore it, or choose another "
-                "--workdir."
+                f"the checkpoint in {path} was trained on a different {' and '.join(changed)} than "
+                "the run has now. Restore it, or choose another --workdir."
             )
         order = origin.get(_ORDER, 1)
         if order not in range(1, channel_order.CURRENT + 1):
             raise UserError(
-                f"the checkpoint in {self._directory / name} has the channel order {order!r}, "
-                "which this version of mtbus_jax does not know. Use the version that wrote it, or "
-                "a newer one."
+                f"the checkpoint in {path} has the channel order {order!r}, which this version of "
+                "mtbus_jax does not know. Use the version that wrote it, or a newer one."
             )
-        if name == LATEST and order < channel_order.CURRENT:
+        if path.parent.name == LATEST and order < channel_order.CURRENT:
             raise UserError(
-                f"the checkpoint in {self._directory / name} was written by a version whose "
-                "learning rate was lowered, and whose training stopped, one bad epoch earlier. Its "
-                "training cannot go on here: train again in another --workdir, or go on with the "
-                "version that wrote it. Its best weights can still be tested and predict."
+                f"the checkpoint in {path} was written by a version whose learning rate was "
+                "lowered, and whose training stopped, one bad epoch earlier. Its training cannot "
+                "go on here: train again in another --workdir, or go on with the version that "
+                "wrote it. Its best weights can still be tested and predict."
             )
-        # Host arrays: as device arrays they could go to the devices alone that they came from.
-        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        restored = manager.restore(
-            epoch, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(abstract)})
-        )[_STATE]
-        # Into host arrays Orbax restores any shape.
-        for (path, found), wanted in zip(
-            jax.tree.leaves_with_path(restored), jax.tree.leaves(abstract), strict=True
-        ):
-            if found.shape != wanted.shape:
-                raise ValueError(
-                    f"{jax.tree_util.keystr(path)} has shape {found.shape} in the checkpoint, but "
-                    f"{wanted.shape} in the network"
-                )
-        return jax.tree.map(jnp.array, channel_order.to_current(restored, order))
+        return order
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax expects all processes to take part unless told otherwise."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})

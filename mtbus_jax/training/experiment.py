@@ -15,12 +15,11 @@ import optax
 from jax import export
 from ml_collections import config_dict
 
-from mtbus_jax import augment, data, losses, models, splits, types
+from mtbus_jax import augment, data, losses, models, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import preprocess
 from mtbus_jax.runtime import compiled, parallel
+from mtbus_jax.training import fields, run_folder, steps
 from mtbus_jax.training import state as state_lib
-from mtbus_jax.training import steps
 
 for _type in (state_lib.Plateau, steps.Totals, steps.Dataset, optax.ScaleByAdamState):
     export.register_namedtuple_serialization(
@@ -32,9 +31,6 @@ export.register_pytree_node_serialization(
     serialize_auxdata=lambda fields: json.dumps(fields).encode(),
     deserialize_auxdata=lambda text: tuple(json.loads(bytes(text))),
 )
-
-# None leaves everything in the parameters' type, which is float32.
-COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +108,7 @@ class Experiment:
             if train.augment
             else None,
             symmetries=augment.symmetries(train.augmentation, *config.data.image_size),
-            compute_dtype=COMPUTE_DTYPES[train.compute_dtype],
+            compute_dtype=fields.COMPUTE_DTYPES[train.compute_dtype],
         )
 
     def train_steps(self, axis_name: str | None) -> Callable:
@@ -209,75 +205,12 @@ def check_values(config: config_dict.ConfigDict) -> None:
     Raises:
       UserError: for the first such field.
     """
-    splits.replication_factors([1], rule=config.train.oversample_rule)
-    if config.train.compute_dtype not in COMPUTE_DTYPES:
-        raise UserError(
-            f"train.compute_dtype: {config.train.compute_dtype!r} is unknown. "
-            f"Known: {', '.join(COMPUTE_DTYPES)}."
-        )
-    for field, known in (
-        ("augmentation", augment.METHODS),
-        ("rotation_fill", augment.FILLS),
-        ("keep", state_lib.KEPT),
-        ("course", state_lib.COURSES),
-    ):
-        if config.train[field] not in known:
-            raise UserError(
-                f"train.{field}: {config.train[field]!r} is unknown. Known: {', '.join(known)}."
-            )
+    fields.check(run_folder.flatten(config))
     if config.eval.average and not config.eval.tta:
         raise UserError(
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
             "False leaves out; set eval.tta=True as well."
         )
-    if config.data.resize not in preprocess.RESIZES:
-        raise UserError(
-            f"data.resize: {config.data.resize!r} is unknown. "
-            f"Known: {', '.join(preprocess.RESIZES)}."
-        )
-    if config.data.split not in splits.SPLITS:
-        raise UserError(
-            f"data.split: {config.data.split!r} is unknown. Known: {', '.join(splits.SPLITS)}."
-        )
-    if not 0 <= config.train.plateau_threshold < 1:
-        raise UserError(
-            f"train.plateau_threshold={config.train.plateau_threshold}: a share of the loss, from "
-            "0 to less than 1."
-        )
-    if not 0 <= config.train.average_decay < 1:
-        raise UserError(
-            f"train.average_decay={config.train.average_decay}: the share of the average that a "
-            "step leaves as it is, from 0 to less than 1."
-        )
-    if not 0 <= config.loss.weight <= 1:
-        raise UserError(f"loss.weight={config.loss.weight}: λ is a share, from 0 to 1.")
-    positive = {
-        "data.fold_count": config.data.fold_count - 1,
-        "train.epochs": config.train.epochs,
-        "train.batch_size": config.train.batch_size,
-        "train.learning_rate": config.train.learning_rate,
-        "eval.batch_size": config.eval.batch_size,
-        "model.width": 1 if config.model.get("width") is None else config.model.width,
-    }
-    for field, value in positive.items():
-        if value <= 0:
-            raise UserError(f"{field}={value} must be greater than 0.")
-    for field in ("warmup", "encoder_rate"):
-        if not 0 <= config.train[field] <= 1:
-            raise UserError(f"train.{field}={config.train[field]} is a share, from 0 to 1.")
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise UserError(
-            f"loss.label_smoothing={config.loss.label_smoothing}: a share, from 0 to less than 1."
-        )
-    for field in ("weight_decay", "clip_norm"):
-        if config.train[field] < 0:
-            raise UserError(f"train.{field}={config.train[field]} must not be negative.")
-    for field in ("plateau_patience", "stop_patience"):
-        if config.train[field] < 0:
-            raise UserError(f"train.{field}={config.train[field]} must not be negative.")
-    for field in ("gamma", "reconstruction", "cross_entropy"):
-        if config.loss[field] < 0:
-            raise UserError(f"loss.{field}={config.loss[field]} must not be negative.")
     # The classes of a folder of one's own are known once it has been read.
     public = config.data.name in data.DATASETS
     known = types.Classes.of(config.data).names if public or config.data.class_names else None
@@ -292,8 +225,6 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"data.class_names={tuple(config.data.class_names)!r} is for a folder of your own; the "
             f"classes of {config.data.name} are {', '.join(types.CLASS_NAMES)}."
         )
-    if config.train.devices < 0 or config.train.steps_per_call < 0:
-        raise UserError("train.devices and train.steps_per_call must not be negative; 0 is auto.")
 
 
 def _check_image_size(size: tuple[int, ...], module: nn.Module, name: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.runtime import compiled, parallel
+from mtbus_jax.runtime import compiled, parallel, stopping
 from mtbus_jax.training import device_data, steps
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
@@ -90,7 +90,7 @@ class FoldRun:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Raises:
-          UserError: for a checkpoint of other data.
+          UserError: for a checkpoint of other data, or where none of them is whole.
         """
         if parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -104,6 +104,7 @@ class FoldRun:
             total = self._config.train.epochs * self.step_count
             self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
+            self._checkpoints.save_best(self.state, self._tested_epoch(self.standing))
             if self.finished:
                 self.state = None
                 yield
@@ -149,6 +150,9 @@ class FoldRun:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
         self._progress.advance(step_count, self.epochs_done + 1, totals)
 
+    def _tested_epoch(self, standing: state_lib.Standing) -> int:
+        return state_lib.kept_epoch(standing, self._experiment.schedule)
+
     def _first_rate(self) -> float:
         """Learning rate of the first step of the epoch that is being trained."""
         rate = state_lib.learning_rate(
@@ -179,6 +183,7 @@ class FoldRun:
 
         Raises:
           UserError: if a loss is no longer finite; then nothing is written.
+          Stopped: if SIGTERM has come; then the epoch is saved.
         """
         epoch = self.epochs_done + 1
         losses = train_means["loss"], validation_means["loss"]
@@ -194,16 +199,24 @@ class FoldRun:
             **{f"validation_{k}": v for k, v in validation_means.items()},
             "learning_rate": self._first_rate(),
             "best_epoch": int(standing.plateau.best_epoch),
-            "tested_epoch": state_lib.kept_epoch(standing, self._experiment.schedule),
+            "tested_epoch": self._tested_epoch(standing),
             "seconds": seconds,
         }
         self.standing = standing
         self._logbook.write(row)
         self._progress.epoch_line(row)
         due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
-        if self.finished or due:
+        # An epoch too long to be ended in time when SIGTERM comes leaves the one before it behind.
+        due |= seconds > stopping.GRACE_SECONDS
+        saved = self.finished or due
+        if saved:
             self._checkpoints.save(state(), row["tested_epoch"])
             self._last_save = time.monotonic()
+        # After the saving: it asks the other processes, of which one may be gone.
+        if stopping.asked():
+            if not saved:
+                self._checkpoints.save(state(), row["tested_epoch"])
+            raise stopping.stopped()
 
 
 class FoldLoop:
@@ -253,16 +266,19 @@ class FoldLoop:
 
         Raises:
           UserError: if a loss is no longer finite.
+          Stopped: if SIGTERM has come, after the last epoch that could be done in time.
         """
         state = parallel.replicate(run.state, self._devices)
-        while not run.finished:
-            state = self._run_epoch(state, run)
+        with stopping.deferred():
+            while not run.finished:
+                state = self._run_epoch(state, run)
         run.state = state
 
     def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
         """One epoch of training and its validation."""
         started = time.monotonic()
         totals = parallel.replicate(steps.Totals.zero(), self._devices)
+        done, first, first_done = 0, 0, started
         for part in device_data.parts(
             *run.next_batches(),
             steps_per_call=self._experiment.config.train.steps_per_call,
@@ -271,6 +287,11 @@ class FoldLoop:
             program = self._train_program(part, run.key)
             state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
+            done += part.step_count
+            if not first:  # whose program may have been compiled in that time
+                first, first_done = done, time.monotonic()
+            seconds_a_step = (time.monotonic() - first_done) / max(done - first, 1)
+            stopping.check(seconds_a_step * (run.step_count - done))
         train_means = totals.means()
         validation_means, _ = self._evaluator(
             state_lib.validated(state, self._experiment.schedule), run.validation

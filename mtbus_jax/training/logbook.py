@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -16,10 +17,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mtbus_jax import schema
+from mtbus_jax.errors import UserError, reason, unwritable
 from mtbus_jax.files import write_text
 from mtbus_jax.runtime import parallel
+from mtbus_jax.schema import Each
 
 METRICS = "metrics.jsonl"
+_ROW = {"epoch": int}
 
 
 class Logbook:
@@ -44,49 +49,104 @@ class Logbook:
         kept = [row for row in read_metrics(directory) if row["epoch"] <= resume_epoch]
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         if tensorboard:
-            # tensorboardX writes event files without importing TensorFlow.
-            from tensorboardX import SummaryWriter
-
-            self._writer = SummaryWriter(
-                str(directory / "tensorboard"), purge_step=resume_epoch + 1
-            )
+            try:
+                self._writer = EventFile(directory / "tensorboard", first_epoch=resume_epoch + 1)
+            except OSError as error:
+                raise unwritable(directory / "tensorboard", error) from None
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends one epoch; ``row`` holds ``epoch`` (from 1) and numbers by name."""
+        """Appends one epoch; ``row`` holds ``epoch`` (from 1) and numbers by name.
+
+        Raises:
+          UserError: if it cannot be written, such as for want of space.
+        """
         if not parallel.is_primary():
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if self._writer is not None:
-            for name, value in row.items():
-                if name != "epoch":
-                    # TensorBoard groups curves by what stands before the slash.
-                    tag = name.replace("train_", "train/").replace("validation_", "validation/")
-                    self._writer.add_scalar(tag, value, row["epoch"])
-            self._writer.flush()
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            if self._writer is not None:
+                self._writer.write(row)
+        except OSError as error:
+            raise unwritable(self._path.parent, error) from None
 
     def __enter__(self) -> Logbook:
         return self
 
     def __exit__(self, *exc_info) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # each line was flushed; a full disk has been told
+                self._writer.close()
+
+
+class EventFile:
+    """TensorBoard's scalars of a training, on disk epoch by epoch.
+
+    tensorboardX knows the format without TensorFlow. Its `SummaryWriter` writes from a thread of
+    its own, which a full disk ends; the training would then wait for it without an end.
+    """
+
+    def __init__(self, folder: Path, *, first_epoch: int):
+        """Starts a file in ``folder``; scalars of ``first_epoch`` and later ones replace others."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event = event_pb2.Event
+        self._file = EventsWriter(str(folder / "events"))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._file.write_event(self._event(step=first_epoch, session_log=start))
+        self._file.flush()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends the numbers of one epoch, see `Logbook.write`."""
+        event = self._event(wall_time=time.time(), step=row["epoch"])
+        for name, value in row.items():
+            if name != "epoch":
+                # TensorBoard groups curves by what stands before the slash.
+                tag = name.replace("train_", "train/").replace("validation_", "validation/")
+                event.summary.value.add(tag=tag, simple_value=value)
+        self._file.write_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The rows of a fold's ``metrics.jsonl``; empty if there is none.
+    """The rows of a fold's ``metrics.jsonl``, by epoch; empty if there is none.
 
-    A last line cut short by a kill is left out.
+    A last line cut short by a kill is left out: its epoch was not saved.
+
+    Raises:
+      UserError: if another line is broken, or an epoch is there twice.
     """
     path = directory / METRICS
     if not path.exists():
         return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}. Restore it.") from None
+    *lines, rest = text.split("\n")
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate([*lines, rest] if rest else lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+            problem = schema.misfit(row, _ROW) or schema.misfit(row, Each(float))
+        except ValueError as error:
+            if number > len(lines):
+                break
+            problem = f"it is not valid JSON ({error})"
+        if not problem and rows and row["epoch"] <= rows[-1]["epoch"]:
+            problem = f"epoch {row['epoch']} comes after epoch {rows[-1]['epoch']}"
+        if problem:
+            raise UserError(
+                f"{path}, line {number}, is broken: {problem}. Restore or remove the line; the "
+                "curves in the report will lack its epoch, and nothing else."
+            )
+        rows.append(row)
     return rows
 
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import files, splits, types
-from mtbus_jax.errors import UserError
+from mtbus_jax import files, types
+from mtbus_jax.errors import UserError, unwritable
+from mtbus_jax.training import run_files
+from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
 
-CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
-SUMMARY = "summary.json"
 CASES = "cases.csv"  # of a fold: one row per test image
 
 # Fields that may differ when a run is continued: they change where things lie, how much is done
@@ -96,25 +95,29 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
       UserError: if it is missing or broken.
     """
 
+    content = run_files.read_config(workdir)
+    for section, fields in _FORMER.items():
+        content[section] = fields | content[section]
+    for section, fields in _DROPPED.items():
+        for field in fields:
+            content[section].pop(field, None)
+    return config_from_json(content)
+
+
+def config_from_json(content: dict[str, Any]) -> config_dict.ConfigDict:
+    """A configuration from its ``to_dict()`` after a way through JSON, which has no tuples."""
+
     def freeze(value):
         if isinstance(value, dict):
             return {k: freeze(v) for k, v in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    content = files.read_json(workdir / CONFIG)
-    for section, fields in _FORMER.items():
-        if isinstance(content.get(section), dict):  # what is damaged is refused where it is used
-            content[section] = fields | content[section]
-    for section, fields in _DROPPED.items():
-        if isinstance(content.get(section), dict):
-            for field in fields:
-                content[section].pop(field, None)
     return config_dict.ConfigDict(freeze(content))
 
 
 def record(workdir: Path, section: str, values: config_dict.ConfigDict) -> None:
     """Replaces a section of ``config.json``, where it has come to be another."""
-    content = files.read_json(workdir / CONFIG)
+    content = run_files.read_config(workdir)
     content[section] = values.to_dict()
     files.write_json(workdir / CONFIG, content)
 
@@ -159,10 +162,10 @@ def open_run(workdir: Path, config: config_dict.ConfigDict) -> None:
     check_run(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        files.write_json(workdir / CONFIG, config.to_dict())
-        files.write_json(workdir / ENVIRONMENT, environment())
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error}.") from None
+        raise unwritable(f"--workdir={workdir}", error) from None
+    files.write_json(workdir / CONFIG, config.to_dict())
+    files.write_json(workdir / ENVIRONMENT, environment())
 
 
 def environment() -> dict[str, Any]:
@@ -182,80 +185,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def open_splits(
-    workdir: Path, cases: types.Cases, split: str, count: int = 4
-) -> tuple[list[splits.Split], dict[str, Any]]:
-    """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
-
-    Args:
-      workdir: the run folder.
-      cases: the dataset.
-      split: a name of `splits.SPLITS`.
-      count: of folds, where they are drawn.
-
-    Returns:
-      The folds, and the content of ``splits.json``.
-
-    Raises:
-      UserError: if the file belongs to another dataset or split, or does not fit the images.
-    """
-    folds = find_folds(workdir, cases, split, count)
-    return folds, write_splits(workdir, cases, split, folds)
-
-
-def write_splits(
-    workdir: Path, cases: types.Cases, split: str, folds: list[splits.Split]
-) -> dict[str, Any]:
-    """Writes ``splits.json``; returns its content."""
-    content = {
-        "dataset": cases.name,
-        "split": split,
-        "images": len(cases),
-        "test_images": [len(fold.test) for fold in folds],
-        # Counted anew at each start: the file may have been edited.
-        "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
-        "folds": [fold.to_uids(cases.uid) for fold in folds],
-    }
-    files.write_json(workdir / SPLITS, content)
-    return content
-
-
-def find_folds(workdir: Path, cases: types.Cases, split: str, count: int = 4) -> list[splits.Split]:
-    """The folds that `open_splits` would return; writes nothing, raises the same."""
-    path = workdir / SPLITS
-    if path.exists():
-        return _read_splits(path, cases, split)
-    return splits.make_folds(cases, split, count=count)
-
-
-def _read_splits(path: Path, cases: types.Cases, split: str) -> list[splits.Split]:
-    """The folds of an existing ``splits.json``, checked against the dataset."""
-    content = files.read_json(path)
-    for field, wanted in (("dataset", cases.name), ("split", split)):
-        if content.get(field) != wanted:
-            raise UserError(
-                f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
-                "Choose another --workdir, or remove that file."
-            )
-    if not content.get("folds"):
-        raise UserError(f"{path} lists no folds; remove it to have them drawn again.")
-    folds = [splits.Split.from_uids(fold, cases.uid) for fold in content["folds"]]
-    for number, fold in enumerate(folds):
-        used = len(fold.train) + len(fold.validation) + len(fold.test)
-        if used != len(cases):
-            raise UserError(
-                f"{path}: fold {number} uses {used} of the dataset's {len(cases)} images; every "
-                "image must be in one of its three lists."
-            )
-    tested = np.concatenate([fold.test for fold in folds])
-    if len(np.unique(tested)) != len(tested):
-        raise UserError(f"{path}: an image is tested in two folds.")
-    return folds
-
-
 def fold_dir(workdir: Path, fold: int) -> Path:
     """Folder of one fold inside a run folder."""
     return workdir / f"fold_{fold}"
+
+
+def lock_path(workdir: Path, fold: int) -> Path:
+    """File by which one process at a time works on a fold, see `locks`.
+
+    Beside the folds' folders, since a fold that has only been asked for has none.
+    """
+    return workdir / "locks" / f"fold_{fold}.lock"
+
+
+def fold_numbers(workdir: Path) -> list[int]:
+    """Folds that have a folder, in their order; a folder of another name is none."""
+    names = (path.name.removeprefix("fold_") for path in workdir.glob("fold_*") if path.is_dir())
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def network_dir(workdir: Path, number: int) -> Path:

@@ -87,7 +87,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     config = run_folder.load_config(run)
     run_folder.check_class_order(run)
     networks = run_folder.networks(run, config)
-    started = _fold_numbers(networks[0])
+    started = run_folder.fold_numbers(networks[0])
     ready = [fold for fold in started if all(has_weights(each, fold) for each in networks)]
     if not ready:
         raise UserError(
@@ -135,12 +135,7 @@ def is_tested(run: Path, fold: int) -> bool:
 
 def tested_folds(run: Path) -> list[int]:
     """Folds whose training is over and whose weights and test results are there."""
-    return [f for f in _fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
-
-
-def _fold_numbers(run: Path) -> list[int]:
-    names = (path.name.removeprefix("fold_") for path in run.glob("fold_*"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    return [f for f in run_folder.fold_numbers(run) if is_tested(run, f) and has_weights(run, f)]
 
 
 def has_weights(run: Path, fold: int) -> bool:
@@ -170,16 +165,9 @@ def _experiment(run: Path, config: config_dict.ConfigDict) -> tuple[Experiment, 
 
 
 def _weights(run: Path, fold: int, like: Any) -> dict[str, Any]:
-    directory = _checkpoints(run, fold)
     try:
         # Without an origin nothing is compared: the dataset need not be here.
-        with checkpoint.Checkpoints(directory, {}) as checkpoints:
+        with checkpoint.Checkpoints(_checkpoints(run, fold), {}) as checkpoints:
             return checkpoints.restore_best(like)
-    except UserError:
-        raise
-    except Exception as error:  # Orbax raises nearly anything on a damaged or foreign checkpoint
-        raise UserError(
-            f"{directory} cannot be read ({type(error).__name__}): the checkpoint is incomplete or "
-            "belongs to another configuration. Copy the run folder again, or leave fold "
-            f"{fold} out with --folds."
-        ) from None
+    except checkpoint.Unreadable as error:
+        raise UserError(f"{error} Or leave fold {fold} out with --folds.") from None

@@ -18,10 +18,10 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import config_dict
 
-from mtbus_jax import files, splits
+from mtbus_jax import splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_folder, trained_folds
+from mtbus_jax.training import run_files, run_folder, trained_folds
 from mtbus_jax.training.state import TrainState
 
 FIELD = "train.start_from"
@@ -39,6 +39,16 @@ class StartingWeights(NamedTuple):
     run: Path
     fold: int
     config: config_dict.ConfigDict
+
+    def to_json(self) -> list:
+        """Its fields as JSON can hold them."""
+        return [str(self.run), self.fold, self.config.to_dict()]
+
+    @classmethod
+    def from_json(cls, fields: list) -> StartingWeights:
+        """Inverse of `to_json`."""
+        run, fold, config = fields
+        return cls(Path(run), fold, run_folder.config_from_json(config))
 
 
 def find(
@@ -130,9 +140,9 @@ def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: 
     """
     path = source.run / run_folder.SPLITS
     try:
-        there = files.read_json(path)["folds"][source.fold]
+        there = run_files.read_splits(source.run)["folds"][source.fold]
         trained_on, chosen_with = set(there["train"]), set(there["validation"])
-    except (IndexError, KeyError, TypeError):
+    except (IndexError, KeyError):
         raise UserError(
             f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
             "what its weights have seen. Restore that file, or start from another run."

@@ -34,19 +34,22 @@ n2,1,normal,normal,0.1,0.2,0.7,0,1.0,1.0,0.0,,False,normal,1.0,1.0,0.0,
 """
 
 
-def split_info(leaking=(0, 0, 0, 0)):
+def split_info(tables, leaking=(0, 0, 0, 0)):
+    """Four folds, of which the first have the images of these tables as their test images."""
+    test = [[line.partition(",")[0] for line in text.splitlines()] for text in tables]
+    test += [[]] * (4 - len(test))
     return {
         "dataset": "curated_busi",
         "split": "published",
         "leaking_test_images": list(leaking),
-        "folds": [{"train": [], "validation": [], "test": []}] * 4,
+        "folds": [{"train": [], "validation": [], "test": uids} for uids in test],
     }
 
 
 def write_run(folder, config, folds=(FOLD_0, FOLD_1), header=HEADER, **info):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
-    (folder / "splits.json").write_text(json.dumps(split_info(**info)))
+    (folder / "splits.json").write_text(json.dumps(split_info(folds, **info)))
     for number, text in enumerate(folds):
         (folder / f"fold_{number}").mkdir()
         (folder / f"fold_{number}" / "cases.csv").write_text(header + "\n" + text)
@@ -407,6 +410,7 @@ def test_rows_as_the_evaluation_writes_them(tmp_path):
     predictions = steps.Predictions(probability, rng.normal(size=(6, 3)).astype(np.float32))
     rows = evaluate.case_rows(cases, predictions)
     write_run(tmp_path, base.get_config(), folds=())
+    (tmp_path / "splits.json").write_text(json.dumps(split_info(["\n".join(cases.uid)] * 2)))
     for fold in range(2):
         part = rows.copy()
         part.insert(1, "fold", fold)

@@ -42,6 +42,7 @@ def change_rows(workdir, change):
         rows = pd.read_csv(path)
         change(rows)
         rows.to_csv(path, index=False)
+    report_runs.fit_splits(workdir)
     summary.write_summary(workdir)
 
 
@@ -124,6 +125,7 @@ def test_other_images_are_named_by_number(runs, tmp_path):
     smaller = copy_of(runs, tmp_path)
     for path in smaller.glob("fold_*/cases.csv"):
         pd.read_csv(path).iloc[5:].to_csv(path, index=False)
+    report_runs.fit_splits(smaller)
     summary.write_summary(smaller)
     found = compare.compare([runs / "one", smaller])
     assert found.warnings == [
@@ -140,6 +142,7 @@ def test_another_split_is_said(runs, tmp_path):
     moved = [pd.concat([tables[0][4:], tables[1][:3]]), pd.concat([tables[1][3:], tables[0][:4]])]
     for number, (path, rows) in enumerate(zip(paths, moved, strict=True)):
         rows.assign(fold=number).to_csv(path, index=False)
+    report_runs.fit_splits(other)
     summary.write_summary(other)
     (warning,) = compare.compare([runs / "one", other]).warnings
     assert "different splits: 7 of 64 common images are tested in another fold" in warning

@@ -218,7 +218,9 @@ def test_metrics_of_an_emptied_mask_depend_on_the_size_of_its_truth_only():
 def write_facts(study, run, leaking, device="gpu: NVIDIA H200"):
     directory = study.directory(run)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {"leaking_test_images": leaking, "test_images": [30, 31, 32, 33]}
+    content = {"dataset": "curated_busi", "split": "published"}
+    content |= {"leaking_test_images": leaking, "test_images": [30, 31, 32, 33]}
+    content["folds"] = [{"train": [], "validation": [], "test": []}] * 4
     (directory / "splits.json").write_text(json.dumps(content))
     environment = {
         "devices": [device],

@@ -1,6 +1,7 @@
 """Several processes train one run on this machine's CPU, through main.py; and their parts alone."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import random
@@ -20,8 +21,8 @@ import tiny
 from mtbus_jax import data, files, models
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
-from mtbus_jax.splits import published_folds
-from mtbus_jax.training import run_folder
+from mtbus_jax.splits import Split, published_folds
+from mtbus_jax.training import run_folder, warm_start
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
@@ -334,3 +335,73 @@ def test_a_process_on_its_own_does_everything_itself():
     assert parallel.on_primary(lambda: "done") == "done"
     with pytest.raises(KeyError), parallel.together():
         raise KeyError
+
+
+def test_what_goes_to_other_processes_is_data(monkeypatch):
+    """Process 1 gets what process 0 sent: JSON, of which each kind is made again."""
+    sent = []
+
+    def broadcast(value):
+        if parallel.is_primary():
+            sent.append(np.asarray(value))
+            return value
+        return sent.pop(0)
+
+    monkeypatch.setattr(parallel.multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(
+        parallel.multihost_utils, "process_allgather", lambda message: np.stack([message] * 2)
+    )
+    split = published_folds(tiny.make_cases().label, tiny.make_cases().test_fold)[1]
+    source = warm_start.StartingWeights(pathlib.Path("runs/a"), 2, tiny.make_config())
+    values = [
+        (None, {}),
+        ({"a": [1, 2.5, None, "ü"]}, {}),
+        (split, {"to_json": Split.to_json, "from_json": Split.from_json}),
+        (
+            source,
+            {
+                "to_json": warm_start.StartingWeights.to_json,
+                "from_json": warm_start.StartingWeights.from_json,
+            },
+        ),
+    ]
+    for value, options in values:
+        pretend(monkeypatch, 2, 0)
+        assert parallel.on_primary(lambda value=value: value, **options) is value
+        pretend(monkeypatch, 2, 1)
+        got = parallel.on_primary(pytest.fail, **options)
+        if value is split:
+            jax.tree.map(np.testing.assert_array_equal, vars(got), vars(split))
+        elif value is source:
+            assert (got.run, got.fold) == (source.run, source.fold)
+            assert got.config.to_dict() == source.config.to_dict()
+        else:
+            assert got == value
+    pretend(monkeypatch, 2, 0)
+    with pytest.raises(TypeError, match="JSON"):
+        parallel.on_primary(lambda: object())
+
+
+def test_arrays_go_to_other_processes_as_arrays(monkeypatch):
+    tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.int32(4)}
+    monkeypatch.setattr(
+        parallel.multihost_utils, "process_allgather", lambda message: np.stack([message] * 2)
+    )
+    # Process 1 asks whether there are any, then for the arrays.
+    received = []
+    monkeypatch.setattr(
+        parallel.multihost_utils,
+        "broadcast_one_to_all",
+        lambda mine: received.pop(0) if received else mine,
+    )
+    for there in (True, False):
+        message = json.dumps(there).encode()
+        padded = np.zeros(8, np.uint8)
+        padded[: len(message)] = np.frombuffer(message, np.uint8)
+        received[:] = [np.uint32(len(message)), padded, tree]
+        pretend(monkeypatch, 2, 1)
+        got = parallel.tree_from_primary(pytest.fail, jax.tree.map(np.zeros_like, tree))
+        if there:
+            jax.tree.map(np.testing.assert_array_equal, got, tree)
+        else:
+            assert got is None

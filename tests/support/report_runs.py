@@ -13,7 +13,7 @@ import tiny
 from mtbus_jax import files, splits, types
 from mtbus_jax.evaluation import evaluate, stored_predictions, summary
 from mtbus_jax.evaluation.trust import measure
-from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training import run_folder, run_splits, steps
 
 FOLDS = 2
 EPOCHS = 3
@@ -63,7 +63,7 @@ def write_run(
     config.model = {"name": "unetpp", "width": 4}
     files.write_json(workdir / run_folder.CONFIG, config.to_dict())
     files.write_json(workdir / run_folder.ENVIRONMENT, {"python": "3.x", "devices": ["cpu"]})
-    run_folder.write_splits(workdir, cases, "published", folds)
+    run_splits.write_splits(workdir, cases, "published", folds)
     rng = np.random.default_rng(seed)
     for number, fold in enumerate(folds):
         directory = run_folder.fold_dir(workdir, number)
@@ -103,6 +103,15 @@ def epoch_row(fold: int, epoch: int) -> dict[str, float]:
     return row
 
 
+def fit_splits(workdir: Path) -> None:
+    """Makes the test images of ``splits.json`` those of the tables, which a test has changed."""
+    content = files.read_json(workdir / run_folder.SPLITS)
+    for fold in range(FOLDS):
+        path = run_folder.fold_dir(workdir, fold) / run_folder.CASES
+        content["folds"][fold]["test"] = pd.read_csv(path, dtype={"uid": str}).uid.tolist()
+    files.write_json(workdir / run_folder.SPLITS, content)
+
+
 def multiply(workdir: Path, cases: types.Cases, times: int) -> types.Cases:
     """Repeats every test image of a run under new names, predictions and trust with it."""
     names = [f"_{k}" for k in range(times)]
@@ -123,6 +132,7 @@ def multiply(workdir: Path, cases: types.Cases, times: int) -> types.Cases:
             many["class_logits"] = np.concatenate([arrays["class_logits"]] * times, axis=1)
         np.savez_compressed(path, **many)
     repeated(workdir / measure.ROWS)
+    fit_splits(workdir)
     summary.write_summary(workdir)
     many = cases.take(np.tile(np.arange(len(cases)), times))
     uid = np.concatenate([np.char.add(cases.uid, name) for name in names])

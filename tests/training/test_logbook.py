@@ -9,6 +9,7 @@ import sys
 import pytest
 from tensorboardX.proto import event_pb2
 
+from mtbus_jax.errors import UserError
 from mtbus_jax.training.logbook import Logbook, TrainingProgress, read_metrics
 
 
@@ -67,6 +68,28 @@ def test_a_last_line_cut_short_survives(tmp_path):
     write(tmp_path, [3], resume_epoch=2, loss=0.2)
     assert read_metrics(tmp_path) == [row(1), row(2), row(3, 0.2)]
     assert len(path.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ('{"epoch": 2, "train_lo', "line 2, is broken: it is not valid JSON"),
+        ("", "line 2, is broken"),
+        ('{"epoch": "2"}', "epoch is not a whole number"),
+        ('{"epoch": 2, "train_loss": "low"}', "train_loss is not a number"),
+        ("[2]", "has no fields"),
+        ('{"epoch": 1, "train_loss": 0.5}', "epoch 1 comes after epoch 1"),
+    ],
+)
+def test_a_broken_line_with_others_behind_it_is_refused(tmp_path, second, words):
+    """Whoever reads on would lose the good lines, or count an epoch twice."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{json.dumps(row(1))}\n{second}\n{json.dumps(row(3))}\n")
+    before = path.read_bytes()
+    for read in (read_metrics, lambda folder: write(folder, [4], resume_epoch=3)):
+        with pytest.raises(UserError, match=words):
+            read(tmp_path)
+    assert path.read_bytes() == before
 
 
 def test_a_loss_that_is_no_number_is_recorded(tmp_path):

@@ -11,7 +11,7 @@ from ml_collections import config_dict
 from configs import base
 from mtbus_jax import files, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_folder, run_splits
 
 
 def test_write_json_reads_back_and_leaves_no_partial_file(tmp_path):
@@ -200,14 +200,14 @@ def same(one, other):
 
 def test_splits_are_drawn_written_and_reused(tmp_path):
     cases = small_cases()
-    folds, content = run_folder.open_splits(tmp_path, cases, "published")
+    folds, content = run_splits.open_splits(tmp_path, cases, "published")
     assert content == files.read_json(tmp_path / "splits.json")
     assert (content["dataset"], content["split"], content["images"]) == ("small", "published", 24)
     assert content["test_images"] == [12, 12]
     assert content["leaking_test_images"] == [12, 12]
     assert content["folds"][0]["test"] == [f"case_{i}" for i in range(0, 24, 2)]
     written = (tmp_path / "splits.json").read_bytes()
-    again, again_content = run_folder.open_splits(tmp_path, cases, "published")
+    again, again_content = run_splits.open_splits(tmp_path, cases, "published")
     assert again_content == content
     assert all(same(a, b) for a, b in zip(folds, again, strict=True))
     assert (tmp_path / "splits.json").read_bytes() == written
@@ -222,14 +222,14 @@ def edit_splits(folder, change):
 
 def test_splits_edited_by_hand_are_used_as_they_are(tmp_path):
     cases = small_cases()
-    folds, _ = run_folder.open_splits(tmp_path, cases, "published")
+    folds, _ = run_splits.open_splits(tmp_path, cases, "published")
 
     def swap(content):
         fold = content["folds"][0]
         fold["train"][0], fold["validation"][0] = fold["validation"][0], fold["train"][0]
 
     edit_splits(tmp_path, swap)
-    edited, _ = run_folder.open_splits(tmp_path, cases, "published")
+    edited, _ = run_splits.open_splits(tmp_path, cases, "published")
     assert edited[0].train[0] == folds[0].validation[0]
     assert edited[0].validation[0] == folds[0].train[0]
     assert same(edited[1], folds[1])
@@ -237,7 +237,7 @@ def test_splits_edited_by_hand_are_used_as_they_are(tmp_path):
 
 def test_leaks_of_edited_splits_are_counted_anew(tmp_path):
     cases = small_cases()
-    run_folder.open_splits(tmp_path, cases, "published")
+    run_splits.open_splits(tmp_path, cases, "published")
 
     def without_leak(content):
         content["folds"][0] = {
@@ -252,7 +252,7 @@ def test_leaks_of_edited_splits_are_counted_anew(tmp_path):
         }
 
     edit_splits(tmp_path, without_leak)
-    _, content = run_folder.open_splits(tmp_path, cases, "published")
+    _, content = run_splits.open_splits(tmp_path, cases, "published")
     assert content["leaking_test_images"] == [0, 0]
     assert files.read_json(tmp_path / "splits.json") == content
 
@@ -269,27 +269,27 @@ def test_leaks_of_edited_splits_are_counted_anew(tmp_path):
     ],
 )
 def test_splits_that_do_not_fit_are_refused(tmp_path, change, message):
-    run_folder.open_splits(tmp_path, small_cases(), "published")
+    run_splits.open_splits(tmp_path, small_cases(), "published")
     edit_splits(tmp_path, change)
     with pytest.raises(UserError, match=message):
-        run_folder.open_splits(tmp_path, small_cases(), "published")
+        run_splits.open_splits(tmp_path, small_cases(), "published")
 
 
 def test_splits_of_other_images_are_refused(tmp_path):
-    run_folder.open_splits(tmp_path, small_cases(), "published")
+    run_splits.open_splits(tmp_path, small_cases(), "published")
     fewer = small_cases().take(np.arange(20))
     with pytest.raises(UserError, match="no image 'case_2"):
-        run_folder.open_splits(tmp_path, fewer, "published")
+        run_splits.open_splits(tmp_path, fewer, "published")
 
 
 def test_splits_that_leave_images_out_are_refused(tmp_path):
-    run_folder.open_splits(tmp_path, small_cases(), "published")
+    run_splits.open_splits(tmp_path, small_cases(), "published")
     with pytest.raises(UserError, match="splits"):
-        run_folder.open_splits(tmp_path, small_cases(26), "published")
+        run_splits.open_splits(tmp_path, small_cases(26), "published")
 
 
 def test_grouped_splits_have_no_leak(tmp_path):
-    _, content = run_folder.open_splits(tmp_path, small_cases(72), "grouped")
+    _, content = run_splits.open_splits(tmp_path, small_cases(72), "grouped")
     assert content["leaking_test_images"] == [0, 0, 0, 0]
     assert sum(content["test_images"]) == 72
 

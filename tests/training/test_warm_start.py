@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from mtbus_jax import crossval, data, ensemble, models, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import run_folder, trained_folds
+from mtbus_jax.training import run_splits, trained_folds
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
@@ -89,7 +89,7 @@ def test_optimiser_schedule_and_random_numbers_begin_anew(source, tmp_path):
     crossval.train_and_evaluate(config, tmp_path / "warm")
     cases = tiny.make_cases()
     experiment = Experiment.from_config(config)
-    split = run_folder.find_folds(tmp_path / "warm", cases, "published")[0]
+    split = run_splits.find_folds(tmp_path / "warm", cases, "published")[0]
     fresh = experiment.init_state(0)
     weights = trained_folds.load(source, [0]).members[0].variables["params"]
     from mtbus_jax.training.fold import FoldRun

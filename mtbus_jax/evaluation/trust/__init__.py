@@ -5,7 +5,6 @@ from __future__ import annotations
 from mtbus_jax.evaluation.trust.apply import (
     ERROR_RATE,
     NEVER,
-    TRUST,
     WARNING_SHARE,
     WRONG_DICE,
     Assessment,
@@ -22,9 +21,9 @@ from mtbus_jax.evaluation.trust.apply import (
     judge,
     lesion_by_class,
     mask_signs,
-    read,
     signs_of_doubt,
 )
+from mtbus_jax.evaluation.trust.file import TRUST, read, read_content
 
 __all__ = [
     "ERROR_RATE",
@@ -47,5 +46,6 @@ __all__ = [
     "lesion_by_class",
     "mask_signs",
     "read",
+    "read_content",
     "signs_of_doubt",
 ]

@@ -15,17 +15,14 @@ Fitted (by `fit`) are
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import scipy
 
-from mtbus_jax import files, types
-from mtbus_jax.errors import UserError
+from mtbus_jax import types
 from mtbus_jax.metrics import calibration
 
-TRUST = "trust.json"
 # Prediction sets may miss the true class this often.
 ERROR_RATE = 0.1
 # Share of the validation images that would have earned a warning.
@@ -154,37 +151,6 @@ class Judgement(NamedTuple):
 
     uncertainty: np.ndarray
     warning: np.ndarray
-
-
-def read(workdir: Path) -> Trust | None:
-    """What was fitted for a run, or None if nothing was.
-
-    Raises:
-      UserError: if the file is broken.
-    """
-    path = workdir / TRUST
-    if not path.exists():
-        return None
-    try:
-        return {
-            int(fold): FoldTrust(
-                **{
-                    **values,
-                    "presence": Presence(
-                        _logistic(values["presence"][0], 2), values["presence"][1]
-                    ),
-                    "class_error": _logistic(values["class_error"], len(Doubt._fields)),
-                    "mask_error": _logistic(values["mask_error"], len(Doubt._fields)),
-                }
-            )
-            for fold, values in files.read_json(path)["folds"].items()
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is broken or of an earlier version ({type(error).__name__}). Run main.py "
-            "--mode=evaluate --workdir=… on the run folder to write it again, or remove it to go "
-            "without."
-        ) from None
 
 
 def assess(
@@ -339,9 +305,3 @@ def mask_signs(mean_probability: np.ndarray, disagreement: np.ndarray) -> np.nda
     flat = mean_probability.reshape(len(mean_probability), -1).astype(float)
     mass = flat.sum(axis=-1)
     return np.stack([(flat**2).sum(axis=-1) / np.maximum(mass, 1e-9), 1 - disagreement], axis=-1)
-
-
-def _logistic(values: list, signs: int) -> Logistic:
-    if len(values[1]) != signs:
-        raise ValueError(f"{len(values[1])} weights for {signs} signs")
-    return Logistic(float(values[0]), tuple(map(float, values[1])))

@@ -63,6 +63,8 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
             )
             for part in rows
         }
+        for part, (stored, truth) in parts.items():
+            stored_predictions.check_images(directory, part, stored, truth.uid)
         parts = {part: _whose_truth_is_known(*each) for part, each in parts.items()}
         if not all(len(truth) for _, truth in parts.values()):
             continue

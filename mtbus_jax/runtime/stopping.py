@@ -1,0 +1,93 @@
+"""SIGTERM, which schedulers send before they kill: the epoch under way is ended and saved.
+
+Whoever sends it waits a while, 30 seconds on SLURM and Kubernetes, and kills what is left. An epoch
+that cannot be done in time is left; `training.fold` has saved the one before it then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+from mtbus_jax.errors import Stopped
+from mtbus_jax.runtime import parallel
+
+# For computing; the rest of the 30 seconds is for writing.
+GRACE_SECONDS = 20.0
+
+
+class _Request:
+    """What this process has been asked for; signals belong to the process, so there is one."""
+
+    at: float | None = None
+    deferred = False
+
+
+_request = _Request()
+
+
+@contextlib.contextmanager
+def on_sigterm() -> Iterator[None]:
+    """SIGTERM in the block raises `Stopped`, or within `deferred` waits for `check`.
+
+    Nothing happens where somebody else handles SIGTERM, or outside the main thread.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    _request.at = None
+    signal.signal(signal.SIGTERM, _handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _request.at = None
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """SIGTERM in the block is only noted; whoever is in it asks `check` and `asked`."""
+    _request.deferred = True
+    try:
+        yield
+    finally:
+        _request.deferred = False
+
+
+def _handle(number: int, frame: object) -> None:
+    if not _request.deferred:
+        raise stopped()
+    # Often it comes twice, to the process and to its group; the second must not break the saving.
+    if _request.at is None:
+        _request.at = time.monotonic()
+
+
+def stopped() -> Stopped:
+    """What ends a process that SIGTERM has asked to end."""
+    return Stopped("stopped by SIGTERM.", signal.SIGTERM)
+
+
+def check(seconds_to_go: float) -> None:
+    """Ends an epoch under way that cannot be done in time.
+
+    With several processes it does nothing: they must leave an epoch together.
+
+    Args:
+      seconds_to_go: until its end, as far as can be told.
+
+    Raises:
+      Stopped: if SIGTERM has come and the time is too short.
+    """
+    if _request.at is None or parallel.process_count() > 1:
+        return
+    if time.monotonic() + seconds_to_go > _request.at + GRACE_SECONDS:
+        raise stopped()
+
+
+def asked() -> bool:
+    """Whether SIGTERM has come, to any of the processes; all of them must ask at the same time."""
+    return parallel.any_process(_request.at is not None)

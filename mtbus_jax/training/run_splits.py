@@ -1,0 +1,109 @@
+"""The folds of a run: ``splits.json``, drawn once, read ever after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtbus_jax import files, splits, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.training import run_files
+from mtbus_jax.training.run_files import SPLITS
+
+# What a summary calls a split whose ``splits.json`` was edited.
+CUSTOM = "custom"
+
+
+def open_splits(
+    workdir: Path, cases: types.Cases, split: str, count: int = 4
+) -> tuple[list[splits.Split], dict[str, Any]]:
+    """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
+
+    Args:
+      workdir: the run folder.
+      cases: the dataset.
+      split: a name of `splits.SPLITS`.
+      count: of folds, where they are drawn.
+
+    Returns:
+      The folds, and the content of ``splits.json``.
+
+    Raises:
+      UserError: if the file belongs to another dataset or split, or does not fit the images.
+    """
+    folds = find_folds(workdir, cases, split, count)
+    return folds, write_splits(workdir, cases, split, folds, count)
+
+
+def write_splits(
+    workdir: Path, cases: types.Cases, split: str, folds: list[splits.Split], count: int = 4
+) -> dict[str, Any]:
+    """Writes ``splits.json``; returns its content.
+
+    Args:
+      workdir: the run folder.
+      cases: the dataset.
+      split: a name of `splits.SPLITS`.
+      folds: of it, or what a person has made of them.
+      count: of folds, where they are drawn.
+    """
+    content = {
+        "dataset": cases.name,
+        "split": split,
+        "edited": _edited(cases, split, folds, count),
+        "images": len(cases),
+        "test_images": [len(fold.test) for fold in folds],
+        # Counted anew at each start: the file may have been edited.
+        "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
+        "folds": [fold.to_uids(cases.uid) for fold in folds],
+    }
+    files.write_json(workdir / SPLITS, content)
+    return content
+
+
+def _edited(cases: types.Cases, split: str, folds: list[splits.Split], count: int) -> bool:
+    """Whether folds are others than those that their split has."""
+    try:
+        drawn = splits.make_folds(cases, split, count=count)
+    except UserError:  # it has none
+        return True
+
+    def sides(each: list[splits.Split]) -> list[list[set[str]]]:
+        return [[set(uids) for uids in fold.to_uids(cases.uid).values()] for fold in each]
+
+    return sides(folds) != sides(drawn)
+
+
+def find_folds(workdir: Path, cases: types.Cases, split: str, count: int = 4) -> list[splits.Split]:
+    """The folds that `open_splits` would return; writes nothing, raises the same."""
+    path = workdir / SPLITS
+    if path.exists():
+        return _read_splits(workdir, cases, split)
+    return splits.make_folds(cases, split, count=count)
+
+
+def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
+    """The folds of an existing ``splits.json``, checked against the dataset."""
+    path, content = workdir / SPLITS, run_files.read_splits(workdir)
+    for field, wanted in (("dataset", cases.name), ("split", split)):
+        if content.get(field) != wanted:
+            raise UserError(
+                f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
+                "Choose another --workdir, or remove that file."
+            )
+    if not content.get("folds"):
+        raise UserError(f"{path} lists no folds; remove it to have them drawn again.")
+    folds = [splits.Split.from_uids(fold, cases.uid) for fold in content["folds"]]
+    for number, fold in enumerate(folds):
+        used = len(fold.train) + len(fold.validation) + len(fold.test)
+        if used != len(cases):
+            raise UserError(
+                f"{path}: fold {number} uses {used} of the dataset's {len(cases)} images; every "
+                "image must be in one of its three lists."
+            )
+    tested = np.concatenate([fold.test for fold in folds])
+    if len(np.unique(tested)) != len(tested):
+        raise UserError(f"{path}: an image is tested in two folds.")
+    return folds

@@ -1,0 +1,74 @@
+"""The table of fields: every number of the configuration is in it, and it is kept to."""
+
+import math
+
+import pytest
+
+from configs import base
+from mtbus_jax.errors import UserError
+from mtbus_jax.training import fields, run_folder
+
+
+def flat():
+    return run_folder.flatten(base.get_config())
+
+
+def test_every_number_of_the_configuration_has_a_range():
+    numbers = {k for k, v in flat().items() if type(v) in (int, float)}
+    # None, so that the type does not show.
+    assert numbers | {"model.width"} == fields.RANGES.keys()
+
+
+def test_every_range_and_choice_is_of_a_field_and_holds_its_default():
+    known = flat()
+    for field, allowed in fields.RANGES.items():
+        assert known[field] is None or allowed.holds(known[field]), field
+    for field, choices in fields.CHOICES.items():
+        assert known[field] in choices
+    fields.check(known)
+
+
+@pytest.mark.parametrize("field", sorted(fields.RANGES))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 1e39])
+def test_what_makes_no_sense_is_refused_by_name(field, value):
+    with pytest.raises(UserError, match=rf"^{field}={value}: give "):
+        fields.check(flat() | {field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("train.adam_b1", 1.0, False),
+        ("train.adam_b1", 0.0, True),
+        ("train.plateau_factor", 10, False),
+        ("train.plateau_factor", 1.0, True),
+        ("train.adam_epsilon", 0.0, False),
+        ("train.warmup", 1.0, False),
+        ("loss.weight", 1.0, True),
+        ("data.fold_count", 1, False),
+        ("model.width", 1_000_000, False),
+        ("seed", 2**31, False),
+        ("data.image_size", (65_536, 128), False),
+        ("data.image_size", (128,), False),
+        ("train.keep", "mean", False),
+    ],
+)
+def test_ends_of_ranges(field, value, allowed):
+    changed = flat() | {field: value}
+    if allowed:
+        fields.check(changed)
+    else:
+        with pytest.raises(UserError, match=field):
+            fields.check(changed)
+
+
+def test_a_message_says_what_may_be_given():
+    with pytest.raises(UserError) as caught:
+        fields.check(flat() | {"loss.label_smoothing": 1.0})
+    assert str(caught.value) == "loss.label_smoothing=1.0: give a share, from 0 to less than 1."
+
+
+def test_an_ensemble_has_several_seeds():
+    fields.check(flat() | {"seed": [1, 2]})
+    with pytest.raises(UserError, match="seed"):
+        fields.check(flat() | {"seed": [1, -2]})
