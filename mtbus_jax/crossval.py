@@ -188,9 +188,10 @@ def _stopped_in_words(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
         by = "stopped by SIGTERM" if isinstance(stop, Stopped) else "stopped"
         saved = {f: _epoch_on_disk(workdir, f) for f in folds}
         begun = [f"fold {f} up to epoch {epoch}" for f, epoch in saved.items() if epoch]
+        # Another process may look before process 0 has written.
+        what = ", ".join(begun) or "no epoch yet" if parallel.is_primary() else "see process 0"
         raise Stopped(
-            f"{by}. Saved in {workdir}: {', '.join(begun) or 'no epoch yet'}. The same command "
-            "goes on from there.",
+            f"{by}. Saved in {workdir}: {what}. The same command goes on from there.",
             *([stop.number] if isinstance(stop, Stopped) else []),
         ) from None
 

@@ -260,6 +260,28 @@ def test_one_process_killed_ends_the_other_and_both_go_on_together(world, tmp_pa
 
 
 @pytest.mark.long
+def test_sigterm_to_one_process_ends_both_after_the_same_epoch(world, tmp_path):
+    workdir = tmp_path / "run"
+    pair = world.start_two(
+        workdir, "--config.train.epochs=4000", "--config.train.checkpoint_seconds=1e9"
+    )
+    metrics = workdir / "fold_0" / "metrics.jsonl"
+    try:
+        while pair[0].poll() is None and not (metrics.exists() and metrics.read_text()):
+            time.sleep(0.02)
+        pair[1].send_signal(signal.SIGTERM)
+        said = finish(*pair, code=128 + signal.SIGTERM)
+    finally:
+        for process in pair:
+            process.kill()
+    epochs = len(read_metrics(workdir / "fold_0"))
+    first, second = (" ".join(error.split()) for _, error in said)
+    assert f"stopped by SIGTERM. Saved in {workdir}: fold 0 up to epoch {epochs}." in first
+    assert "see process 0" in second
+    assert "Traceback" not in first + second
+
+
+@pytest.mark.long
 def test_a_real_network_does_not_mind_either(tmp_path, monkeypatch):
     """MT UNet++ with augmentation and oversampling: two processes and two devices in one.
 
