@@ -22,7 +22,7 @@ from mtbus_jax import commandline, crossval, files
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.runtime import host_memory, parallel
-from mtbus_jax.training import logbook, run_files, run_folder, trained_folds
+from mtbus_jax.training import logbook, run_files, run_folder, run_splits, trained_folds
 from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
@@ -108,7 +108,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
             )
         if split != splits[0]:
             raise UserError(
-                f"--runs: {folders[0]} and {folder} have other folds in {run_folder.SPLITS}; an "
+                f"--runs: {folders[0]} and {folder} have other folds in {run_splits.SPLITS}; an "
                 "image that tests one network may have trained the other."
             )
 
@@ -158,7 +158,7 @@ def _gather(
     config = configs[0].to_dict() | {"seed": [config.seed for config in configs]}
     config["data"]["folds"] = folds
     files.write_json(workdir / run_folder.CONFIG, config)
-    for name in (run_folder.ENVIRONMENT, run_folder.SPLITS):
+    for name in (run_folder.ENVIRONMENT, run_splits.SPLITS):
         _copy(folders[0] / name, workdir / name)
 
 

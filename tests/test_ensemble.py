@@ -17,7 +17,7 @@ from mtbus_jax.evaluation import evaluate, published, stored_predictions
 from mtbus_jax.export import command
 from mtbus_jax.metrics import calibration
 from mtbus_jax.predict import Predictor
-from mtbus_jax.training import run_folder, steps, trained_folds
+from mtbus_jax.training import run_folder, run_splits, steps, trained_folds
 from mtbus_jax.training.experiment import Experiment
 
 SEEDS = (1, 2, 3)
@@ -275,9 +275,9 @@ def test_runs_that_do_not_go_together(runs, tmp_path):
 
 def test_runs_with_other_folds(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
-    content = files.read_json(other / run_folder.SPLITS)
+    content = files.read_json(other / run_splits.SPLITS)
     content["folds"] = content["folds"][::-1]
-    files.write_json(other / run_folder.SPLITS, content)
+    files.write_json(other / run_splits.SPLITS, content)
     refused([runs[0], other], tmp_path / "out", "splits.json", "may have trained")
 
 

@@ -19,7 +19,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import stored_predictions, tables
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_files, run_folder, steps
+from mtbus_jax.training import run_files, run_folder, run_splits, steps
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
@@ -212,7 +212,7 @@ def read_cases(workdir: Path, *, splits_of: Path | None = None) -> pd.DataFrame:
     folds, classes = None, types.CLASSES
     if (folder / run_folder.CONFIG).exists():
         classes = types.Classes.of(run_files.read_config(folder)["data"])
-    if (folder / run_folder.SPLITS).exists():
+    if (folder / run_splits.SPLITS).exists():
         folds = run_files.read_splits(folder)["folds"]
     found = [_read_fold(path, fold, folds, classes) for fold, path in paths.items()]
     return pd.concat(found, ignore_index=True)
@@ -232,7 +232,7 @@ def _read_fold(
         return rows
     if fold >= len(folds):
         raise UserError(
-            f"{path.parent} is a stray folder: {run_folder.SPLITS} has the folds 0 to "
+            f"{path.parent} is a stray folder: {run_splits.SPLITS} has the folds 0 to "
             f"{len(folds) - 1}. Remove it."
         )
     test = set(folds[fold].get("test", ()))
@@ -241,6 +241,6 @@ def _read_fold(
         what = f"{differing[0]!r} is" if differing else "rows of other folds are"
         raise UserError(
             f"{path} has {len(rows)} rows, but fold {fold} has {len(test)} test images in "
-            f"{run_folder.SPLITS}; {what} in one of the two only. {mend}."
+            f"{run_splits.SPLITS}; {what} in one of the two only. {mend}."
         )
     return rows

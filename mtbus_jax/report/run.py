@@ -15,7 +15,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import stored_predictions, summary, tables, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.evaluation.trust import measure
-from mtbus_jax.training import logbook, run_files, run_folder
+from mtbus_jax.training import logbook, run_files, run_folder, run_splits
 
 EMPTIED, RENAMED = "mask emptied", "class set to normal"
 
@@ -106,7 +106,7 @@ def read(workdir: Path) -> Run:
         config=config,
         summary=run_files.read_summary(workdir),
         environment=_if_there(workdir, run_folder.ENVIRONMENT, run_files.read_environment),
-        splits=_if_there(workdir, run_folder.SPLITS, run_files.read_splits),
+        splits=_if_there(workdir, run_splits.SPLITS, run_files.read_splits),
         metrics={f: logbook.read_metrics(run_folder.fold_dir(workdir, f)) for f in folds},
         rows=case_rows(tested, _trust_rows(workdir), types.Classes.of(config["data"])),
         trust=trust.read_content(workdir),

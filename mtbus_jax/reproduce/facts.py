@@ -9,7 +9,7 @@ from typing import Any
 from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.plan import Study
 from mtbus_jax.reproduce.rows import TableRun
-from mtbus_jax.training import run_files, run_folder
+from mtbus_jax.training import run_files, run_folder, run_splits
 
 CITATION = (
     "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer segmentation and "
@@ -118,7 +118,7 @@ def _scale(configs: list[dict[str, Any]], departures: tuple[str, ...]) -> str:
 def _leaks(study: Study, runs: tuple[TableRun, ...]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for run in runs:
-        path = study.directory(run) / run_folder.SPLITS
+        path = study.directory(run) / run_splits.SPLITS
         if path.exists():
             content = run_files.read_splits(path.parent)
             folds = study.config(run).data.folds

@@ -65,7 +65,7 @@ RANGES = {
     "loss.reconstruction": Range(0, 1e6),
     "train.epochs": Range(1, _MANY),
     "train.batch_size": Range(1, 65_536, "images"),
-    "train.learning_rate": Range(0, 3e38, above=True),
+    "train.learning_rate": Range(0, 1e38, above=True),
     "train.adam_b1": _SHARE_BELOW_1,
     "train.adam_b2": _SHARE_BELOW_1,
     "train.adam_epsilon": Range(0, 1, above=True),

@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from mtbus_jax import splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_files, run_folder, trained_folds
+from mtbus_jax.training import run_files, run_folder, run_splits, trained_folds
 from mtbus_jax.training.state import TrainState
 
 FIELD = "train.start_from"
@@ -138,11 +138,11 @@ def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: 
     The other run may have validated on the images that are validated on here, as with the same
     folds of the same dataset.
     """
-    path = source.run / run_folder.SPLITS
+    path = source.run / run_splits.SPLITS
     try:
         there = run_files.read_splits(source.run)["folds"][source.fold]
         trained_on, chosen_with = set(there["train"]), set(there["validation"])
-    except (IndexError, KeyError):
+    except (UserError, IndexError, KeyError):
         raise UserError(
             f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
             "what its weights have seen. Restore that file, or start from another run."

@@ -105,11 +105,11 @@ def epoch_row(fold: int, epoch: int) -> dict[str, float]:
 
 def fit_splits(workdir: Path) -> None:
     """Makes the test images of ``splits.json`` those of the tables, which a test has changed."""
-    content = files.read_json(workdir / run_folder.SPLITS)
+    content = files.read_json(workdir / run_splits.SPLITS)
     for fold in range(FOLDS):
         path = run_folder.fold_dir(workdir, fold) / run_folder.CASES
         content["folds"][fold]["test"] = pd.read_csv(path, dtype={"uid": str}).uid.tolist()
-    files.write_json(workdir / run_folder.SPLITS, content)
+    files.write_json(workdir / run_splits.SPLITS, content)
 
 
 def multiply(workdir: Path, cases: types.Cases, times: int) -> types.Cases:
