@@ -98,7 +98,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, list[float]]
     config.train.update(
         {"batch_size": batch, "epochs": options.rounds + WARM_UP + 1, "oversample": False}
     )
-    config.train.checkpoint_seconds = 0.0 if options.checkpoints else float("inf")
+    config.train.checkpoint_seconds = 0.0 if options.checkpoints else 1e9
     experiment = Experiment.from_config(config)
     cases = make_cases(options.images, size)
     shuffled = np.random.default_rng(0).permutation(options.images)

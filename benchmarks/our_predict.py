@@ -61,7 +61,7 @@ def main() -> None:
         for prediction in predictions:
             _ = to_original(prediction.probability, *prediction.frame.grey.shape) > 0.5
 
-    output = Output(options.out / "command", {})
+    output = Output(options.out / "command", {"class_names": predictor.classes.names})
 
     def command_output() -> None:
         for source, prediction in zip(sources, predictions, strict=True):

@@ -149,7 +149,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     )
     # Imported late, so that --help and what is refused above answer at once.
     from mtbus_jax import crossval
-    from mtbus_jax.evaluation import summary
+    from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import host_memory, parallel
 
     host_memory.keep_freed_memory(of_all_threads=False)
@@ -162,5 +162,5 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     else:
         result = crossval.train_and_evaluate(config, args.workdir)
     if parallel.is_primary():
-        print(summary.to_markdown(result))
+        print(markdown.to_markdown(result))
         print(f"Run folder: {args.workdir}")

@@ -20,6 +20,7 @@ from mtbus_jax.runtime import parallel, stopping
 from mtbus_jax.training import (
     checkpoint,
     device_data,
+    logbook,
     run_folder,
     run_splits,
     trained_folds,
@@ -68,6 +69,12 @@ def train_and_evaluate(
     wanted = config.data.folds if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
+    parallel.on_primary(
+        lambda: [
+            logbook.check_epochs(run_folder.fold_dir(workdir, fold), config.train.epochs)
+            for fold in wanted
+        ]
+    )
     sources = parallel.on_primary(
         lambda: _sources(config, workdir, cases, parts, wanted),
         to_json=lambda found: [[fold, source.to_json()] for fold, source in found.items()],
@@ -92,6 +99,9 @@ def train_and_evaluate(
         evaluator = Evaluator(experiment, placed)
         for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
             evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
+            parallel.on_primary(
+                functools.partial(run_folder.write_trained, workdir, run.fold, config)
+            )
             # After every fold, so that a long run can be read while it goes on.
             result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result

@@ -20,14 +20,14 @@ from ml_collections import config_dict
 
 from mtbus_jax import commandline, crossval, files
 from mtbus_jax.errors import UserError
-from mtbus_jax.evaluation import summary
+from mtbus_jax.evaluation import markdown
 from mtbus_jax.runtime import host_memory, parallel
 from mtbus_jax.training import logbook, run_files, run_folder, run_splits, trained_folds
 from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
 _OF_RUN = (run_folder.CONFIG, run_folder.ENVIRONMENT)
-_OF_FOLD = (CASES, logbook.METRICS)
+_OF_FOLD = (CASES, logbook.METRICS, run_folder.TRAINED)
 _WEIGHTS = "checkpoints/best"
 _MAY_DIFFER = ("seed", "name", "eval.average", "train.start_from")
 
@@ -200,7 +200,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.ensemble") -> None:
     args = parser.parse_args(argv)
     host_memory.keep_freed_memory()
     parallel.enable_compilation_cache()
-    print(summary.to_markdown(make_ensemble(args.runs, args.out)))
+    print(markdown.to_markdown(make_ensemble(args.runs, args.out)))
     print(f"Run folder: {args.out}")
 
 

@@ -26,7 +26,8 @@ SMALL = [
     "--config.train.epochs=1",
 ]
 VERBS = [
-    "train", "evaluate", "predict", "report", "compare", "ensemble", "export", "curate",
+    "train", "evaluate", "predict", "report", "compare", "ensemble", "export", "check",
+    "curate",
     "reproduce", "pack",
 ]  # fmt: skip
 

@@ -168,7 +168,7 @@ def test_make_folds_by_name():
     grouped = splits.make_folds(cases, "grouped")
     assert len(grouped) == 4
     assert all(len(splits.leaking(split, cases.group)) == 0 for split in grouped)
-    with pytest.raises(UserError, match=r"'random'.*published, grouped"):
+    with pytest.raises(UserError, match=r"'random'.*published, given, grouped"):
         splits.make_folds(cases, "random")
 
 

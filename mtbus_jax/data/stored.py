@@ -22,6 +22,65 @@ ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold"
 OPTIONAL = ("has_mask", "class_names", "normal")
 
 
+# Type and dimensions of each array.
+_FORMS = {
+    "uid": (np.str_, 1),
+    "image": (np.uint8, 4),
+    "mask": (np.uint8, 4),
+    "label": (np.integer, 1),
+    "original_size": (np.integer, 2),
+    "group": (np.str_, 1),
+    "test_fold": (np.integer, 1),
+}
+
+
+def problem(cases: Cases) -> str:
+    """What is wrong with a dataset that did not come from here, in words; "" if nothing is.
+
+    Types, dimensions and lengths of the arrays, one channel, masks of 0 and 1, labels that are
+    codes of classes, uids that are unique and can be printed.
+    """
+    count = len(cases.uid)
+    for name, (kind, dimensions) in _FORMS.items():
+        array = getattr(cases, name)
+        if not np.issubdtype(array.dtype, kind) or array.ndim != dimensions:
+            return (
+                f"{name} is an array of {array.dtype} with {array.ndim} dimensions, not of "
+                f"{kind.__name__} with {dimensions}"
+            )
+        if len(array) != count:
+            return f"there are {count} uids, but {len(array)} entries of {name}"
+    if not count:
+        return "it holds no image"
+    if cases.image.shape[-1] != 1 or cases.mask.shape != cases.image.shape:
+        return (
+            f"images have the shape {cases.image.shape[1:]}, masks {cases.mask.shape[1:]}; both "
+            "must be (height, width, 1)"
+        )
+    uids = cases.uid.tolist()
+    if len(set(uids)) < count:
+        twice = next(uid for uid in uids if uids.count(uid) > 1)
+        return f"the uid {twice!r} occurs twice"
+    bad = [uid for uid in uids if not uid or not uid.isprintable()]
+    if bad:
+        return f"the uid {bad[0]!r} is empty or holds characters that cannot be printed"
+    above = cases.mask.max(axis=(1, 2, 3)) > 1
+    if above.any():
+        return (
+            f"the mask of {uids[above.argmax()]!r} has the value "
+            f"{cases.mask[above.argmax()].max()}; masks are 0 and 1"
+        )
+    wrong = (cases.label < NO_LABEL) | (cases.label >= len(cases.classes))
+    if wrong.any():
+        names = ", ".join(f"{code} {name}" for code, name in enumerate(cases.classes.names))
+        where = wrong.argmax()
+        return (
+            f"the label of {uids[where]!r} is {cases.label[where]}; known are {names}, and -1 for "
+            "none"
+        )
+    return ""
+
+
 def is_own(name: str) -> bool:
     """Whether a dataset's name is that of a folder of one's own."""
     return name not in DATASETS
@@ -113,6 +172,9 @@ def load_arrays(
             f"data.arrays_file={path} is no file of mtbus_jax.pack ({type(error).__name__}). "
             "Write it again."
         ) from None
+    found = problem(cases)
+    if found:
+        raise UserError(f"data.arrays_file={path} cannot be used: {found}.")
     if written != FORMAT:
         raise UserError(
             f"data.arrays_file={path} was written by another version, which made other pixels. "

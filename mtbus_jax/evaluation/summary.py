@@ -17,20 +17,15 @@ import numpy as np
 import pandas as pd
 
 from mtbus_jax import files
-from mtbus_jax.evaluation import published, trust
+from mtbus_jax.evaluation import markdown, published, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
-from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics import classification
-from mtbus_jax.metrics.meaning import MASK_METRICS, meaning
+from mtbus_jax.metrics.meaning import MASK_METRICS
 from mtbus_jax.training import run_files, run_folder, run_splits
 from mtbus_jax.types import CLASSES, Classes
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
 
-PUBLISHED_DEVIATION = (
-    "Published ± divide by the number of folds n, if the tables came from the released script; "
-    "ours divide by n − 1. To compare the two, take the columns headed ± with n."
-)
 # Figures of an ensemble's networks by themselves.
 _ALONE = ("dsc_average", "acc", "f1_weighted")
 
@@ -185,8 +180,9 @@ def write_summary(workdir: Path) -> dict:
     trusted = trust.read_content(workdir)
     if trusted is not None:
         result["trust"] = trusted
+    result["differing_settings"] = run_folder.differing_settings(workdir, result["folds"])
     files.write_json(workdir / SUMMARY_JSON, result)
-    files.write_text(workdir / SUMMARY_MD, to_markdown(result))
+    files.write_text(workdir / SUMMARY_MD, markdown.to_markdown(result))
     return result
 
 
@@ -208,140 +204,3 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
         means = {name: float(np.mean([figures[name][0] for figures in each])) for name in names}
         alone.append({"seed": seed, **means})
     return alone
-
-
-def to_markdown(result: dict) -> str:
-    """``summary.md`` from the content of ``summary.json``."""
-    kinds = list(result["results"])
-    height, width = result["image_size"]
-    lines = [
-        f"# {result['name']}: {result['model']} on {result['dataset']}",
-        "",
-        f"Tasks {' + '.join(result['tasks'])}; {result['split']} split, folds "
-        f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
-        f"{result['test_images']} test images at {height} × {width} pixels.",
-        "Mean over the test images of a fold, then mean ± standard deviation over folds (n − 1).",
-        "",
-    ]
-    lines += [f"> {warning}" for warning in _warnings(result)]
-    if lines[-1]:
-        lines.append("")
-    lines += _figure_table(result, kinds)
-    if any(_has_published(result, kind) for kind in kinds):
-        lines += ["", PUBLISHED_DEVIATION]
-    if "networks" in result:
-        lines += ["", *_networks_table(result, kinds[-1])]
-    for kind, counts in result["confusion_counts"].items():
-        lines += ["", *_confusion_table(kind, counts, result["class_names"])]
-    if "trust" in result:
-        lines += ["", *measure.to_markdown(result["trust"])]
-    lines += ["", "Research software, not a medical device.", ""]
-    return "\n".join(lines)
-
-
-def _networks_table(result: dict, kind: str) -> list[str]:
-    networks = result["networks"]
-    names = list(networks[0])[1:]
-    lines = [
-        f"An ensemble: the mean of {len(networks)} networks a fold. Each of them alone, {kind}:",
-        "",
-        _row(["seed", *(meaning(name).title for name in names)]),
-        _row(["---:"] * (len(names) + 1)),
-    ]
-    for network in networks:
-        cells = [str(network["seed"]), *(f"{network[name]:.3f}" for name in names)]
-        lines.append(_row(cells))
-    return lines
-
-
-def _warnings(result: dict) -> list[str]:
-    warnings = []
-    leaking = result["leaking_test_images"]
-    if leaking:
-        warnings.append(
-            f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
-            "group of near-duplicates with training or validation images of their fold. "
-            "`--config.data.split=grouped` avoids it."
-        )
-    if result["split"] == run_splits.CUSTOM:
-        warnings.append(
-            f"**A split of one's own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
-            "are not those of a published, given or grouped split."
-        )
-    departures = result["departures_from_published_recipe"]
-    if departures is None:
-        warnings.append("No figures are published for this dataset.")
-    elif departures:
-        warnings.append(
-            "**Not the published recipe**, so the published figures beside are no yardstick: "
-            + "; ".join(departures)
-            + "."
-        )
-    return [line for warning in warnings for line in (warning, "")][:-1]
-
-
-def _figure_table(result: dict, kinds: list[str]) -> list[str]:
-    shown = [kind for kind in kinds if _has_published(result, kind)]
-    titles = {"raw": "raw", "refined": "refined (PR)"}
-    header = ["", *(titles[kind] for kind in kinds), "images"]
-    for kind in shown:
-        setting = result["results"][kind]["published_setting"]
-        header += [f"{kind}, ± with n", f"published {setting}"]
-    lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
-    for name in result["results"][kinds[0]]["figures"]:
-        cells = [meaning(name).title]
-        figures = {kind: result["results"][kind]["figures"].get(name) for kind in kinds}
-        cells += [plus_minus(figures[kind]) for kind in kinds]
-        cells.append(_image_counts([f["n"] for f in figures.values() if f]))
-        for kind in shown:
-            beside = (figures[kind] or {}).get("published")
-            ours = with_n(figures[kind]) if beside else None
-            cells += [plus_minus(ours), plus_minus(beside)]
-        lines.append(_row(cells))
-    return lines
-
-
-def _has_published(result: dict, kind: str) -> bool:
-    return any(figure["published"] for figure in result["results"][kind]["figures"].values())
-
-
-def _image_counts(counts: list[list[int]]) -> str:
-    """Images behind the figure: one number, or raw / refined where refining changed it."""
-    totals = [str(sum(n)) for n in counts]
-    return totals[0] if len(set(totals)) == 1 else " / ".join(totals)
-
-
-def with_n(figure: dict[str, Any]) -> dict[str, Any]:
-    """A figure of ``summary.json`` with the standard deviation divided by n, not n − 1."""
-    folds = sum(value is not None for value in figure["folds"])
-    if figure["sd"] is None:
-        return figure
-    return figure | {"sd": figure["sd"] * math.sqrt((folds - 1) / folds)}
-
-
-def plus_minus(figure: dict[str, Any] | None) -> str:
-    """Mean ± standard deviation as text; empty without a figure."""
-    if figure is None:
-        return ""
-    if figure["mean"] is None:
-        return "undefined"
-    spread = "" if figure["sd"] is None else f" ± {figure['sd']:.3f}"
-    return f"{figure['mean']:.3f}{spread}"
-
-
-def _confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> list[str]:
-    lines = [
-        f"Confusion matrix, {kind}, in percent of the true class (all folds pooled):",
-        "",
-        _row(["true \\ predicted", *names, "images"]),
-        _row(["---"] + ["---:"] * (len(names) + 1)),
-    ]
-    for name, row in zip(names, counts, strict=True):
-        total = sum(row)
-        cells = [f"{100 * count / total:.1f}" if total else "" for count in row]
-        lines.append(_row([name, *cells, str(total)]))
-    return lines
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

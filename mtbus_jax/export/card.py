@@ -6,7 +6,7 @@ from typing import Any
 
 import mtbus_jax
 from mtbus_jax import models, types
-from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.export import interface
 from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
 from mtbus_jax.images import preprocess

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbus_jax import files
-from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import markup
 from mtbus_jax.report.compare import CORRECT, DICE, Comparison, Test

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mtbus_jax.evaluation.summary import PUBLISHED_DEVIATION, plus_minus, with_n
+from mtbus_jax.evaluation.markdown import PUBLISHED_DEVIATION, plus_minus, with_n
 from mtbus_jax.metrics.meaning import BOTH, CLASSIFICATION, KINDS, SEGMENTATION, meaning
 from mtbus_jax.report import markup
 from mtbus_jax.report.markup import Markup, element, number, percent

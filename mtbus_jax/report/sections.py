@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mtbus_jax.evaluation import trust
-from mtbus_jax.evaluation.summary import plus_minus
+from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import charts, markup
 from mtbus_jax.report.markup import Child, Markup, element, number, percent

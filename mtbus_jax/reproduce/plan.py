@@ -15,7 +15,7 @@ from mtbus_jax.evaluation import published
 from mtbus_jax.reproduce.rows import TableRun
 from mtbus_jax.training import run_folder, run_splits
 from mtbus_jax.training.experiment import Experiment
-from mtbus_jax.training.logbook import read_metrics
+from mtbus_jax.training.logbook import check_epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Study:
             config = self.config(run)
             run_folder.check_run(self.directory(run), config)
             for fold in config.data.folds:
-                _check_epochs(run_folder.fold_dir(self.directory(run), fold), config.train.epochs)
+                check_epochs(run_folder.fold_dir(self.directory(run), fold), config.train.epochs)
 
 
 def check_jobs(jobs: list[Job]) -> None:
@@ -156,12 +156,3 @@ def check_jobs(jobs: list[Job]) -> None:
         cases = data.load_configured(config)
         folds = run_splits.find_folds(job.workdir, cases, config.data.split)
         run_folder.check_folds(config.data.folds, len(folds))
-
-
-def _check_epochs(directory: Path, epochs: int) -> None:
-    rows = read_metrics(directory)
-    if rows and rows[-1]["epoch"] > epochs:
-        raise UserError(
-            f"{directory} was trained for {rows[-1]['epoch']} epochs already, more than the "
-            f"{epochs} asked for. Choose another --workdir, or as many --epochs."
-        )

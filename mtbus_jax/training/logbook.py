@@ -114,6 +114,24 @@ class EventFile:
         self._file.close()
 
 
+def check_epochs(directory: Path, epochs: int) -> None:
+    """Refuses a fold that has been trained for longer than it is to be.
+
+    Args:
+      directory: the fold's folder.
+      epochs: asked for.
+
+    Raises:
+      UserError: if it has.
+    """
+    rows = read_metrics(directory)
+    if rows and rows[-1]["epoch"] > epochs:
+        raise UserError(
+            f"{directory} was trained for {rows[-1]['epoch']} epochs already, more than the "
+            f"{epochs} asked for. Choose another --workdir, or ask for as many epochs."
+        )
+
+
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """The rows of a fold's ``metrics.jsonl``, by epoch; empty if there is none.
 

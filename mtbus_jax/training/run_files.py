@@ -103,6 +103,7 @@ _SPLITS = {
     "leaking_test_images?": [int],
     "folds": [Each([str])],
 }
+_TRAINED = {"train.epochs": int, "train.stop_patience": int}
 _FIGURE = {
     "mean": _NUMBER_OR_NULL,
     "sd": _NUMBER_OR_NULL,
@@ -126,6 +127,7 @@ _SUMMARY = {
     "class_names": [str],
     "confusion_counts": Each([[int]]),
     "networks?": [Each(float)],
+    "differing_settings?": [str],
 }
 
 
@@ -153,6 +155,19 @@ def read_splits(workdir: Path) -> dict[str, Any]:
         if len(content.get(field, content["folds"])) != count:
             raise files.broken(path, f"{field} is not as long as folds", mend)
     return content
+
+
+def read_trained(path: Path) -> dict[str, Any]:
+    """The content of a fold's ``trained.json``: with what it was trained.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      UserError: if it is broken or incomplete.
+    """
+    mend = "Restore the file, or remove it: nothing else depends on it"
+    return files.read_json(path, _TRAINED, mend=mend)
 
 
 def read_environment(workdir: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.training import run_files
 from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
 
+TRAINED = "trained.json"  # of a fold: settings that may differ from fold to fold
 CASES = "cases.csv"  # of a fold: one row per test image
 
 # Fields that may differ when a run is continued: they change where things lie, how much is done
@@ -202,6 +203,41 @@ def fold_numbers(workdir: Path) -> list[int]:
     """Folds that have a folder, in their order; a folder of another name is none."""
     names = (path.name.removeprefix("fold_") for path in workdir.glob("fold_*") if path.is_dir())
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+
+# Fields that may change when a run is continued, and with them what a fold has learnt.
+_OF_A_FOLD = ("train.epochs", "train.stop_patience")
+
+
+def write_trained(workdir: Path, fold: int, config: config_dict.ConfigDict) -> None:
+    """Records with what a fold was trained, among what may change when a run is continued."""
+    flat = flatten(config)
+    files.write_json(
+        fold_dir(workdir, fold) / TRAINED, {field: flat[field] for field in _OF_A_FOLD}
+    )
+
+
+def differing_settings(workdir: Path, folds: Sequence[int]) -> list[str]:
+    """In what the folds of a run were trained otherwise, one text a field; empty if in nothing.
+
+    A fold from before this was recorded says nothing.
+
+    Args:
+      workdir: the run folder.
+      folds: that were tested.
+
+    Raises:
+      UserError: if a record is broken.
+    """
+    paths = {fold: fold_dir(workdir, fold) / TRAINED for fold in folds}
+    records = {f: run_files.read_trained(path) for f, path in paths.items() if path.exists()}
+    found = []
+    for field in _OF_A_FOLD:
+        values = {fold: record[field] for fold, record in records.items()}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{value} in fold {fold}" for fold, value in values.items())
+            found.append(f"{field} is {listed}")
+    return found
 
 
 def network_dir(workdir: Path, number: int) -> Path:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 from raw_dummies import BUSI_NUMBERS, write_busi
 
@@ -250,3 +251,32 @@ def test_the_fingerprint_sees_uid_label_image_and_mask(dummy_busi):
     assert len(prints) == 6
     assert data.fingerprint(cases.take(np.arange(17))) in prints
     assert len(prints) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a.update(mask=a["mask"] * 255), "has the value 255; masks are 0 and 1"),
+        (lambda a: a.update(label=a["label"] + 3), "known are 0 benign, 1 malignant, 2 normal"),
+        (lambda a: a.update(uid=np.array(["x"] * len(a["uid"]))), "'x' occurs twice"),
+        (lambda a: a["uid"].__setitem__(3, "a\rb"), "cannot be printed"),
+        (lambda a: a.update(label=a["label"][:-1]), "entries of label"),
+        (lambda a: a.update(image=a["image"].astype(np.float32)), "image is an array of float32"),
+        (lambda a: a.update(image=np.repeat(a["image"], 3, -1)), "must be (height, width, 1)"),
+        (lambda a: a.update(label=a["label"].astype(float)), "label is an array of float64"),
+    ],
+)
+def test_arrays_made_elsewhere_are_checked(tmp_path, change, words):
+    """Such as masks of 0 and 255, which would train to nonsense."""
+    cases = tiny.make_cases()
+    data.save_arrays(cases, tmp_path / "good.npz")
+    size = (tiny.HEIGHT, tiny.WIDTH)
+    found = data.load_arrays(tmp_path / "good.npz", name="phantom", image_size=size)
+    assert data.fingerprint(found) == data.fingerprint(cases)
+    with np.load(tmp_path / "good.npz") as stored:
+        arrays = dict(stored)
+    change(arrays)
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError) as caught:
+        data.load_arrays(tmp_path / "bad.npz", name="phantom", image_size=size)
+    assert words in str(caught.value)

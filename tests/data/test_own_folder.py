@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from mtbus_jax import crossval, data, models, splits, types
 from mtbus_jax.errors import UserError
-from tfds_busi import layouts
+from mtbus_jax.images import preprocess
+from tfds_busi import layouts, raw
 
 SIZE = (48, 80)
 
@@ -371,3 +373,55 @@ def test_a_fixed_test_set_is_one_fold():
         splits.given_folds(label, np.where(test_fold == 0, 3, -1), group)
     with pytest.raises(UserError, match="no image of this dataset has a fold"):
         splits.given_folds(label, np.full(40, types.NO_FOLD), group)
+
+
+def as_tiffs(source, target):
+    """The pictures of class folders as 16-bit TIFF files of other names, with a manifest."""
+    rows = [("image", "mask", "label", "uid")]
+    for number, entry in enumerate(reversed(layouts.read(source).entries)):
+        cells = []
+        for path, kind in ((entry.image, "i"), (entry.masks[0], "m")):
+            grey = np.array(Image.open(path).convert("RGB"))
+            if kind == "i":
+                grey = preprocess.to_greyscale(grey).astype(np.uint16) * 257
+            else:
+                grey = grey.max(axis=-1)
+            name = f"{kind}{number}.tif" if kind == "i" else f"{kind}{number}.png"
+            target.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(grey).save(target / name)
+            cells.append(name)
+        rows.append((*cells, entry.label.upper(), entry.uid))
+    write_csv(target / "manifest.csv", rows, separator=";", encoding="utf-16")
+    return target
+
+
+def assert_same_dataset(first, second, tmp_path):
+    one, two = load(first, tmp_path), load(second, tmp_path)
+    assert data.fingerprint(one) == data.fingerprint(two)
+    assert one.group.tolist() == two.group.tolist()
+    return one, two
+
+
+def test_sixteen_bit_tiffs_under_other_names_are_the_same_dataset(tmp_path):
+    """The same images, masks, labels and groups, hence the same training."""
+    for i in range(16):
+        pair(tmp_path / "png" / ("benign", "malignant")[i % 2], f"p{i}", seed=i)
+    tiffs = as_tiffs(tmp_path / "png", tmp_path / "tif")
+    assert_same_dataset(tmp_path / "png", tiffs, tmp_path)
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_busi_as_sixteen_bit_tiffs_is_the_same_dataset(tmp_path, real_data_dir):
+    source = raw.find_busi(real_data_dir)
+    for name in types.CLASS_NAMES:
+        (tmp_path / "png" / name).mkdir(parents=True)
+        for number in range(1, 17):
+            for end in ("", "_mask"):
+                file = f"{name} ({number}){end}.png"
+                shutil.copyfile(source / name / file, tmp_path / "png" / name / file)
+    tiffs = as_tiffs(tmp_path / "png", tmp_path / "tif")
+    one, two = assert_same_dataset(tmp_path / "png", tiffs, tmp_path)
+    folds = [splits.grouped_folds(each.label, each.group) for each in (one, two)]
+    for a, b in zip(*folds, strict=True):
+        assert a.fingerprint(one.uid) == b.fingerprint(two.uid)

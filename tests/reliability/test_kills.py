@@ -54,6 +54,8 @@ def start(world, tmp_path_factory):
                 "XDG_CACHE_HOME": str(cache),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             },
+            # Whoever runs the tests in the background has Ctrl-C ignored, by all children too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     return start

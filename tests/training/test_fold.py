@@ -329,6 +329,35 @@ def test_run_folder_remembers_its_configuration(tmp_path):
     assert run_folder.load_config(tmp_path).to_dict() == config.to_dict()
 
 
+def test_folds_trained_for_different_numbers_of_epochs_are_named(tmp_path):
+    crossval.train_and_evaluate(tiny.make_config(epochs=2), tmp_path)
+    config = tiny.make_config(epochs=3)
+    config.data.folds = (1,)
+    result = crossval.train_and_evaluate(config, tmp_path)
+    assert result["differing_settings"] == ["train.epochs is 2 in fold 0, 3 in fold 1"]
+    text = (tmp_path / "summary.md").read_text()
+    assert "**Folds trained otherwise:** train.epochs is 2 in fold 0, 3 in fold 1." in text
+    config = tiny.make_config(epochs=3)
+    result = crossval.train_and_evaluate(config, tmp_path)  # fold 0 goes on for an epoch
+    assert result["differing_settings"] == []
+    with pytest.raises(UserError, match=r"trained for 3 epochs already, more than the 1 asked"):
+        crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path)
+
+
+def test_a_split_edited_by_hand_is_not_called_published(tmp_path):
+    config = tiny.make_config(epochs=1)
+    assert crossval.train_and_evaluate(config, tmp_path)["split"] == "published"
+    content = json.loads((tmp_path / "splits.json").read_text())
+    fold = content["folds"][0]
+    fold["train"].append(fold["validation"].pop())
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    (edited / "splits.json").write_text(json.dumps(content))
+    result = crossval.train_and_evaluate(config, edited)
+    assert result["split"] == "custom"
+    assert "`splits.json` was edited by hand" in (edited / "summary.md").read_text()
+
+
 def test_tensorboard_events_need_no_tensorflow(tmp_path):
     program = (
         "import pathlib, sys\n"
