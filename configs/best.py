@@ -13,6 +13,7 @@ def get_config():
     """The recipe."""
     config = base.get_config()
     config.name = "best"
+    config.data.resize = "area"
     config.model.name = "lite_unet"
     config.model.encoder = "lite0"
     config.model.encoder_weights = "imagenet"

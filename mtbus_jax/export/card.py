@@ -81,6 +81,7 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
             name: outputs[name] for name in interface.output_names(tuple(trained.config.tasks))
         },
         "class_names": list(trained.classes.names),
+        "normal_class": _normal_class(trained.classes),
         "mask_threshold": steps.MASK_THRESHOLD,
         "mask_rule": "tumour where the probability is greater than mask_threshold",
         "refining": _refining(trained.classes),
@@ -161,10 +162,14 @@ def _model(
     return [*lines, ""]
 
 
+def _normal_class(classes: types.Classes) -> str | None:
+    return None if classes.normal is None else classes.names[classes.normal]
+
+
 def _refining(classes: types.Classes) -> str:
-    if classes.normal is None:
+    name = _normal_class(classes)
+    if name is None:
         return "none: every class means a lesion"
-    name = classes.names[classes.normal]
     return (
         f"empty the mask of a picture classified {name}; call a picture with an empty mask {name}; "
         "both look at the pair before refining"

@@ -65,12 +65,14 @@ class Model:
             class_id = int(np.argmax(probability))
         if "tumour_probability" in outputs:
             tumour = outputs["tumour_probability"][0, :, :, 0]
-            normal = self.class_names.index("normal")
             mask = enlarge(tumour, *grey.shape) > threshold
             empty = not (tumour > threshold).any()
-            if empty or class_id == normal:
+            # The class that means "no lesion"; None if there is none, and then nothing is refined.
+            name = self.facts.get("normal_class", "normal")
+            normal = None if name is None else self.class_names.index(name)
+            if empty or (normal is not None and class_id == normal):
                 mask[:] = False
-            if empty and class_id is not None:
+            if empty and normal is not None and class_id is not None:
                 class_id = normal
         return mask, probability, class_id
 

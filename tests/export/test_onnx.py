@@ -121,6 +121,21 @@ def test_the_script_refines_as_the_library_does(tumour, winner, resize):
     np.testing.assert_array_equal(image[0, :, :, 0], small)
 
 
+@pytest.mark.parametrize("tumour", [False, True])
+@pytest.mark.parametrize("normal", [None, "malignant"])
+def test_the_script_knows_which_class_means_no_lesion(tumour, normal):
+    probability = np.full((1, 16, 32, 1), 0.9 if tumour else 0.1, np.float32)
+    classes = np.array([[0.2, 0.7, 0.1]], np.float32)
+    session = Session(tumour_probability=probability, class_probability=classes)
+    model = script_model(session, (16, 32), preprocess.NEAREST)
+    model.facts["normal_class"] = normal
+    mask, _, class_id = model(COLOUR[..., 0])
+    code = None if normal is None else NAMES.index(normal)
+    refined = refine.refine(probability > steps.MASK_THRESHOLD, classes, normal=code)
+    assert mask.any() == np.asarray(refined[0]).any()
+    assert class_id == int(refined[1][0])
+
+
 @pytest.mark.parametrize("size", [(23, 37), (16, 32), (9, 70), (200, 31)])
 def test_the_script_enlarges_as_the_library_does(size):
     probability = np.random.default_rng(1).uniform(size=(16, 32)).astype(np.float32)
