@@ -24,6 +24,7 @@ _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial"
 _LEFTOVER_SECONDS = 3600
 
 _SEPARATORS = ",;\t"
+_FORMULA = "=+-@\t\r\n"
 
 
 class Row(NamedTuple):
@@ -77,6 +78,16 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
         complete = len(cells) >= len(columns) and not any(cells[len(columns) :])
         rows.append(Row(number, dict(zip(columns, padded, strict=False)), complete))
     return columns, rows
+
+
+def cell(value: Any) -> Any:
+    """A value for a table that people open in a spreadsheet.
+
+    A text that begins with ``=``, ``+``, ``-``, ``@`` or a control character would be a formula
+    there; an apostrophe before it says that it is a text. Numbers stay numbers.
+    """
+    formula = isinstance(value, str) and value[:1] in _FORMULA and value[:1]
+    return f"'{value}" if formula else value
 
 
 def write_json(path: Path, content: Any) -> None:

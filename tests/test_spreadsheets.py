@@ -3,7 +3,7 @@
 import pytest
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import parse_table
+from mtbus_jax.files import cell, parse_table
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -41,3 +41,13 @@ def test_nothing_in_it():
 def test_no_text():
     with pytest.raises(UserError, match=r"a\.csv is no table in UTF-8 or UTF-16"):
         parse_table(b"uid\n\xff\xfa", "a.csv")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_a_text_is_no_formula_to_a_spreadsheet(text):
+    assert cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, "", "a=1", "b-1", None, "'x"])
+def test_everything_else_stays_as_it_is(value):
+    assert cell(value) is value

@@ -14,26 +14,16 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import parse_table
 from mtbus_jax.images import pairing
 from mtbus_jax.metrics.meaning import RESERVED
 from mtbus_jax.types import CLASSES, NO_FOLD, Classes
+from tfds_busi import columns
 
 MANIFEST = "manifest.csv"
-# Names of folders and columns, in lower case.
+# Names of folders, in lower case.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
-_COLUMNS = {
-    "image": ("image", "file", "filename", "image_filename", "id", "name"),
-    "mask": ("mask", "masks", "mask_filename"),
-    "label": ("label", "class", "pathology", "diagnosis", "classification"),
-    "uid": ("uid",),
-    "group": ("group", "patient", "patient_id", "case", "subject"),
-    "fold": ("fold", "test_fold", "kfold"),
-}
 _MASK_NAME = re.compile(r"(.+?)[_-](?:mask|seg|segmentation|tumou?r|gt)(?:[_-]?\d+)?", re.I)
-# Rows of a fold column that say in words what is tested.
-_FOLD_WORDS = {"test": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 _SHOWN = 5
 _DEEPEST = 3
 # For a dataset whose images have no class, which then cannot be trained.
@@ -97,7 +87,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> Listing:
             found = understand(root)
             if found is not None:
                 return _finished(root, normal, *found)
-        inner = [path for path in _visible(root) if path.is_dir()]
+        inner = [path for path in columns.visible(root) if path.is_dir()]
         if len(inner) != 1 or _pictures(root) or inner[0].name.lower() in _MASK_FOLDERS:
             break
         root = inner[0]
@@ -113,18 +103,18 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
     path = _named(root, (MANIFEST,))
     if path is None:
         return None
-    names, rows = _read_table(path)
-    columns = _columns(names)
-    if "image" not in columns:
+    names, rows = columns.read_table(path)
+    known = columns.which(names)
+    if "image" not in known:
         raise UserError(
             f"{path} has the columns {', '.join(names)}; one called image is needed, and mask, "
             "label, uid, group and fold may follow."
         )
     entries, missing = [], []
     for line, cells in rows:
-        row = {what: cells.get(column, "") for what, column in columns.items()}
+        row = {what: cells.get(column, "") for what, column in known.items()}
         if not row["image"]:
-            raise UserError(f"{path}, line {line}: the cell under {columns['image']} is empty.")
+            raise UserError(f"{path}, line {line}: the cell under {known['image']} is empty.")
         image = root / row["image"].replace("\\", "/")
         masks = None
         if row.get("mask"):
@@ -137,7 +127,7 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
                 masks=masks,
                 label=row.get("label", ""),
                 group=row.get("group", ""),
-                test_fold=_fold(row.get("fold", ""), f"{path}, line {line}"),
+                test_fold=columns.fold(row.get("fold", ""), f"{path}, line {line}"),
             )
         )
     _refuse_missing(f"{path} names files that are not there", missing)
@@ -181,7 +171,7 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
         return None
     if not _pictures(images):  # a folder of class folders may be called so as well
         return None
-    table, tables = _joined_tables(root, {path.stem for path in _pictures(images)})
+    table, tables = columns.joined_tables(root, {path.stem for path in _pictures(images)})
     found = _masks_by_stem(masks) if masks is not None else {}
     entries, used = [], set()
     for path in _pictures(images):
@@ -195,7 +185,9 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
                 masks=tuple(mask for each in own for mask in each) or None,
                 label=row.get("label", ""),
                 group=row.get("group", ""),
-                test_fold=_fold(row.get("fold", ""), f"{path.name} in {' and '.join(tables)}"),
+                test_fold=columns.fold(
+                    row.get("fold", ""), f"{path.name} in {' and '.join(tables)}"
+                ),
             )
         )
     if masks is not None:
@@ -213,7 +205,9 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
 
 def _class_folders(root: pathlib.Path) -> _Understood | None:
     """A folder for each class, masks beside their images as in BUSI, or without masks."""
-    folders = [path for path in _visible(root) if path.is_dir() and _pictures(path, deep=True)]
+    folders = [
+        path for path in columns.visible(root) if path.is_dir() and _pictures(path, deep=True)
+    ]
     if len(folders) < 2 or _pictures(root):
         return None
     entries, stray, with_masks = [], [], False
@@ -309,90 +303,6 @@ def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
     return Classes(in_order, in_order.index(normal) if normal in in_order else None)
 
 
-def _joined_tables(
-    root: pathlib.Path, stems: set[str]
-) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """What the CSV files of a folder say about its images, by the images' stems, and their names.
-
-    Raises:
-      UserError: if two of them contradict each other, or an image is named twice or not at all.
-    """
-    joined: dict[str, dict[str, str]] = {}
-    used = []
-    for path in sorted(_visible(root)):
-        if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
-            continue
-        names, rows = _read_table(path)
-        columns = _columns(names)
-        if "image" not in columns or not columns.keys() & {"label", "group", "fold"}:
-            continue
-        used.append(path.name)
-        seen = set()
-        for line, cells in rows:
-            stem = pathlib.PurePosixPath(cells.get(columns["image"], "").replace("\\", "/")).name
-            stem = stem if stem in stems else pathlib.PurePosixPath(stem).stem
-            if stem not in stems:
-                raise UserError(f"{path}, line {line}: there is no image {stem!r}.")
-            if stem in seen:
-                raise UserError(f"{path}, line {line}: the image {stem!r} is listed twice.")
-            seen.add(stem)
-            row = joined.setdefault(stem, {})
-            for what in ("label", "group", "fold", "uid"):
-                value = cells.get(columns.get(what, ""), "")
-                if value and row.setdefault(what, value).casefold() != value.casefold():
-                    raise UserError(
-                        f"{path}, line {line}: the {what} of {stem!r} is {value!r}, another table "
-                        f"in {root} says {row[what]!r}."
-                    )
-    return joined, used
-
-
-def _read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a table, in lower case, and its rows with their line numbers.
-
-    Raises:
-      UserError: if it cannot be read, or a column occurs twice.
-    """
-    try:
-        columns, rows = parse_table(path.read_bytes(), str(path))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    names = [name.lower() for name in columns if name]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"{path}: the column {twice[0]!r} occurs twice.")
-    return names, [
-        (row.line, {name.lower(): cell for name, cell in row.cells.items()}) for row in rows
-    ]
-
-
-def _columns(names: Iterable[str]) -> dict[str, str]:
-    """Which column says what."""
-    names = list(names)
-    found = {}
-    for what, known in _COLUMNS.items():
-        for name in known:
-            if name in names:
-                found[what] = name
-                break
-    return found
-
-
-def _fold(text: str, where: str) -> int:
-    """The number in a cell of a fold column; `NO_FOLD` for ``train`` or an empty one."""
-    if text.casefold() in _FOLD_WORDS:
-        return _FOLD_WORDS[text.casefold()]
-    try:
-        number = float(text.replace(",", "."))  # a spreadsheet may have made 2 into 2,0
-    except ValueError:
-        number = -1.0
-    if number < 0 or number != int(number):
-        raise UserError(
-            f"{where}: the fold is {text!r}; give a whole number from 0, or train and test."
-        )
-    return int(number)
-
-
 def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Mask files by the name that an image of theirs may have."""
     found: dict[str, list[pathlib.Path]] = {}
@@ -409,7 +319,7 @@ def _mask_stems(stem: str) -> list[str]:
 
 
 def _not_understood(root: pathlib.Path) -> str:
-    held = [path.name + "/" * path.is_dir() for path in _visible(root)][:_SHOWN]
+    held = [path.name + "/" * path.is_dir() for path in columns.visible(root)][:_SHOWN]
     holds = f"It holds {', '.join(held)}" if held else "It is empty"
     if _pictures(root):
         nearest = (
@@ -431,19 +341,13 @@ def _not_understood(root: pathlib.Path) -> str:
 
 def _named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
     """What a folder holds under the first of some names, whatever their case; None without."""
-    there = {path.name.lower(): path for path in _visible(root) if path.is_dir() == folder}
+    there = {path.name.lower(): path for path in columns.visible(root) if path.is_dir() == folder}
     return next((there[name] for name in names if name in there), None)
-
-
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What a folder holds, in order, without what desktops and programs leave behind."""
-    hidden = (".", "__MACOSX")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(hidden))
 
 
 def _pictures(folder: pathlib.Path, *, deep: bool = False) -> list[pathlib.Path]:
     found = []
-    for path in _visible(folder):
+    for path in columns.visible(folder):
         if path.is_dir():
             found += _pictures(path, deep=True) if deep else []
         elif path.suffix.lower() in pairing.SUFFIXES:

@@ -121,5 +121,5 @@ def _table(checked: look.Checked) -> str:
         fold = "" if each.fold is None else each.fold
         known = (each.uid, each.file, each.label, each.group, fold, height, width, lesion)
         rest = (each.parts, each.border, *spacing, marks, "; ".join(each.notes), each.problem)
-        writer.writerow([*known, *rest])
+        writer.writerow([files.cell(value) for value in (*known, *rest)])
     return buffer.getvalue()

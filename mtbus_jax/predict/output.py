@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import write_bytes, write_json, write_text
+from mtbus_jax.files import cell, write_bytes, write_json, write_text
 from mtbus_jax.images import ReadError, Source, overlay
 from mtbus_jax.predict.measure import columns, measure, result_name
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
@@ -227,5 +227,5 @@ def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
