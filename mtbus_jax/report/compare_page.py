@@ -74,7 +74,7 @@ def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:
     """Every figure of a kind of result: title, then mean ± standard deviation of each run."""
     found = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
     return [
-        [meaning(name).title, *(plus_minus(figures.get(name)) for figures in found)]
+        [meaning(name).title, *_counted([each.get(name) for each in found], comparison)]
         for name in _names(found)
     ]
 
@@ -167,13 +167,26 @@ def _figure_table(comparison: Comparison, kind: str) -> Markup | None:
         figures = [each.get(name) for each in results]
         marks = [(_run_class(i), figure) for i, figure in enumerate(figures)]
         drawing = scale(marks) if meaning(name).share else None
-        rows.append([meaning(name).title, *map(plus_minus, figures), drawing])
+        rows.append([meaning(name).title, *_counted(figures, comparison), drawing])
     if not rows:
         return None
     caption = "Mean over the test images of a fold, then mean ± standard deviation"
     table = markup.table(caption, ["figure", *comparison.names, "0 to 1"], rows)
     entries = [(_run_class(i), name) for i, name in enumerate(comparison.names) if results[i]]
     return markup.join(table, scale_legend(entries))
+
+
+def _counted(figures: list[dict[str, Any] | None], comparison: Comparison) -> list[str]:
+    """Figures as text, with the number of images where it is not all that were tested.
+
+    A network that finds nothing has a distance for the images without a lesion alone.
+    """
+    cells = []
+    for figure, run in zip(figures, comparison.runs, strict=True):
+        count = 0 if figure is None else sum(figure["n"])
+        whole = figure is None or count == run.summary["test_images"]
+        cells.append(plus_minus(figure) + ("" if whole else f" ({count} images)"))
+    return cells
 
 
 def _names(results: list[dict[str, Any]]) -> list[str]:

@@ -197,6 +197,10 @@ def test_figures_are_side_by_side(runs):
             figure = result["figures"]["dsc_average"]
             shown = f"{figure['mean']:.3f} ± {figure['sd']:.3f}"
             assert shown in text and shown in page
+    one = files.read_json(runs / "one" / "summary.json")
+    count = sum(one["results"]["raw"]["figures"]["hausdorff"]["n"])
+    assert count < one["test_images"]  # undefined where one of two masks is empty
+    assert f"({count} images)" in text and f"({count} images)" in page
     assert "| figure | one | seg |" in text
     assert "| Accuracy | " in text
     assert "not two methods" in text and "not two methods" in page
