@@ -157,3 +157,11 @@ def test_main_job_killed_and_started_again(tmp_path, phantom_data_dir):
     # Another configuration must not continue it.
     refused = run(*arguments, "--config.loss.weight=0.5", **environment)
     assert_refused(refused, "loss.weight", "there, 0.5 now")
+
+
+def test_hardware_that_is_not_there(tmp_path):
+    done = run(
+        "--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", JAX_PLATFORMS="abacus"
+    )
+    assert_refused(done, "JAX_PLATFORMS='abacus'", "Unset that variable")
+    assert not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ from mtbus_jax import commandline, images
 from mtbus_jax.errors import EXIT_USAGE, UserError
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
-from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.runtime import backend, host_memory, parallel
 
 _SHOWN = 20  # failures listed on the terminal
 
@@ -49,6 +49,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     found = images.find(args.input)
     host_memory.keep_for_prediction(args.batch_size)
     parallel.enable_compilation_cache()
+    backend.check()
     predictor = Predictor(
         args.run,
         folds=args.folds,
