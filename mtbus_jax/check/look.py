@@ -37,7 +37,7 @@ class Seen:
       parts: of the mask that do not touch each other.
       border: whether the mask touches the picture's border.
       spacing_mm: height and width of a pixel, if the file tells them.
-      marks: calipers, text or colour that were found, in words; None if nobody looked.
+      marks: calipers, text or colour that were found, in words; None if they were not looked for.
       notes: what was changed in reading, and what a person should look at.
       problem: why it cannot be used; "" if it can.
       thumbnail: ``(h, w, 3)`` uint8, the mask outlined.
