@@ -16,7 +16,7 @@ _COLUMNS = {
     "mask": ("mask", "masks", "mask_filename"),
     "label": ("label", "class", "pathology", "diagnosis", "classification"),
     "uid": ("uid",),
-    "group": ("group", "patient", "patient_id", "case", "subject"),
+    "group": ("group", "patient", "patient_id", "case", "caseid", "subject"),
     "fold": ("fold", "test_fold", "kfold"),
 }
 # Rows of a fold column that say in words what is tested.

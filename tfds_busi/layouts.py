@@ -24,6 +24,8 @@ MANIFEST = "manifest.csv"
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
 _MASK_NAME = re.compile(r"(.+?)[_-](?:mask|seg|segmentation|tumou?r|gt)(?:[_-]?\d+)?", re.I)
+# Of BrEaST: what else is drawn on a picture, no lesion.
+_OTHER_NAME = re.compile(r"(.+?)[_-]other(?:[_-]?\d+)?", re.I)
 _SHOWN = 5
 _DEEPEST = 3
 # For a dataset whose images have no class, which then cannot be trained.
@@ -83,7 +85,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> Listing:
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give the folder that holds the pictures.")
     for _ in range(_DEEPEST):
-        for understand in (_manifest, _nnunet, _image_folder, _class_folders):
+        for understand in (_manifest, _nnunet, _image_folder, _class_folders, _one_folder):
             found = understand(root)
             if found is not None:
                 return _finished(root, normal, *found)
@@ -239,6 +241,39 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
     _refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     how = "masks beside the images" if with_masks else "no masks, so for classification alone"
     return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries
+
+
+def _one_folder(root: pathlib.Path) -> _Understood | None:
+    """Pictures in one folder, masks beside them, a table of labels with them, as in BrEaST."""
+    files = _pictures(root)
+    stems = {path.stem for path in files}
+    masks: dict[str, list[pathlib.Path]] = {}
+    images = []
+    for path in files:
+        match = _MASK_NAME.fullmatch(path.stem)
+        other = _OTHER_NAME.fullmatch(path.stem)
+        if match is not None and match[1] in stems:
+            masks.setdefault(match[1], []).append(path)
+        elif other is None or other[1] not in stems:
+            images.append(path)
+    table, tables = columns.joined_tables(root, {path.stem for path in images})
+    if not images or not (masks or tables):
+        return None
+    entries = []
+    for path in images:
+        row = table.get(path.stem, {})
+        entries.append(
+            Entry(
+                uid=row.get("uid") or path.stem,
+                image=path,
+                masks=tuple(masks.get(path.stem, ())) or None,
+                label=row.get("label", ""),
+                group=row.get("group", ""),
+                test_fold=columns.fold(row.get("fold", ""), f"{path.name} in {root}"),
+            )
+        )
+    beside = ["masks"] * bool(masks) + tables
+    return f"pictures in one folder with {' and '.join(beside)}", entries
 
 
 def _finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:

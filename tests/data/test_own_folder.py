@@ -116,6 +116,25 @@ class TestLayouts:
         assert all(len(entry.masks) == 1 for entry in found.entries)
         assert found.classes == types.Classes(("benign", "malignant"), None)
 
+    def test_one_folder_as_breast_has_it(self, tmp_path):
+        """As its documentation describes it, the table saved as CSV; not the real download."""
+        rows = [("CaseID", "Image_filename", "Mask_tumor_filename", "Classification", "Shape")]
+        for number, label in enumerate(("benign", "malignant", "normal"), start=1):
+            name = f"case{number:03d}"
+            picture(tmp_path / f"{name}.png", seed=number)
+            if label != "normal":
+                picture(tmp_path / f"{name}_tumor.png", box=BOX, mask=True)
+                picture(tmp_path / f"{name}_other1.png", box=BOX, mask=True)
+            rows.append((str(number), f"{name}.png", f"{name}_tumor.png", label, "oval&irregular"))
+        write_csv(tmp_path / "clinical.csv", rows)
+        found = layouts.read(tmp_path)
+        assert [(e.uid, e.label, e.group, len(e.masks)) for e in found.entries] == [
+            ("case001", "benign", "1", 1),
+            ("case002", "malignant", "2", 1),
+            ("case003", "normal", "3", 0),
+        ]
+        assert "pictures in one folder with masks and clinical.csv" in found.layout
+
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
     @pytest.mark.parametrize("separator", [",", ";", "\t"])
     def test_a_manifest(self, tmp_path, encoding, separator):
