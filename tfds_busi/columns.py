@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
 from mtbus_jax.types import NO_FOLD
+from tfds_busi import search
 
 # Names of columns, in lower case, the first that is there counts.
 _COLUMNS = {
@@ -79,7 +80,7 @@ def joined_tables(
     """
     joined: dict[str, dict[str, str]] = {}
     used = []
-    for path in sorted(visible(root)):
+    for path in sorted(search.visible(root)):
         if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
             continue
         names, rows = read_table(path)
@@ -105,9 +106,3 @@ def joined_tables(
                         f"in {root} says {row[what]!r}."
                     )
     return joined, used
-
-
-def visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What a folder holds, in order, without what desktops and programs leave behind."""
-    hidden = (".", "__MACOSX")
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(hidden))

@@ -6,71 +6,25 @@ something is missing or does not fit together.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import re
-from collections import Counter
-from collections.abc import Iterable
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
-from mtbus_jax.metrics.meaning import RESERVED
-from mtbus_jax.types import CLASSES, NO_FOLD, Classes
-from tfds_busi import columns
+from mtbus_jax.types import NO_FOLD
+from tfds_busi import columns, listing, search
 
 MANIFEST = "manifest.csv"
 # Names of folders, in lower case.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
-_MASK_NAME = re.compile(r"(.+?)[_-](?:mask|seg|segmentation|tumou?r|gt)(?:[_-]?\d+)?", re.I)
 # Of BrEaST: what else is drawn on a picture, no lesion.
 _OTHER_NAME = re.compile(r"(.+?)[_-]other(?:[_-]?\d+)?", re.I)
-_SHOWN = 5
 _DEEPEST = 3
-# For a dataset whose images have no class, which then cannot be trained.
-_NO_CLASSES = Classes(("lesion",), None)
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One image.
-
-    Attributes:
-      uid: unique name.
-      image: its file.
-      masks: its mask files; empty for an image that shows no lesion; None if nothing is known.
-      label: its class; "" if it is not known.
-      group: what it must stay together with, such as a patient; "" if that is not known.
-      test_fold: the fold that tests it, or `NO_FOLD`.
-    """
-
-    uid: str
-    image: pathlib.Path
-    masks: tuple[pathlib.Path, ...] | None
-    label: str
-    group: str
-    test_fold: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """What a folder holds.
-
-    Attributes:
-      root: the folder, that with the pictures if it was nested.
-      layout: how it was understood, in a sentence.
-      entries: the images, by class and then by name, numbers in their order.
-      classes: of the labels.
-    """
-
-    root: pathlib.Path
-    layout: str
-    entries: list[Entry]
-    classes: Classes
-
-
-def read(root: pathlib.Path, *, normal: str = "") -> Listing:
+def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
     """Lists a folder of pictures, whatever of the known layouts it has.
 
     Args:
@@ -88,8 +42,8 @@ def read(root: pathlib.Path, *, normal: str = "") -> Listing:
         for understand in (_manifest, _nnunet, _image_folder, _class_folders, _one_folder):
             found = understand(root)
             if found is not None:
-                return _finished(root, normal, *found)
-        inner = [path for path in columns.visible(root) if path.is_dir()]
+                return listing.finished(root, normal, *found)
+        inner = [path for path in _visible(root) if path.is_dir()]
         if len(inner) != 1 or _pictures(root) or inner[0].name.lower() in _MASK_FOLDERS:
             break
         root = inner[0]
@@ -97,7 +51,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> Listing:
 
 
 # What a layout gives: the sentence, and entries in any order.
-_Understood = tuple[str, list[Entry]]
+_Understood = tuple[str, list[listing.Entry]]
 
 
 def _manifest(root: pathlib.Path) -> _Understood | None:
@@ -123,16 +77,9 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
             masks = tuple(root / m.strip().replace("\\", "/") for m in row["mask"].split("|"))
         missing += [f"{p} (line {line})" for p in (image, *(masks or ())) if not p.is_file()]
         entries.append(
-            Entry(
-                uid=row.get("uid") or _uid(root, image),
-                image=image,
-                masks=masks,
-                label=row.get("label", ""),
-                group=row.get("group", ""),
-                test_fold=columns.fold(row.get("fold", ""), f"{path}, line {line}"),
-            )
+            _entry(row, image, masks, uid=_uid(root, image), where=f"{path}, line {line}")
         )
-    _refuse_missing(f"{path} names files that are not there", missing)
+    listing.refuse_missing(f"{path} names files that are not there", missing)
     return f"a {MANIFEST} with {len(entries)} images", entries
 
 
@@ -161,8 +108,8 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
             )
         if name not in masks:
             raise UserError(f"{path} has no mask {name}.* in {labels}.")
-        entries.append(Entry(name, path, (masks[name],), "", "", NO_FOLD))
-    _refuse_empty(entries, images)
+        entries.append(listing.Entry(name, path, (masks[name],), "", "", NO_FOLD))
+    listing.refuse_empty(entries, images)
     return "nnU-Net's imagesTr and labelsTr, masks without classes", entries
 
 
@@ -180,21 +127,12 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
         own = [found[name] for name in _mask_stems(path.stem) if name in found]
         used.update(mask for each in own for mask in each)
         row = table.get(path.stem, {})
-        entries.append(
-            Entry(
-                uid=row.get("uid") or path.stem,
-                image=path,
-                masks=tuple(mask for each in own for mask in each) or None,
-                label=row.get("label", ""),
-                group=row.get("group", ""),
-                test_fold=columns.fold(
-                    row.get("fold", ""), f"{path.name} in {' and '.join(tables)}"
-                ),
-            )
-        )
+        drawn = tuple(mask for each in own for mask in each) or None
+        where = f"{path.name} in {' and '.join(tables)}"
+        entries.append(_entry(row, path, drawn, uid=path.stem, where=where))
     if masks is not None:
         stray = [path for each in found.values() for path in each if path not in used]
-        _refuse_missing(f"{masks} holds masks without an image in {images}", map(str, stray))
+        listing.refuse_missing(f"{masks} holds masks without an image in {images}", map(str, stray))
     what = [images.name] + ([masks.name] if masks is not None else []) + tables
     if masks is None and not tables:
         raise UserError(
@@ -207,9 +145,7 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
 
 def _class_folders(root: pathlib.Path) -> _Understood | None:
     """A folder for each class, masks beside their images as in BUSI, or without masks."""
-    folders = [
-        path for path in columns.visible(root) if path.is_dir() and _pictures(path, deep=True)
-    ]
+    folders = [path for path in _visible(root) if path.is_dir() and _pictures(path, deep=True)]
     if len(folders) < 2 or _pictures(root):
         return None
     entries, stray, with_masks = [], [], False
@@ -219,16 +155,16 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
         masks: dict[tuple[pathlib.Path, str], list[pathlib.Path]] = {}
         images = []
         for path in files:
-            match = _MASK_NAME.fullmatch(path.stem)
-            if match is None:
+            owner = pairing.picture_of(path)
+            if owner is None:
                 images.append(path)
-            elif (path.parent, match[1]) in stems:
-                masks.setdefault((path.parent, match[1]), []).append(path)
+            elif (path.parent, owner) in stems:
+                masks.setdefault((path.parent, owner), []).append(path)
             else:
                 stray.append(str(path))
         with_masks |= bool(masks)
         entries += [
-            Entry(
+            listing.Entry(
                 uid=_uid(root, path),
                 image=path,
                 masks=tuple(masks.get((path.parent, path.stem), ())) or None,
@@ -238,7 +174,7 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
             )
             for path in images
         ]
-    _refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
+    listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     how = "masks beside the images" if with_masks else "no masks, so for classification alone"
     return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries
 
@@ -250,100 +186,53 @@ def _one_folder(root: pathlib.Path) -> _Understood | None:
     masks: dict[str, list[pathlib.Path]] = {}
     images = []
     for path in files:
-        match = _MASK_NAME.fullmatch(path.stem)
+        owner = pairing.picture_of(path)
         other = _OTHER_NAME.fullmatch(path.stem)
-        if match is not None and match[1] in stems:
-            masks.setdefault(match[1], []).append(path)
+        if owner in stems:
+            masks.setdefault(owner, []).append(path)
         elif other is None or other[1] not in stems:
             images.append(path)
     table, tables = columns.joined_tables(root, {path.stem for path in images})
     if not images or not (masks or tables):
         return None
-    entries = []
-    for path in images:
-        row = table.get(path.stem, {})
-        entries.append(
-            Entry(
-                uid=row.get("uid") or path.stem,
-                image=path,
-                masks=tuple(masks.get(path.stem, ())) or None,
-                label=row.get("label", ""),
-                group=row.get("group", ""),
-                test_fold=columns.fold(row.get("fold", ""), f"{path.name} in {root}"),
-            )
+    entries = [
+        _entry(
+            table.get(path.stem, {}),
+            path,
+            tuple(masks.get(path.stem, ())) or None,
+            uid=path.stem,
+            where=f"{path.name} in {root}",
         )
+        for path in images
+    ]
     beside = ["masks"] * bool(masks) + tables
     return f"pictures in one folder with {' and '.join(beside)}", entries
 
 
-def _finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:
-    """Checks names, finds the classes, and puts everything in order."""
-    _refuse_empty(entries, root)
-    for what, values in (
-        ("images", [str(entry.image) for entry in entries]),
-        ("names", [entry.uid for entry in entries]),
-    ):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        _refuse_missing(f"{root}: these {what} occur twice", twice)
-    bad = [repr(entry.uid) for entry in entries if not entry.uid.isprintable()]
-    _refuse_missing(f"{root}: these names hold characters that cannot be printed", bad)
-    spelled: dict[str, str] = {}
-    for entry in entries:
-        if entry.label:
-            spelled.setdefault(entry.label.casefold(), _class_name(entry.label))
-    classes = _classes(set(spelled.values()), normal, root)
-    any_mask = any(entry.masks for entry in entries)
-    finished = []
-    for entry in entries:
-        label = spelled.get(entry.label.casefold(), "")
-        masks = entry.masks
-        if masks is None and any_mask and label and classes.normal == classes.names.index(label):
-            masks = ()  # shows no lesion
-        finished.append(dataclasses.replace(entry, label=label, masks=masks))
-    folds = sorted({entry.test_fold for entry in finished} - {NO_FOLD})
-    if folds and folds[0] == 1:  # counted from 1, as people do
-        finished = [
-            entry
-            if entry.test_fold == NO_FOLD
-            else dataclasses.replace(entry, test_fold=entry.test_fold - 1)
-            for entry in finished
-        ]
-    finished.sort(key=lambda entry: (entry.label, _natural(entry.uid)))
-    return Listing(root, layout, finished, classes)
-
-
-def _class_name(label: str) -> str:
-    known = {name.casefold(): name for name in CLASSES.names}
-    return known.get(label.casefold(), label)
-
-
-def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
-    """In the published order if all are published ones, else in alphabetical order."""
-    for name in sorted(names):
-        if not name.isprintable() or len(name) > 40 or name.casefold() in RESERVED:
-            raise UserError(
-                f"{root}: {name!r} cannot be the name of a class; use up to 40 printable "
-                f"characters, and not {' or '.join(RESERVED)}."
-            )
-    if not names and not normal:
-        return _NO_CLASSES
-    in_order = tuple(n for n in CLASSES.names if n in names)
-    if names - set(in_order):
-        in_order = tuple(sorted(names))
-    if normal and normal not in names:
-        raise UserError(
-            f"data.normal_class={normal!r} is no class of {root}; they are {', '.join(in_order)}."
-        )
-    normal = normal or CLASSES.names[CLASSES.normal]
-    return Classes(in_order, in_order.index(normal) if normal in in_order else None)
+def _entry(
+    row: dict[str, str],
+    image: pathlib.Path,
+    masks: tuple[pathlib.Path, ...] | None,
+    *,
+    uid: str,
+    where: str,
+) -> listing.Entry:
+    """An image with what a table says of it; ``uid`` where the table gives none."""
+    return listing.Entry(
+        uid=row.get("uid") or uid,
+        image=image,
+        masks=masks,
+        label=row.get("label", ""),
+        group=row.get("group", ""),
+        test_fold=columns.fold(row.get("fold", ""), where),
+    )
 
 
 def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Mask files by the name that an image of theirs may have."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in _pictures(folder):
-        match = _MASK_NAME.fullmatch(path.stem)
-        found.setdefault(match[1] if match else path.stem, []).append(path)
+        found.setdefault(pairing.picture_of(path) or path.stem, []).append(path)
     return found
 
 
@@ -354,7 +243,7 @@ def _mask_stems(stem: str) -> list[str]:
 
 
 def _not_understood(root: pathlib.Path) -> str:
-    held = [path.name + "/" * path.is_dir() for path in columns.visible(root)][:_SHOWN]
+    held = [path.name + "/" * path.is_dir() for path in _visible(root)][: listing.SHOWN]
     holds = f"It holds {', '.join(held)}" if held else "It is empty"
     if _pictures(root):
         nearest = (
@@ -376,13 +265,17 @@ def _not_understood(root: pathlib.Path) -> str:
 
 def _named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
     """What a folder holds under the first of some names, whatever their case; None without."""
-    there = {path.name.lower(): path for path in columns.visible(root) if path.is_dir() == folder}
+    there = {path.name.lower(): path for path in _visible(root) if path.is_dir() == folder}
     return next((there[name] for name in names if name in there), None)
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(search.visible(folder))
 
 
 def _pictures(folder: pathlib.Path, *, deep: bool = False) -> list[pathlib.Path]:
     found = []
-    for path in columns.visible(folder):
+    for path in _visible(folder):
         if path.is_dir():
             found += _pictures(path, deep=True) if deep else []
         elif path.suffix.lower() in pairing.SUFFIXES:
@@ -394,21 +287,3 @@ def _uid(root: pathlib.Path, path: pathlib.Path) -> str:
     """An image's path below the folder, without its ending."""
     relative = path.relative_to(root) if path.is_relative_to(root) else pathlib.Path(path.name)
     return relative.with_suffix("").as_posix()
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Sorting key by which ``a_2`` comes before ``a_10``."""
-    parts = re.split(r"([0-9]+)", text)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-
-
-def _refuse_empty(entries: list[Entry], folder: pathlib.Path) -> None:
-    if not entries:
-        raise UserError(f"{folder} lists no picture.")
-
-
-def _refuse_missing(what: str, names: Iterable[str]) -> None:
-    names = list(names)
-    if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise UserError(f"{what}: {', '.join(names[:_SHOWN])}{more}.")

@@ -16,7 +16,7 @@ from mtbus_jax import images
 from mtbus_jax.errors import UserError
 from mtbus_jax.images.preprocess import lesion_of
 from mtbus_jax.types import Classes
-from tfds_busi.layouts import Entry, Listing
+from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
 _NEEDED = ("cv2", "faiss")

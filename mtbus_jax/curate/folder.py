@@ -94,13 +94,6 @@ class Picture:
     count: int = 1
 
 
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sorting key by which ``a_2`` comes before ``a_10``."""
-    parts = re.split(r"(\d+)", text)
-    # By place, since "³" counts as a digit elsewhere, but int() does not take it.
-    return [(1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)]
-
-
 def _read_info(path: Path) -> dict[str, str]:
     """File stem → class name, from BUS-UCLM's ``INFO.csv``.
 
@@ -162,7 +155,7 @@ def list_folder(root: Path) -> Listing:
         for path in pictures
         if path not in owner_of
     ]
-    entries = sorted(_unique(root, entries), key=lambda e: (e.label, natural_key(e.uid)))
+    entries = sorted(_unique(root, entries), key=lambda e: (e.label, images.natural_key(e.uid)))
     return Listing(entries, problems)
 
 

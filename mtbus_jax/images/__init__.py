@@ -7,7 +7,7 @@ memory. Each has the spacing where the file tells it, and a note for everything 
 `docs/pictures.md` says what is read how.
 """
 
-from mtbus_jax.images.finding import Found, Source, files_below, find
+from mtbus_jax.images.finding import Found, Source, files_below, find, natural_key
 from mtbus_jax.images.frame import Decoded, Frame, ReadError, Spacing, as_text, from_array
 from mtbus_jax.images.reading import BETWEEN, decode, decode_mask, read
 
@@ -25,5 +25,6 @@ __all__ = [
     "files_below",
     "find",
     "from_array",
+    "natural_key",
     "read",
 ]

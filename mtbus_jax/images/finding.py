@@ -90,7 +90,7 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
             f"{', '.join(SUFFIXES)} and DICOM files under any name are looked for, in sub-folders "
             "too."
         )
-    picked.sort(key=lambda item: _natural_key(item[1].as_posix()))
+    picked.sort(key=lambda item: natural_key(item[1].as_posix()))
     names = _unique_names([part for _, part in picked])
     count = collections.Counter(as_text(part) for _, part in picked)
     sources = tuple(
@@ -131,7 +131,8 @@ def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
                 yield path
 
 
-def _natural_key(text: str) -> list[str | int]:
+def natural_key(text: str) -> list[str | int]:
+    """Sorting key by which ``a_2`` comes before ``a_10``."""
     parts = re.split(r"(\d+)", text)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 

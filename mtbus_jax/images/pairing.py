@@ -48,17 +48,26 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
     return {mask: owner for mask, owner in found.items() if owner not in found}
 
 
+def picture_of(mask: Path) -> str | None:
+    """Stem of the picture that a file is a mask of by its name, such as ``x`` of ``x_mask_1.png``.
+
+    None for a name that says nothing of a mask.
+    """
+    match = _MASK.fullmatch(stem(mask).name)
+    return match[1] if match else None
+
+
 def _owner(
     path: Path, root: Path, by_stem: dict[Path, Path], by_place: dict[tuple[str, ...], Path]
 ) -> Path | None:
-    match = _MASK.fullmatch(stem(path).name)
-    beside = by_stem.get(path.with_name(match[1])) if match else None
+    own = picture_of(path)
+    beside = by_stem.get(path.with_name(own)) if own else None
     if beside is not None:
         return beside
     relative = path.relative_to(root)
     if not any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1]):
         return None
-    names = [relative, *([relative.with_name(match[1])] if match else [])]
+    names = [relative, *([relative.with_name(own)] if own else [])]
     for name in names:
         for place in (_place(name, _MASK_FOLDERS, "*"), _place(name, _MASK_FOLDERS, None)):
             if place in by_place:

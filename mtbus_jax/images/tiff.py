@@ -155,7 +155,7 @@ def _through_tifffile(page: Any) -> np.ndarray | None:
     try:
         with quiet():
             values = page.asarray()
-    except Exception:
+    except Exception:  # of any type; Pillow tries next, and says what is wrong
         return None
     if page.planarconfig == _SEPARATE_PLANES and values.ndim == 3:
         values = np.moveaxis(values, 0, -1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mtbus_jax import images
 from mtbus_jax.curate import archive, folder
 from mtbus_jax.errors import UserError
 
@@ -140,7 +141,7 @@ def test_masks_are_united_and_their_size_is_checked(tmp_path):
 
 def test_natural_order():
     names = ["b_10", "b_9", "a_100", "b_1", "b"]
-    assert sorted(names, key=folder.natural_key) == ["a_100", "b", "b_1", "b_9", "b_10"]
+    assert sorted(names, key=images.natural_key) == ["a_100", "b", "b_1", "b_9", "b_10"]
 
 
 @pytest.mark.parametrize("separator", [";", ",", "\t"])

@@ -67,6 +67,14 @@ class TestLayouts:
         assert found.entries[13].masks == ()  # normal without a mask shows no lesion
         assert "a folder for each class (Malignant, benign, normal)" in found.layout
 
+    def test_names_with_odd_digits_are_sorted_too(self, tmp_path):
+        """A superscript is a digit to Python, but not a number."""
+        for name in ("a²", "a10", "a9", "a③"):
+            picture(tmp_path / "x" / f"{name}.png")
+            picture(tmp_path / "y" / f"{name}.png")
+        names = [entry.uid for entry in layouts.read(tmp_path).entries]
+        assert names[:4] == ["x/a9", "x/a10", "x/a²", "x/a③"]
+
     def test_class_folders_without_masks_are_for_classification_alone(self, tmp_path):
         for name in ("cyst", "fibroadenoma"):
             picture(tmp_path / "inner" / name / "a.png")

@@ -16,18 +16,6 @@ def dicom():
     return pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def grey(rng):
-    pixels = rng.integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
-    pixels[0, :2] = 0, 255
-    return pixels
-
-
 def frames_of(path):
     return list(images.read(path))
 

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+from frames import only
 from opencv_grey import luma
 from PIL import Image
 
@@ -16,32 +17,6 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import depth
 
 HEIGHT, WIDTH = 40, 56
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def grey(rng):
-    """A picture with black and white in it."""
-    pixels = rng.integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
-    pixels[0, :2] = 0, 255
-    return pixels
-
-
-@pytest.fixture
-def colour(rng):
-    return rng.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-
-
-def only(path):
-    (found,) = images.read(path)
-    assert found.number is None
-    assert found.count == 1
-    assert found.grey.dtype == np.uint8
-    return found
 
 
 def saved(tmp_path, image, name, **options):

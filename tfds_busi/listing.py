@@ -1,0 +1,154 @@
+"""What a folder of one's own pictures lists: entries, checked and in order, and their classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections import Counter
+from collections.abc import Iterable
+
+from mtbus_jax.errors import UserError
+from mtbus_jax.images import natural_key
+from mtbus_jax.metrics.meaning import RESERVED
+from mtbus_jax.types import CLASSES, NO_FOLD, Classes
+
+SHOWN = 5  # names listed in a message
+# For a dataset whose images have no class, which then cannot be trained.
+_NO_CLASSES = Classes(("lesion",), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One image.
+
+    Attributes:
+      uid: unique name.
+      image: its file.
+      masks: its mask files; empty for an image that shows no lesion; None if nothing is known.
+      label: its class; "" if it is not known.
+      group: what it must stay together with, such as a patient; "" if that is not known.
+      test_fold: the fold that tests it, or `NO_FOLD`.
+    """
+
+    uid: str
+    image: pathlib.Path
+    masks: tuple[pathlib.Path, ...] | None
+    label: str
+    group: str
+    test_fold: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+      root: the folder, that with the pictures if it was nested.
+      layout: how it was understood, in a sentence.
+      entries: the images, by class and then by name, numbers in their order.
+      classes: of the labels.
+    """
+
+    root: pathlib.Path
+    layout: str
+    entries: list[Entry]
+    classes: Classes
+
+
+def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:
+    """Checks names, finds the classes, and puts everything in order.
+
+    Args:
+      root: the folder.
+      normal: the class that means "no lesion"; "" for ``normal`` if there is such a class.
+      layout: how the folder was understood, in a sentence.
+      entries: in any order, labels as they are spelled.
+
+    Raises:
+      UserError: if there is no entry, a name occurs twice or cannot be used, or ``normal`` is no
+        class.
+    """
+    refuse_empty(entries, root)
+    for what, values in (
+        ("images", [str(entry.image) for entry in entries]),
+        ("names", [entry.uid for entry in entries]),
+    ):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        refuse_missing(f"{root}: these {what} occur twice", twice)
+    bad = [repr(entry.uid) for entry in entries if not entry.uid.isprintable()]
+    refuse_missing(f"{root}: these names hold characters that cannot be printed", bad)
+    spelled: dict[str, str] = {}
+    for entry in entries:
+        if entry.label:
+            spelled.setdefault(entry.label.casefold(), _class_name(entry.label))
+    classes = _classes(set(spelled.values()), normal, root)
+    any_mask = any(entry.masks for entry in entries)
+    finished = []
+    for entry in entries:
+        label = spelled.get(entry.label.casefold(), "")
+        masks = entry.masks
+        if masks is None and any_mask and label and classes.normal == classes.names.index(label):
+            masks = ()  # shows no lesion
+        finished.append(dataclasses.replace(entry, label=label, masks=masks))
+    folds = sorted({entry.test_fold for entry in finished} - {NO_FOLD})
+    if folds and folds[0] == 1:  # counted from 1, as people do
+        finished = [
+            entry
+            if entry.test_fold == NO_FOLD
+            else dataclasses.replace(entry, test_fold=entry.test_fold - 1)
+            for entry in finished
+        ]
+    finished.sort(key=lambda entry: (entry.label, natural_key(entry.uid)))
+    return Listing(root, layout, finished, classes)
+
+
+def _class_name(label: str) -> str:
+    known = {name.casefold(): name for name in CLASSES.names}
+    return known.get(label.casefold(), label)
+
+
+def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
+    """In the published order if all are published ones, else in alphabetical order."""
+    for name in sorted(names):
+        if not name.isprintable() or len(name) > 40 or name.casefold() in RESERVED:
+            raise UserError(
+                f"{root}: {name!r} cannot be the name of a class; use up to 40 printable "
+                f"characters, and not {' or '.join(RESERVED)}."
+            )
+    if not names and not normal:
+        return _NO_CLASSES
+    in_order = tuple(n for n in CLASSES.names if n in names)
+    if names - set(in_order):
+        in_order = tuple(sorted(names))
+    if normal and normal not in names:
+        raise UserError(
+            f"data.normal_class={normal!r} is no class of {root}; they are {', '.join(in_order)}."
+        )
+    normal = normal or CLASSES.names[CLASSES.normal]
+    return Classes(in_order, in_order.index(normal) if normal in in_order else None)
+
+
+def refuse_empty(entries: list[Entry], folder: pathlib.Path) -> None:
+    """Refuses a folder without a picture.
+
+    Raises:
+      UserError: if there is no entry.
+    """
+    if not entries:
+        raise UserError(f"{folder} lists no picture.")
+
+
+def refuse_missing(what: str, names: Iterable[str]) -> None:
+    """Refuses what some names are wrong about.
+
+    Args:
+      what: is wrong, in words.
+      names: concerned, of which a few are shown.
+
+    Raises:
+      UserError: if there are any.
+    """
+    names = list(names)
+    if names:
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise UserError(f"{what}: {', '.join(names[:SHOWN])}{more}.")
