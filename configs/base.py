@@ -20,7 +20,8 @@ def get_config() -> config_dict.ConfigDict:
     data.name = "curated_busi"
     # Which images each fold tests: published; given, as a folder's own table or data.folds_file
     # says; grouped, drawn with near-duplicates and patients on one side. A folder has no published
-    # split: there, published means given where there is one, else grouped.
+    # split: there, published means given where there is one, else grouped. Or all: one fold that
+    # trains on every image, and tests none.
     data.split = "published"
     data.fold_count = 4  # of a grouped split
     data.folds_file = ""  # CSV file with the columns uid and fold, for a split of your own

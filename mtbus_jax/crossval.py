@@ -268,7 +268,8 @@ def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split])
     """What is made of all tested folds: trust, summary, report; returns the summary."""
     measure.write_trust(workdir, cases, folds)
     result = summary.write_summary(workdir)
-    report.write_report(workdir, cases)
+    if result["results"]:
+        report.write_report(workdir, cases)
     return result
 
 

@@ -161,7 +161,7 @@ def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove 
       UserError: if it is missing, broken, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: {path.parent} is not a run folder. Give the --workdir of a run "

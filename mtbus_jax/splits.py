@@ -20,20 +20,20 @@ from mtbus_jax.errors import UserError
 PUBLISHED_SEED = 1993
 TRAIN_FRACTION = 0.8
 # Where test sets come from: as published; as the data or a file of folds gives them; drawn, with
-# groups kept together.
-PUBLISHED, GIVEN, GROUPED = "published", "given", "grouped"
-SPLITS = (PUBLISHED, GIVEN, GROUPED)
+# groups kept together; or nowhere, since everything is trained on.
+PUBLISHED, GIVEN, GROUPED, ALL = "published", "given", "grouped", "all"
+SPLITS = (PUBLISHED, GIVEN, GROUPED, ALL)
 REPLICATION_RULES = ("round", "ceil")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Indices of one fold into a `types.Cases`, disjoint and together complete.
+    """Indices of one fold into a `types.Cases`, disjoint.
 
     Attributes:
-      train: ``(a,)`` integers.
-      validation: ``(b,)`` integers.
-      test: ``(c,)`` integers.
+      train: ``(a,)`` integers, a ≥ 1.
+      validation: ``(b,)`` integers, perhaps none: then the training loss stands for theirs.
+      test: ``(c,)`` integers, perhaps none: then nothing is tested.
     """
 
     train: np.ndarray
@@ -228,6 +228,9 @@ def make_folds(cases: types.Cases, split: str, *, count: int = 4) -> list[Split]
         return given_folds(cases.label, cases.test_fold, cases.group)
     if split == GROUPED:
         return grouped_folds(cases.label, cases.group, folds=count)
+    if split == ALL:
+        none = np.empty(0, int)
+        return [Split(np.arange(len(cases)), none, none)]
     raise UserError(f"data.split: {split!r} is unknown. Known: {', '.join(SPLITS)}.")
 
 

@@ -54,7 +54,7 @@ def evaluate_fold(
       networks: run folders of an ensemble's networks; None for the weights in ``directory``.
 
     Returns:
-      The rows, see `case_rows`.
+      The rows, see `case_rows`; without test images none, and no column but ``uid, fold, label``.
 
     Raises:
       UserError: if the fold was not trained, or on other data.
@@ -67,8 +67,11 @@ def evaluate_fold(
         with Checkpoints(folder / "checkpoints", origin) as checkpoints:
             variables = checkpoints.restore_best(like)
         networks_variables.append(parallel.replicate(variables, experiment.devices))
+    rows = pd.DataFrame(columns=["uid", "label"])
     for part in stored_predictions.NAMES:
         index = getattr(split, part)
+        if not len(index):
+            continue
         # By network, the images as they are, then flipped and turned.
         versions = [
             list(evaluator.symmetric_predictions(variables, index, cases))
@@ -189,7 +192,7 @@ def _where(known: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def read_cases(workdir: Path, *, splits_of: Path | None = None) -> pd.DataFrame:
-    """The rows of all evaluated folds of a run.
+    """The rows of all evaluated folds of a run; none where no fold has a test image.
 
     Args:
       workdir: the run folder.
@@ -215,7 +218,7 @@ def read_cases(workdir: Path, *, splits_of: Path | None = None) -> pd.DataFrame:
     if (folder / run_splits.SPLITS).exists():
         folds = run_files.read_splits(folder)["folds"]
     found = [_read_fold(path, fold, folds, classes) for fold, path in paths.items()]
-    return pd.concat(found, ignore_index=True)
+    return pd.concat([rows for rows in found if len(rows)] or found[:1], ignore_index=True)
 
 
 def _read_fold(

@@ -25,13 +25,18 @@ def to_markdown(result: dict) -> str:
         f"Tasks {' + '.join(result['tasks'])}; {result['split']} split, folds "
         f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
         f"{result['test_images']} test images at {height} × {width} pixels.",
-        "Mean over the test images of a fold, then mean ± standard deviation over folds (n − 1).",
-        "",
     ]
+    if kinds:
+        lines.append(
+            "Mean over the test images of a fold, then mean ± standard deviation over folds "
+            "(n − 1)."
+        )
+    lines.append("")
     lines += [f"> {warning}" for warning in _warnings(result)]
     if lines[-1]:
         lines.append("")
-    lines += _figure_table(result, kinds)
+    if kinds:
+        lines += _figure_table(result, kinds)
     if any(_has_published(result, kind) for kind in kinds):
         lines += ["", PUBLISHED_DEVIATION]
     if "networks" in result:
@@ -73,6 +78,17 @@ def _warnings(result: dict) -> list[str]:
             f"**A split of one's own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
             "are not those of a published, given or grouped split."
         )
+    if not result["results"]:
+        warnings.append(
+            "**Nothing was tested:** no image was left out of training, so there is no figure "
+            "for how good these weights are. Test them on other images."
+        )
+    unused = result.get("unused_images")
+    if unused:
+        warnings.append(
+            f"**A part of the dataset:** {unused} images, counted once for each fold, are in none "
+            f"of the fold's lists in `{run_splits.SPLITS}`."
+        )
     differing = result.get("differing_settings")
     if differing:
         warnings.append(
@@ -80,7 +96,9 @@ def _warnings(result: dict) -> list[str]:
             "recipe."
         )
     departures = result["departures_from_published_recipe"]
-    if departures is None:
+    if not result["results"]:
+        pass  # there is nothing to hold beside the published figures
+    elif departures is None:
         warnings.append("No figures are published for this dataset.")
     elif departures:
         warnings.append(

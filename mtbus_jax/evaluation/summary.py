@@ -95,16 +95,21 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
       rows: of all folds, see `read_cases`.
       config: content of ``config.json``.
       split_info: content of ``splits.json``.
+
+    Returns:
+      Of a run without test images one without figures.
     """
     flat = run_folder.flatten(config)
-    folds = sorted(int(fold) for fold in rows.fold.unique())
+    tested = sorted(int(fold) for fold in rows.fold.unique())
+    folds = tested or list(config["data"]["folds"])
     flat["data.folds"] = folds  # what was done, not what was asked for
     if split_info.get("edited"):
         flat["data.split"] = run_splits.CUSTOM
     tasks, classes = tuple(config["tasks"]), Classes.of(config["data"])
     results, confusion = {}, {}
+    unused = split_info.get("unused_images")
     for kind, refined in (("raw", False), ("refined", True)):
-        if refined and not (config["eval"]["refine"] and f"{REFINED}dice" in rows):
+        if not tested or (refined and not (config["eval"]["refine"] and f"{REFINED}dice" in rows)):
             continue
         per_fold = [
             fold_figures(rows[rows.fold == fold], refined=refined, classes=classes)
@@ -138,6 +143,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "folds_of_split": len(split_info["folds"]),
         "test_images": len(rows),
         "leaking_test_images": sum(split_info["leaking_test_images"][fold] for fold in folds),
+        "unused_images": sum(unused[fold] for fold in folds) if unused else 0,
         "departures_from_published_recipe": published.departures(flat),
         "results": results,
         "class_names": list(classes.names),

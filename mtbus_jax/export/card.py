@@ -219,6 +219,12 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
 def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
+    if not kinds:
+        text = (
+            "None: every image was trained on, so nothing is known here of how good the network "
+            "is. Test it on other data."
+        )
+        return ["## Figures", "", text, ""]
     several = "" if len(trained.members) == len(trained.folds) else "s, averaged,"
     lines = [
         "## Figures",

@@ -39,6 +39,7 @@ def fold_class(fold: int) -> str:
 def training(run: Run) -> list[Markup]:
     """One chart per quantity: training and validation, per fold; then the learning rate."""
     charts = []
+    validated = any("validation_loss" in row for rows in run.metrics.values() for row in rows)
     for name, title in _CURVES.items():
         if (name == "dice" and not run.has_masks) or (name == "accuracy" and not run.has_classes):
             continue
@@ -46,7 +47,8 @@ def training(run: Run) -> list[Markup]:
             _curve(
                 run.metrics,
                 title,
-                {"training": f"train_{name}", "validation": f"validation_{name}"},
+                {"training": f"train_{name}"}
+                | ({"validation": f"validation_{name}"} if validated else {}),
             )
         )
     charts.append(_curve(run.metrics, "Learning rate", {"": "learning_rate"}))
@@ -54,7 +56,13 @@ def training(run: Run) -> list[Markup]:
 
 
 def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[str, str]) -> Markup:
-    values = [row[field] for rows in metrics.values() for row in rows for field in fields.values()]
+    values = [
+        row[field]
+        for rows in metrics.values()
+        for row in rows
+        for field in fields.values()
+        if field in row
+    ]
     last = max(rows[-1]["epoch"] for rows in metrics.values() if rows)
     y = svg.Axis.around("", values, zero=True)
     chart = svg.Chart(svg.Axis.whole("epoch", last), y)
@@ -64,6 +72,8 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
             continue
         epochs = [row["epoch"] for row in rows]
         for part, field in fields.items():
+            if field not in rows[0]:  # a fold without validation images
+                continue
             style = fold_class(fold) + (" faint" if part == "training" else "")
             series = [row[field] for row in rows]
             chart.line(epochs, series, style)
@@ -72,7 +82,7 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
         # Runs from before there was a choice tested their best epoch.
         tested = rows[-1].get("tested_epoch", rows[-1]["best_epoch"])
         there = [row for row in rows if row["epoch"] == tested]
-        if there and "validation" in fields:
+        if there and fields.get("validation") in there[0]:
             value = there[0][fields["validation"]]
             text = f"fold {fold}: {value:.3f} in epoch {tested}, whose weights are tested"
             chart.points([tested], [value], fold_class(fold), titles=[text])
@@ -84,7 +94,7 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
         for epoch in listed
     ]
     note = None
-    if "validation" in fields:
+    if any(name.endswith("validation") for name in columns):
         entries += [("faint neutral", "training"), ("neutral", "validation")]
         note = "A dot marks the epoch whose weights are tested."
     text = f"{title} over {last} epochs; " + "; ".join(

@@ -99,6 +99,12 @@ def read(workdir: Path) -> Run:
             f"{workdir / summary.SUMMARY_JSON} is missing. Run main.py --mode=evaluate --workdir="
             f"{workdir} to write it."
         )
+    if not len(tested):
+        raise UserError(
+            f"{workdir} has not tested an image, since all of them were trained on, so there is "
+            "nothing to report. Predict other images with it, or train with "
+            "--config.data.split=grouped."
+        )
     run_folder.check_class_order(workdir)
     folds = sorted(int(fold) for fold in tested.fold.unique())
     return Run(

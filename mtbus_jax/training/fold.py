@@ -177,7 +177,7 @@ class FoldRun:
         Args:
           standing: after `state.end_epoch`.
           train_means: see `steps.Totals.means`.
-          validation_means: likewise.
+          validation_means: likewise; empty without validation images.
           seconds: that the epoch took.
           state: gives the whole state after the epoch; called only to save it.
 
@@ -186,12 +186,14 @@ class FoldRun:
           Stopped: if SIGTERM has come; then the epoch is saved.
         """
         epoch = self.epochs_done + 1
-        losses = train_means["loss"], validation_means["loss"]
-        if not all(map(math.isfinite, losses)):
+        losses = {"training": train_means, "validation": validation_means}
+        losses = {name: means["loss"] for name, means in losses.items() if means}
+        if not all(map(math.isfinite, losses.values())):
+            found = ", ".join(f"{name} {loss}" for name, loss in losses.items())
             raise UserError(
-                f"fold {self.fold}, epoch {epoch}: the loss is no longer finite (training "
-                f"{losses[0]}, validation {losses[1]}). The last checkpoint is kept; start over in "
-                "another --workdir with a lower --config.train.learning_rate."
+                f"fold {self.fold}, epoch {epoch}: the loss is no longer finite ({found}). The "
+                "last checkpoint is kept; start over in another --workdir with a lower "
+                "--config.train.learning_rate."
             )
         row = {
             "epoch": epoch,
@@ -293,10 +295,14 @@ class FoldLoop:
             seconds_a_step = (time.monotonic() - first_done) / max(done - first, 1)
             stopping.check(seconds_a_step * (run.step_count - done))
         train_means = totals.means()
-        validation_means, _ = self._evaluator(
-            state_lib.validated(state, self._experiment.schedule), run.validation
-        )
-        state = self._end_epoch(state, jnp.float32(validation_means["loss"]))
+        validation_means = {}
+        if len(run.validation):
+            validation_means, _ = self._evaluator(
+                state_lib.validated(state, self._experiment.schedule), run.validation
+            )
+        # Without validation images the training loss steers the schedule.
+        loss = (validation_means or train_means)["loss"]
+        state = self._end_epoch(state, jnp.float32(loss))
         run.close_epoch(
             jax.device_get(state.standing),
             train_means=train_means,

@@ -236,13 +236,17 @@ class TrainingProgress:
 
     def epoch_line(self, row: dict[str, Any]) -> None:
         """Prints the line of a finished epoch."""
+        validation = ""
+        if "validation_loss" in row:
+            validation = (
+                f"  validation loss {row['validation_loss']:.3f} Dice {row['validation_dice']:.3f}"
+                f" acc {row['validation_accuracy']:.3f}"
+            )
         self._console.print(
             f"fold {self._fold} epoch {row['epoch']:>3}/{self._epochs}"
             f"  train loss {row['train_loss']:.3f} Dice {row['train_dice']:.3f}"
             f" acc {row['train_accuracy']:.3f}"
-            f"  validation loss {row['validation_loss']:.3f} Dice {row['validation_dice']:.3f}"
-            f" acc {row['validation_accuracy']:.3f}"
-            f"  lr {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
+            f"{validation}  lr {row['learning_rate']:.1e}  {row['seconds']:.0f} s"
         )
 
     def note(self, text: str) -> None:

@@ -101,6 +101,7 @@ _SPLITS = {
     "edited?": bool,
     "test_images?": [int],
     "leaking_test_images?": [int],
+    "unused_images?": [int],
     "folds": [Each([str])],
 }
 _TRAINED = {"train.epochs": int, "train.stop_patience": int}
@@ -128,6 +129,7 @@ _SUMMARY = {
     "confusion_counts": Each([[int]]),
     "networks?": [Each(float)],
     "differing_settings?": [str],
+    "unused_images?": int,
 }
 
 

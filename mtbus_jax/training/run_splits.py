@@ -55,6 +55,7 @@ def write_splits(
         "edited": _edited(cases, split, folds, count),
         "images": len(cases),
         "test_images": [len(fold.test) for fold in folds],
+        "unused_images": [len(cases) - _used(fold) for fold in folds],
         # Counted anew at each start: the file may have been edited.
         "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
         "folds": [fold.to_uids(cases.uid) for fold in folds],
@@ -74,6 +75,10 @@ def _edited(cases: types.Cases, split: str, folds: list[splits.Split], count: in
         return [[set(uids) for uids in fold.to_uids(cases.uid).values()] for fold in each]
 
     return sides(folds) != sides(drawn)
+
+
+def _used(fold: splits.Split) -> int:
+    return len(fold.train) + len(fold.validation) + len(fold.test)
 
 
 def find_folds(workdir: Path, cases: types.Cases, split: str, count: int = 4) -> list[splits.Split]:
@@ -97,12 +102,8 @@ def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.S
         raise UserError(f"{path} lists no folds; remove it to have them drawn again.")
     folds = [splits.Split.from_uids(fold, cases.uid) for fold in content["folds"]]
     for number, fold in enumerate(folds):
-        used = len(fold.train) + len(fold.validation) + len(fold.test)
-        if used != len(cases):
-            raise UserError(
-                f"{path}: fold {number} uses {used} of the dataset's {len(cases)} images; every "
-                "image must be in one of its three lists."
-            )
+        if not len(fold.train):
+            raise UserError(f"{path}: fold {number} has no training images.")
     tested = np.concatenate([fold.test for fold in folds])
     if len(np.unique(tested)) != len(tested):
         raise UserError(f"{path}: an image is tested in two folds.")

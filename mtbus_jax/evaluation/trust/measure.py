@@ -55,6 +55,8 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
     fitted: trust.Trust = {}
     rows = {"validation": [], "test": []}
     for fold in done:
+        if not len(folds[fold].validation):
+            continue
         directory = run_folder.fold_dir(workdir, fold)
         parts = {
             part: (
