@@ -28,6 +28,7 @@ VERBS = {
     "check": ("mtbus_jax.check.command:main", "look through a folder of your own pictures"),
     "curate": ("mtbus_jax.curate.command:main", "find copies in an archive of images"),
     "reproduce": ("mtbus_jax.reproduce.command:main", "train and write a table of the paper"),
+    "bundle": ("mtbus_jax.bundle:main", "make a trained network small, to hand it on"),
     "pack": ("mtbus_jax.pack:main", "write a dataset, resized, into one small file"),
 }
 

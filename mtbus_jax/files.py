@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +116,32 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)  # where writing failed
+
+
+@contextlib.contextmanager
+def folder_at_once(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes ``out`` at the end, or is removed after an error.
+
+    Args:
+      out: absolute path; a folder that is there is replaced.
+
+    Raises:
+      UserError: if it cannot be made.
+    """
+    hidden = out.with_name(f".{out.name}")
+    remove_leftovers(out.parent, f"{hidden.name}.")
+    folder = partial_path(hidden)
+    try:
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise unwritable(out, error) from None
+        yield folder
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def partial_path(path: Path) -> Path:

@@ -33,7 +33,7 @@ FLOORS = [
     {"evaluation"},
     {"report", "predict", "curate", "export"},
     {"crossval", "check"},
-    {"ensemble", "pack", "reproduce"},
+    {"bundle", "ensemble", "pack", "reproduce"},
     {"cli"},
 ]
 

@@ -124,6 +124,16 @@ def read(directory: Path, part: str = "test") -> Stored:
         raise UserError(f"{path} is broken ({type(error).__name__}). {again} again.") from None
 
 
+def join(parts: Sequence[Stored]) -> Stored:
+    """Predictions of the same run for several sets of images, one set after the other."""
+    arrays = {}
+    for name in Stored._fields:
+        each = [getattr(part, name) for part in parts]
+        axis = 1 if name == "class_logits" else 0
+        arrays[name] = None if each[0] is None else np.concatenate(each, axis=axis)
+    return Stored(**arrays)
+
+
 def check_images(directory: Path, part: str, stored: Stored, uid: np.ndarray) -> None:
     """Refuses predictions of other images, or in another order.
 

@@ -118,9 +118,9 @@ def model_card(
         "",
         *_model(trained, files, environment, checked_on),
         *_data(trained, result, split_info),
-        *_figures(trained, result),
+        *figures(trained, result),
         *_use(trained),
-        *_citation(trained),
+        *citation(trained),
     ]
     return "\n".join(lines)
 
@@ -216,7 +216,13 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
     return [*lines, ""]
 
 
-def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
+def figures(trained: Trained, result: dict[str, Any]) -> list[str]:
+    """The section on what was measured, as Markdown lines.
+
+    Args:
+      trained: the networks that were tested.
+      result: of `summary.summarise`.
+    """
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
     if not kinds:
@@ -274,7 +280,8 @@ def _use(trained: Trained) -> list[str]:
     ]
 
 
-def _citation(trained: Trained) -> list[str]:
+def citation(trained: Trained) -> list[str]:
+    """The section on citation and licence, as Markdown lines."""
     lines = ["## Citation and licence", "", f"- {_CITATIONS['method']}"]
     if trained.config.data.name in _CITATIONS:
         lines.append(f"- {_CITATIONS[trained.config.data.name]}")

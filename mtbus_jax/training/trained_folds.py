@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,21 +13,10 @@ from ml_collections import config_dict
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import checkpoint, run_folder
+from mtbus_jax.training import bundled, checkpoint, run_folder
+from mtbus_jax.training.bundled import Member
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.run_folder import CASES
-
-
-class Member(NamedTuple):
-    """Best weights of one network.
-
-    Attributes:
-      fold: on whose training images it was trained.
-      variables: of the network; on the device if `load` read them.
-    """
-
-    fold: int
-    variables: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +63,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     """Reads a run folder, changing nothing there; ``config.json`` and checkpoints are enough.
 
     Args:
-      run: the folder.
+      run: the folder, or a bundle (see `bundled`).
       folds: which folds; None takes all that are trained. A fold that has not been tested while
         others have is taken for one in training, and only taken if it is named.
 
@@ -84,6 +73,8 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     """
     if not run.is_dir():
         raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
+    if bundled.is_bundle(run):
+        return _load_bundle(run, folds)
     config = run_folder.load_config(run)
     run_folder.check_class_order(run)
     networks = run_folder.networks(run, config)
@@ -98,12 +89,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
     if folds is None:
         folds = [fold for fold in ready if is_tested(run, fold)] or ready
         untested = tuple(fold for fold in ready if fold not in folds)
-    missing = [fold for fold in folds if fold not in ready]
-    if missing or not folds or len(set(folds)) != len(folds):
-        raise UserError(
-            f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
-            f"{', '.join(map(str, ready))}."
-        )
+    _check_wanted(run, folds, ready)
     experiment, like = _experiment(run, config)
     return Trained(
         config,
@@ -112,6 +98,26 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         untested,
         tuple(fold for fold in started if fold not in ready),
     )
+
+
+def _load_bundle(run: Path, folds: Sequence[int] | None) -> Trained:
+    config = run_folder.load_config(run)
+    experiment, like = _experiment(run, config)
+    members = bundled.read(run, like.best_variables)
+    ready = list(dict.fromkeys(member.fold for member in members))
+    folds = ready if folds is None else folds
+    _check_wanted(run, folds, ready)
+    chosen = tuple(member for fold in folds for member in members if member.fold == fold)
+    return Trained(config, experiment.module, chosen)
+
+
+def _check_wanted(run: Path, folds: Sequence[int], ready: Sequence[int]) -> None:
+    missing = [fold for fold in folds if fold not in ready]
+    if missing or not folds or len(set(folds)) != len(folds):
+        raise UserError(
+            f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
+            f"{', '.join(map(str, ready))}."
+        )
 
 
 def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -67,10 +67,10 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
         }
         for part, (stored, truth) in parts.items():
             stored_predictions.check_images(directory, part, stored, truth.uid)
-        parts = {part: _whose_truth_is_known(*each) for part, each in parts.items()}
+        parts = {part: whose_truth_is_known(*each) for part, each in parts.items()}
         if not all(len(truth) for _, truth in parts.values()):
             continue
-        fitted[fold] = _fit(*parts["validation"])
+        fitted[fold] = fit_stored(*parts["validation"])
         for part, (stored, truth) in parts.items():
             rows[part].append(_rows(stored, truth, fitted[fold], fold))
     if not fitted:
@@ -90,7 +90,7 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
     return content
 
 
-def _whose_truth_is_known(
+def whose_truth_is_known(
     stored: stored_predictions.Stored, truth: types.Cases
 ) -> tuple[stored_predictions.Stored, types.Cases]:
     """The images of which everything is known that the run predicts."""
@@ -102,7 +102,13 @@ def _whose_truth_is_known(
     return (stored, truth) if known.all() else (stored.take(known), truth.take(known))
 
 
-def _fit(stored: stored_predictions.Stored, truth: types.Cases) -> trust.FoldTrust:
+def fit_stored(stored: stored_predictions.Stored, truth: types.Cases) -> trust.FoldTrust:
+    """Fits trust on images that have not trained the network.
+
+    Args:
+      stored: its predictions for n images.
+      truth: the images, in the same order; their masks and labels are known.
+    """
     mask = truth.mask[..., 0] > 0
     answer, class_id = _hard(stored, truth.classes)
     wrong_class, wrong_mask = _wrong(answer, class_id, truth)

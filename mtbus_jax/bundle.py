@@ -1,0 +1,327 @@
+"""Makes a trained network small enough to hand on: weights, trust and a card, without images.
+
+    python -m mtbus_jax.bundle --run=runs/best --out=network
+    python -m mtbus_jax.bundle --run=runs/final --evidence=runs/best --out=network
+
+The folder that it writes stands in for a run folder with `mtbus_jax.predict`. With ``--evidence``,
+``--run`` was trained on every image (``data.split=all``), and the cross-validated run of the same
+recipe says how good it is: its figures go into the card, and trust is fitted on its predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy
+from ml_collections import config_dict
+
+import mtbus_jax
+from mtbus_jax import commandline, data, files, models, splits, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import summary, trust
+from mtbus_jax.evaluation.evaluate import read_cases
+from mtbus_jax.evaluation.trust import out_of_fold
+from mtbus_jax.export import card
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import (
+    bundled,
+    device_data,
+    run_files,
+    run_folder,
+    trained_folds,
+)
+from mtbus_jax.training.evaluator import Evaluator
+from mtbus_jax.training.experiment import Experiment
+
+CARD = "model_card.md"
+_ALL_FILES = {bundled.BUNDLE, bundled.WEIGHTS, run_folder.CONFIG, trust.TRUST, CARD}
+# In what the network and its evidence may differ.
+_MAY_DIFFER = {"name", "seed", "data.split", "data.fold_count", "data.folds_file"}
+_PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
+
+
+class Rounding(NamedTuple):
+    """What keeping parameters as float16 changes, over all images of the dataset.
+
+    Attributes:
+      images: how many.
+      probability: largest difference of a probability of a pixel or a class.
+      pixels: share of pixels that change sides in the mask.
+      classes: images whose class changes.
+    """
+
+    images: int
+    probability: float
+    pixels: float
+    classes: int
+
+
+def make_bundle(
+    run: Path | str,
+    out: Path | str,
+    *,
+    evidence: Path | str | None = None,
+    places: dict[str, str] | None = None,
+) -> Rounding:
+    """Writes the folder ``out``; an earlier bundle there is replaced.
+
+    Args:
+      run: run folder with trained folds.
+      out: the folder to make.
+      evidence: a cross-validated run of the same recipe; None if ``run`` was tested itself.
+      places: fields of ``config.data`` that say where the dataset lies here, by name.
+
+    Returns:
+      What float16 changes.
+
+    Raises:
+      UserError: for a run without weights, evidence that is not of the same recipe or not complete,
+        data that is not to be had, or a folder that holds other things.
+    """
+    run, out = Path(run), Path(out).absolute()
+    source = run if evidence is None else Path(evidence)
+    _check_out(out)
+    trained = trained_folds.load(run)
+    config = run_folder.load_config(source)
+    cases = data.load_configured(_with_places(config, places or {}))
+    rows = read_cases(source)
+    split_info = run_files.read_splits(source)
+    if evidence is not None:
+        _check_evidence(run, source, trained, len(rows), len(cases))
+    result = summary.summarise(rows, config.to_dict(), split_info)
+    trusted = _trust(source, cases, split_info, trained, pooled=evidence is not None)
+    with files.folder_at_once(out) as folder:
+        files.write_json(folder / run_folder.CONFIG, _without_places(trained.config).to_dict())
+        bundled.write(folder, trained.members)
+        if trusted is not None:
+            files.write_json(folder / trust.TRUST, trusted)
+        rounding = _rounding(trained, trained_folds.load(folder), cases)
+        tested = trained_folds.load(source) if evidence is not None else trained
+        text = _card(trained, tested, result, len(cases), rounding, own=evidence is None)
+        files.write_text(folder / CARD, text)
+    return rounding
+
+
+def _check_out(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"--out={out} is a file; give a folder.")
+    found = {path.name for path in out.iterdir()}
+    if found and not (bundled.BUNDLE in found and found <= _ALL_FILES):
+        other = sorted(found - _ALL_FILES) or sorted(found)
+        raise UserError(
+            f"--out={out} holds other things than an earlier bundle ({other[0]}); give an empty or "
+            "a new folder."
+        )
+
+
+def _check_evidence(
+    run: Path, source: Path, trained: trained_folds.Trained, tested: int, images: int
+) -> None:
+    """Refuses a run that says nothing about the network.
+
+    Raises:
+      UserError: naming what differs.
+    """
+    if trained.config.data.split != splits.ALL:
+        raise UserError(
+            f"--evidence is for a network that was trained on every image; {run} has "
+            f"data.split={trained.config.data.split} and was tested itself. Leave --evidence out."
+        )
+    differing = [
+        f"{field} ({here} and {there})"
+        for field, here, there in run_folder.differences(
+            trained.config, run_folder.load_config(source)
+        )
+        if field not in _MAY_DIFFER
+    ]
+    for field in ("epochs", "stop_patience"):  # which a run may change as it goes on
+        here, there = trained.config.train[field], run_folder.load_config(source).train[field]
+        if here != there:
+            differing.append(f"train.{field} ({here} and {there})")
+    if differing:
+        raise UserError(
+            f"--evidence={source} is of another recipe than {run}: {'; '.join(differing)}. Its "
+            "figures say nothing about this network."
+        )
+    if tested != images:
+        raise UserError(
+            f"--evidence={source} has tested {tested} of the {images} images; train all its folds."
+        )
+
+
+def _trust(
+    source: Path,
+    cases: types.Cases,
+    split_info: dict[str, Any],
+    trained: trained_folds.Trained,
+    *,
+    pooled: bool,
+) -> dict[str, Any] | None:
+    """The content of ``trust.json``; None without one."""
+    if not pooled:
+        return trust.read_content(source)
+    folds = [splits.Split.from_uids(fold, cases.uid) for fold in split_info["folds"]]
+    return out_of_fold.content(source, cases, folds, fold=trained.folds[0])
+
+
+def _with_places(config: config_dict.ConfigDict, places: dict[str, str]) -> config_dict.ConfigDict:
+    config = config.copy_and_resolve_references()
+    for field, value in places.items():
+        config.data[field] = value
+    return config
+
+
+def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """A configuration that names no folder of the machine that it comes from."""
+    return _with_places(config, dict.fromkeys((*_PLACES, "folds_file"), ""))
+
+
+def _rounding(
+    before: trained_folds.Trained, after: trained_folds.Trained, cases: types.Cases
+) -> Rounding:
+    experiment = Experiment.from_config(before.config)
+    evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
+    index = np.arange(len(cases))
+    probability, pixels, classes = 0.0, 0.0, 0
+    for old, new in zip(before.variables, after.variables, strict=True):
+        first, second = (
+            evaluator(parallel.replicate(each, experiment.devices), index, predictions=True)[1]
+            for each in (old, new)
+        )
+        if first.probability is not None:
+            probability = max(probability, np.abs(first.probability - second.probability).max())
+            sides = (first.probability > 0.5) != (second.probability > 0.5)
+            pixels = max(pixels, float(sides.mean()))
+        if first.class_logits is not None:
+            each = [scipy.special.softmax(p.class_logits, axis=-1) for p in (first, second)]
+            probability = max(probability, np.abs(each[0] - each[1]).max())
+            changed = (each[0].argmax(-1) != each[1].argmax(-1)).sum()
+            classes = max(classes, int(changed))
+    return Rounding(len(cases), float(probability), pixels, classes)
+
+
+def _card(
+    trained: trained_folds.Trained,
+    tested: trained_folds.Trained,
+    result: dict[str, Any],
+    images: int,
+    rounding: Rounding,
+    *,
+    own: bool,
+) -> str:
+    """The text of ``model_card.md``.
+
+    Args:
+      trained: the networks in the bundle.
+      tested: those that the figures are of.
+      result: of `summary.summarise`.
+      images: of the dataset.
+      rounding: what float16 changes.
+      own: whether the two are the same.
+    """
+    config = trained.config
+    height, width = trained.image_size
+    count = models.parameter_count(trained.variables[0]["params"])
+    lines = [
+        f"# Model card: {config.name}",
+        "",
+        "**Research software, not a medical device.** Do not use its output for diagnosis or "
+        "treatment.",
+        "",
+        "## Model",
+        "",
+        f"{len(trained.members)} × `{config.model.name}`, {count:,} parameters; input {height} × "
+        f"{width} pixels; classes {', '.join(trained.classes.names)}. Bundled by mtbus_jax "
+        f"{mtbus_jax.__version__}.",
+        "",
+        f"Parameters are kept as float16. Over the {rounding.images} images of the dataset this "
+        f"moves a probability by at most {rounding.probability:.1e}, "
+        f"{100 * rounding.pixels:.4f} % of the pixels to the other side of the mask, and changes "
+        f"the class of {rounding.classes} images.",
+        "",
+        "## Data",
+        "",
+        f"`{config.data.name}`, {images} images. "
+        + (
+            "Each network was trained on the training images of its fold."
+            if own
+            else "The network was trained on all of them."
+        ),
+        "",
+    ]
+    if not own:
+        lines += [
+            "The figures below are of the same recipe, cross-validated, each network trained on a "
+            "part of the images and tested on others. The network in this folder has none of its "
+            "own, since it has seen every image. Its trust is fitted on the predictions behind "
+            "these figures.",
+            "",
+        ]
+    leaking = result["leaking_test_images"]
+    if leaking:
+        lines += [
+            f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
+            "group of near-duplicates with training or validation images of their fold, so the "
+            "figures may be too good.",
+            "",
+        ]
+    lines += card.figures(tested, result)
+    lines += [
+        "## Limits",
+        "",
+        "- One dataset; other devices, centres and populations are untested.",
+        f"- A picture is squeezed to {height} × {width} pixels whatever its shape. Crop away text "
+        "and borders as the training images are.",
+        "- It answers for every picture, also for one that shows no breast.",
+        "",
+    ]
+    return "\n".join(lines + card.citation(trained))
+
+
+def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:
+    """Does what the arguments say.
+
+    Args:
+      argv: arguments.
+      program: the command's name in messages.
+
+    Raises:
+      UserError: see `make_bundle`.
+    """
+    parser = commandline.Parser(program, __doc__)
+    path = {"type": commandline.file_path}
+    parser.add_argument("--run", required=True, help="run folder of main.py", **path)
+    parser.add_argument("--out", required=True, help="folder to write", **path)
+    parser.add_argument(
+        "--evidence", help="cross-validated run of the same recipe, for --run on all images", **path
+    )
+    for flag, what in (
+        ("--data_dir", "folder of the built datasets, instead of the run's own"),
+        ("--manual_dir", "folder of the raw data, instead of the run's own"),
+        ("--arrays_file", "file of mtbus_jax.pack, instead of the run's data"),
+    ):
+        parser.add_argument(flag, help=what, **path)
+    args = parser.parse_args(argv)
+    given = {n: getattr(args, n) for n in ("data_dir", "manual_dir", "arrays_file")}
+    parallel.enable_compilation_cache()
+    rounding = make_bundle(
+        args.run,
+        args.out,
+        evidence=args.evidence,
+        places={name: value for name, value in given.items() if value},
+    )
+    megabytes = sum(path.stat().st_size for path in Path(args.out).iterdir()) / 1e6
+    print(
+        f"{args.out}, {megabytes:.1f} MB. float16 moves a probability by at most "
+        f"{rounding.probability:.1e} and changes the class of {rounding.classes} of "
+        f"{rounding.images} images. Research software, not a medical device."
+    )
+
+
+if __name__ == "__main__":
+    commandline.run("mtbus_jax.bundle", main)

@@ -1,0 +1,160 @@
+"""Bundles: a run made small, and read again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import small_runs
+import tiny
+
+from mtbus_jax import bundle, crossval, data, ensemble, models
+from mtbus_jax.errors import UserError
+from mtbus_jax.predict import Predictor
+from mtbus_jax.training import bundled, trained_folds
+
+PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
+
+
+def tiny_world(patch):
+    patch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
+    patch.setattr(data, "load_configured", lambda config: small_runs.CASES)
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    tiny_world(monkeypatch)
+
+
+def config_of(split, **train):
+    config = small_runs.make_config(keep="last", **train)
+    config.data.split = split
+    config.data.folds = (0,) if split == "all" else ()
+    config.data.manual_dir = "/a/folder/of/this/machine"
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on all images, and a cross-validated one of the same recipe."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_world(patch)
+        crossval.train_and_evaluate(config_of("all"), folder / "all")
+        crossval.train_and_evaluate(config_of("published"), folder / "folds")
+    return folder
+
+
+def test_a_network_for_all_images_has_the_figures_and_trust_of_its_evidence(runs, tmp_path):
+    out = tmp_path / "out"
+    rounding = bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "bundle.json",
+        "config.json",
+        "model_card.md",
+        "trust.json",
+        "weights.safetensors",
+    ]
+    trust = json.loads((out / "trust.json").read_text())
+    assert list(trust["folds"]) == ["0"]
+    assert trust["folds"]["0"]["validation_images"] == len(small_runs.CASES)
+    summary = json.loads((runs / "folds" / "summary.json").read_text())
+    card = (out / "model_card.md").read_text()
+    assert f"{summary['results']['refined']['figures']['acc']['mean']:.3f}" in card
+    assert "trained on all of them" in card and "not a medical device" in card
+    assert rounding.images == len(small_runs.CASES)
+    predictor = Predictor(out)
+    assert predictor.calibrated
+    assert predictor([PICTURE])[0].uncertainty is not None
+    # The rounding is that of float16, and no more.
+    assert 0 < rounding.probability < 2e-2
+    before, after = Predictor(runs / "all")([PICTURE])[0], predictor([PICTURE])[0]
+    np.testing.assert_allclose(after.probability, before.probability, atol=1e-2)
+
+
+def test_a_cross_validated_run_keeps_its_folds_and_its_trust(runs, tmp_path):
+    out = tmp_path / "out"
+    bundle.make_bundle(runs / "folds", out)
+    assert Predictor(out).folds == (0, 1, 2, 3)
+    assert Predictor(out, folds=(2, 1)).folds == (2, 1)
+    before = json.loads((runs / "folds" / "trust.json").read_text())
+    assert json.loads((out / "trust.json").read_text()) == before
+    one, other = Predictor(runs / "folds")([PICTURE])[0], Predictor(out)([PICTURE])[0]
+    np.testing.assert_allclose(one.probability, other.probability, atol=1e-2)
+    assert other.uncertainty == pytest.approx(one.uncertainty, abs=0.05)
+
+
+def test_an_ensemble(runs, tmp_path):
+    other_seed = config_of("published")
+    other_seed.seed = 7
+    crossval.train_and_evaluate(other_seed, tmp_path / "other")
+    ensemble.make_ensemble([runs / "folds", tmp_path / "other"], tmp_path / "both")
+    bundle.make_bundle(tmp_path / "both", tmp_path / "out")
+    trained = trained_folds.load(tmp_path / "out")
+    assert [member.fold for member in trained.members] == [0, 0, 1, 1, 2, 2, 3, 3]
+    one, other = Predictor(tmp_path / "both")([PICTURE])[0], Predictor(tmp_path / "out")([PICTURE])
+    np.testing.assert_allclose(one.probability, other[0].probability, atol=1e-2)
+
+
+def test_it_names_no_folder_of_the_machine(runs, tmp_path):
+    bundle.make_bundle(runs / "all", tmp_path / "out", evidence=runs / "folds")
+    for path in (tmp_path / "out").iterdir():
+        assert b"this/machine" not in path.read_bytes(), path
+
+
+def test_an_earlier_bundle_is_replaced_and_nothing_else(runs, tmp_path):
+    out = tmp_path / "out"
+    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    bundle.make_bundle(runs / "folds", out)
+    assert Predictor(out).folds == (0, 1, 2, 3)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        bundle.make_bundle(runs / "folds", out)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_evidence_of_another_recipe_is_refused(runs, tmp_path):
+    crossval.train_and_evaluate(config_of("all", epochs=2, batch_size=4), tmp_path / "other")
+    with pytest.raises(UserError, match=r"batch_size.*train\.epochs"):
+        bundle.make_bundle(tmp_path / "other", tmp_path / "out", evidence=runs / "folds")
+    assert not (tmp_path / "out").exists()
+
+
+def test_evidence_for_a_tested_run_is_refused(runs, tmp_path):
+    with pytest.raises(UserError, match="Leave --evidence out"):
+        bundle.make_bundle(runs / "folds", tmp_path / "out", evidence=runs / "folds")
+
+
+def test_evidence_that_has_not_tested_all_images_is_refused(runs, tmp_path):
+    copy = shutil.copytree(runs / "folds", tmp_path / "part")
+    shutil.rmtree(copy / "fold_3")
+    with pytest.raises(UserError, match="36 of the 48"):
+        bundle.make_bundle(runs / "all", tmp_path / "out", evidence=copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("weights.safetensors", lambda b: b[:-1] + bytes([b[-1] ^ 1]), "digest"),
+        ("weights.safetensors", lambda b: b[: len(b) // 2], "digest"),
+        ("bundle.json", lambda b: b[:20], "not valid JSON"),
+        ("bundle.json", lambda b: b'{"folds": []}', "mtbus_jax is missing"),
+        ("config.json", lambda b: b.replace(b'"width": 4', b'"width": 5'), "has the shape"),
+        ("config.json", lambda b: b"[]", "config.json"),
+    ],
+)
+def test_a_damaged_bundle_is_refused(runs, tmp_path, name, damage, words):
+    out = tmp_path / "out"
+    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    path = out / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=words):
+        Predictor(out)
+
+
+def test_missing_weights_are_refused(runs, tmp_path):
+    out = tmp_path / "out"
+    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    (out / bundled.WEIGHTS).unlink()
+    with pytest.raises(UserError, match=r"weights\.safetensors cannot be read"):
+        Predictor(out)
