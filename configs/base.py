@@ -16,7 +16,8 @@ def get_config() -> config_dict.ConfigDict:
     config.seed = 1993  # of weights, shuffling and augmentation; folds have their own
 
     data = config.data = config_dict.ConfigDict()
-    # phantom, curated_busi, busi, bus_uclm, or a folder of your own pictures (docs/own_data.md).
+    # phantom, curated_busi, busi, bus_uclm, bus_bra, breast_usg, or a folder of your own pictures
+    # (docs/own_data.md).
     data.name = "curated_busi"
     # Which images each fold tests: published; given, as a folder's own table or data.folds_file
     # says; grouped, drawn with near-duplicates and patients on one side. A folder has no published

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+from typing import Any
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
@@ -16,6 +17,7 @@ from mtbus_jax.types import NO_FOLD
 from tfds_busi import columns, listing, search
 
 MANIFEST = "manifest.csv"
+_MANIFESTS = (MANIFEST, "manifest.xlsx")
 # Names of folders, in lower case.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
@@ -56,7 +58,7 @@ _Understood = tuple[str, list[listing.Entry]]
 
 def _manifest(root: pathlib.Path) -> _Understood | None:
     """``manifest.csv``: a row for each image."""
-    path = _named(root, (MANIFEST,))
+    path = _named(root, _MANIFESTS)
     if path is None:
         return None
     names, rows = columns.read_table(path)
@@ -69,6 +71,7 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
     entries, missing = [], []
     for line, cells in rows:
         row = {what: cells.get(column, "") for what, column in known.items()}
+        row["about"] = columns.others(known, cells)
         if not row["image"]:
             raise UserError(f"{path}, line {line}: the cell under {known['image']} is empty.")
         image = root / row["image"].replace("\\", "/")
@@ -80,7 +83,7 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
             _entry(row, image, masks, uid=_uid(root, image), where=f"{path}, line {line}")
         )
     listing.refuse_missing(f"{path} names files that are not there", missing)
-    return f"a {MANIFEST} with {len(entries)} images", entries
+    return f"a {path.name} with {len(entries)} images", entries
 
 
 def _nnunet(root: pathlib.Path) -> _Understood | None:
@@ -210,7 +213,7 @@ def _one_folder(root: pathlib.Path) -> _Understood | None:
 
 
 def _entry(
-    row: dict[str, str],
+    row: dict[str, Any],
     image: pathlib.Path,
     masks: tuple[pathlib.Path, ...] | None,
     *,
@@ -225,6 +228,7 @@ def _entry(
         label=row.get("label", ""),
         group=row.get("group", ""),
         test_fold=columns.fold(row.get("fold", ""), where),
+        about=row.get("about", {}),
     )
 
 

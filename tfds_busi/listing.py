@@ -28,6 +28,7 @@ class Entry:
       label: its class; "" if it is not known.
       group: what it must stay together with, such as a patient; "" if that is not known.
       test_fold: the fold that tests it, or `NO_FOLD`.
+      about: what a table says of it besides, by column in lower case.
     """
 
     uid: str
@@ -36,6 +37,7 @@ class Entry:
     label: str
     group: str
     test_fold: int
+    about: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

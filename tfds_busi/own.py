@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import pathlib
 import sys
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import preprocess
 from mtbus_jax.images.preprocess import lesion_of
 from mtbus_jax.types import Classes
 from tfds_busi.listing import Entry, Listing
@@ -23,6 +25,8 @@ _NEEDED = ("cv2", "faiss")
 # Above, comparing all pictures takes longer than a person waits for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
+# Of two pictures that differ in size alone; rounding to whole pixels makes less.
+_RATIO_TOLERANCE = 0.02
 
 
 def metadata(listing: Listing) -> dict[str, Any]:
@@ -39,11 +43,15 @@ def classes_of(kept: dict[str, Any]) -> Classes:
     return Classes(tuple(kept["class_names"]), kept["normal"])
 
 
-def examples(listing: Listing) -> Iterator[dict[str, Any]]:
+def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, Any]]:
     """The records, pictures decoded.
 
     Every file is opened before the first record is given, so that all that is wrong with a folder
     is said at once.
+
+    Args:
+      listing: of the folder.
+      stretch: see `decode`.
 
     Yields:
       One record for each entry, in order.
@@ -55,7 +63,7 @@ def examples(listing: Listing) -> Iterator[dict[str, Any]]:
     notes: list[str] = []
     for entry in listing.entries:
         try:
-            notes += decode(entry).mask_notes
+            notes += decode(entry, stretch=stretch).mask_notes
         except UserError as error:
             problems.append(" ".join(str(error).split()))
     if problems:
@@ -71,7 +79,7 @@ def examples(listing: Listing) -> Iterator[dict[str, Any]]:
         more = f"; and {len(notes) - _SHOWN} more" if len(notes) > _SHOWN else ""
         warnings.warn(f"masks to look at: {shown}{more}", UserWarning, stacklevel=2)
     for entry, group in zip(listing.entries, groups(listing), strict=True):
-        picture = decode(entry)
+        picture = decode(entry, stretch=stretch)
         yield {
             "uid": entry.uid,
             "image": np.repeat(picture.image[..., None], 3, axis=-1),
@@ -80,6 +88,7 @@ def examples(listing: Listing) -> Iterator[dict[str, Any]]:
             "group": group,
             "test_fold": entry.test_fold,
             "has_mask": entry.masks is not None,
+            "about": json.dumps(entry.about, ensure_ascii=False),
         }
 
 
@@ -143,11 +152,13 @@ class Decoded(NamedTuple):
     mask_notes: list[str]
 
 
-def decode(entry: Entry) -> Decoded:
+def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     """Reads an entry's files.
 
     Args:
       entry: which.
+      stretch: whether a mask of another size, but nearly the shape of its image, is stretched to
+        it, with a note; by nearest neighbour.
 
     Raises:
       UserError: if one cannot be read, holds several pictures, or the mask is of another size.
@@ -161,6 +172,9 @@ def decode(entry: Entry) -> Decoded:
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
         drawn, between = lesion_of(images.decode_mask(path).pixels)
+        if stretch and drawn.shape != image.shape and _same_shape(drawn, image):
+            notes.append(f"{pathlib.Path(path).name} ({_size(drawn)} pixels) is stretched")
+            drawn = preprocess.resize_nearest(drawn.astype(np.uint8), *image.shape) > 0
         if drawn.shape != image.shape:
             raise UserError(
                 f"{path} has {_size(drawn)} pixels (height × width), its image {_size(image)}."
@@ -169,6 +183,12 @@ def decode(entry: Entry) -> Decoded:
         notes += [f"{pathlib.Path(path).name} {images.BETWEEN}"] * between
     size_mm = None if spacing is None else (spacing.row_mm, spacing.col_mm)
     return Decoded(image, mask, size_mm, [*frames[0].notes, *notes], notes)
+
+
+def _same_shape(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures have nearly the same ratio of height to width."""
+    ratio = (one.shape[0] * other.shape[1]) / (one.shape[1] * other.shape[0])
+    return abs(ratio - 1) <= _RATIO_TOLERANCE
 
 
 def _size(array: np.ndarray) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import io
 import multiprocessing
 import os
@@ -29,34 +28,13 @@ from PIL import Image
 from mtbus_jax import grouping
 from mtbus_jax.errors import UserError, exit_on_user_error
 from mtbus_jax.types import CLASS_NAMES
-from tfds_busi import fetch, folds, layouts, own, raw
+from tfds_busi import configs, fetch, folds, layouts, named, own, raw
 
 FILE_FORMAT = "array_record"
 _DUPLICATES = pathlib.Path(__file__).with_name("duplicate_groups.csv")
 _NEAR_DUPLICATES = pathlib.Path(__file__).with_name("near_duplicates.csv")
 # Photographs of speckle hardly compress: zlib level 6 takes twice the time to save 3 % here.
 _PNG_LEVEL = 3
-
-
-@dataclasses.dataclass(eq=False)
-class BusConfig(tfds.core.BuilderConfig):
-    """One of the datasets.
-
-    Attributes:
-      source: where the images come from: ``phantom``, ``busi``, ``bus_uclm`` or ``folder``.
-      curated: leave out every image of ``duplicate_groups.csv``.
-      expected_counts: images per class in the order of `CLASS_NAMES`; None checks nothing.
-      expected_patients: number of patients; None checks nothing.
-      folds_digest: `folds.digest` of the published (uid, fold) list; None checks nothing.
-      normal_class: of a folder, the class that means "no lesion"; "" is ``normal``.
-    """
-
-    source: str = "phantom"
-    curated: bool = False
-    expected_counts: tuple[int, int, int] | None = None
-    expected_patients: int | None = None
-    folds_digest: str | None = None
-    normal_class: str = ""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -68,43 +46,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         "phantom needs nothing. "
         f"busi, curated_busi: {fetch.INSTRUCTIONS['busi']}. "
         f"bus_uclm: {fetch.INSTRUCTIONS['bus_uclm']}. "
+        f"bus_bra: {named.INSTRUCTIONS['bus_bra']}. "
+        f"breast_usg: {named.INSTRUCTIONS['breast_usg']}. "
         "folder: pass the folder with your own pictures, see docs/own_data.md."
     )
-    BUILDER_CONFIGS = [  # noqa: RUF012
-        BusConfig(
-            name="phantom",
-            description="Procedural ultrasound phantoms; needs no download.",
-            source="phantom",
-        ),
-        BusConfig(
-            name="curated_busi",
-            description="BUSI without any member of its 149 groups of near-duplicates.",
-            source="busi",
-            curated=True,
-            expected_counts=(222, 164, 64),
-            folds_digest="60fe3da6036a23995d48c698ca0068d27f92ccb437bc29f3cedfd0899af4d90a",
-        ),
-        BusConfig(
-            name="busi",
-            description="BUSI as published, 780 images.",
-            source="busi",
-            expected_counts=(437, 210, 133),
-            folds_digest="b1c0dd6269cc958bb7ec3ba5c76316639b7488f611da333532f19a2576a24acc",
-        ),
-        BusConfig(
-            name="bus_uclm",
-            description="BUS-UCLM as published, 683 images of 38 patients.",
-            source="bus_uclm",
-            expected_counts=(174, 90, 419),
-            expected_patients=38,
-            folds_digest="a6cf21d04f0e6dffb4095517cd3779759f270b2f44c43f1c648124448e4a90a2",
-        ),
-        BusConfig(
-            name="folder",
-            description="Pictures of one's own, from a folder in one of several layouts.",
-            source="folder",
-        ),
-    ]
+    BUILDER_CONFIGS = configs.CONFIGS
 
     def __init__(self, *, file_format: Any = None, config: Any = None, **kwargs: Any):
         """Refuses another file format and an unknown configuration, in words."""
@@ -151,6 +97,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             # Its classes are not known before it is read; they are kept beside the records.
             features["label"] = text(doc='Class name, "" if it is not known.')
             features["has_mask"] = tfds.features.Scalar(np.bool_, doc="Whether mask is known.")
+            features["about"] = text(doc="Further columns of tables, such as BI-RADS, as JSON.")
             metadata = tfds.core.MetadataDict()
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
@@ -166,17 +113,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         if config.source == "phantom":
             return {"train": self._generate_examples(self._phantoms())}
         if config.source == "folder":
-            if self._manual_dir is None:
+            folder = self._manual_dir
+            if folder is None and config.download:  # TFDS's own, where downloads by hand lie
+                folder = pathlib.Path(dl_manager.manual_dir)
+            if folder is None:
                 raise UserError("folder: name the folder with your pictures as --manual_dir.")
-            listing = layouts.read(self._manual_dir, normal=config.normal_class)
-            print(f"{self._manual_dir}: {listing.layout}", file=sys.stderr)
-            self.info.metadata.update(own.metadata(listing))
-            return {"train": self._generate_examples(own.examples(listing))}
+            return {"train": self._generate_examples(self._of_folder(folder))}
         records = fetch.records(config.source, config.name, self._manual_dir, dl_manager)
         if config.curated:
             removed = removed_from_curated()
             records = [record for record in records if record.uid not in removed]
-        self._check_counts(records)
+        self._check_counts([(record.label, record.patient) for record in records])
         return {"train": self._generate_examples(self._pictures(records))}
 
     def _generate_examples(
@@ -187,6 +134,18 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             mask = example["mask"].astype(np.uint8) * 255
             png = {"image": _png(example["image"]), "mask": _png(mask)}
             yield index, {**example, **png, "height": height, "width": width}
+
+    def _of_folder(self, folder: pathlib.Path) -> Iterator[dict[str, Any]]:
+        config = self.builder_config
+        with contextlib.ExitStack() as stack:
+            if config.download:
+                listing = stack.enter_context(named.opened(config.download, folder))
+                self._check_counts([(entry.label, entry.group) for entry in listing.entries])
+            else:
+                listing = layouts.read(folder, normal=config.normal_class)
+            print(f"{folder}: {listing.layout}", file=sys.stderr)
+            self.info.metadata.update(own.metadata(listing))
+            yield from own.examples(listing, stretch=bool(config.download))
 
     def _phantoms(self) -> Iterator[dict[str, Any]]:
         from mtbus_jax.images import phantom, preprocess
@@ -246,16 +205,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 stacklevel=2,
             )
 
-    def _check_counts(self, records: list[raw.Record]) -> None:
+    def _check_counts(self, images: list[tuple[str, str | None]]) -> None:
+        """Refuses other numbers of images, by class, or of patients than are published.
+
+        Args:
+          images: class and patient of each.
+        """
         config = self.builder_config
-        counts = Counter(record.label for record in records)
+        counts = Counter(label for label, _ in images)
         found = tuple(counts[name] for name in CLASS_NAMES)
         if config.expected_counts not in (None, found):
             raise UserError(
                 f"{config.name} should have {_spell(config.expected_counts)} images; the raw data "
                 f"has {_spell(found)}. Unpack the download again into an empty folder."
             )
-        patients = len({record.patient for record in records})
+        patients = len({patient for _, patient in images})
         if config.expected_patients not in (None, patients):
             raise UserError(
                 f"{config.name} should have {config.expected_patients} patients; the raw data has "

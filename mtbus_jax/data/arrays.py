@@ -39,7 +39,8 @@ def load_cases(
     ``manual_dir`` or by download. A folder is built again when its files have changed.
 
     Args:
-      name: one of `stored.DATASETS`, or a folder of one's own pictures (docs/own_data.md).
+      name: one of `stored.DATASETS` or `stored.LIKE_FOLDERS`, or a folder of one's own pictures
+        (docs/own_data.md).
       image_size: height and width in pixels after resizing.
       resize: how images are resized, of `preprocess.RESIZES`; masks are sampled either way.
       data_dir: where the built datasets lie; None or "" for ``$TFDS_DATA_DIR``, else
@@ -55,13 +56,14 @@ def load_cases(
     Raises:
       UserError: if the name is unknown, or the dataset cannot be built or is damaged.
     """
-    own = stored.is_own(name)
+    known = (*stored.DATASETS, *stored.LIKE_FOLDERS)
+    own = name not in known
     if own and not pathlib.Path(name).expanduser().is_dir():
-        near = difflib.get_close_matches(str(name), stored.DATASETS, n=1)
+        near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(
-            f"Unknown dataset '{name}'.{hint} Valid names: {', '.join(stored.DATASETS)}, or "
-            "a folder of your own pictures."
+            f"Unknown dataset '{name}'.{hint} Valid names: {', '.join(known)}, or a folder of your "
+            "own pictures."
         )
     if normal_class and not own:
         raise UserError(f"data.normal_class is for a folder of your own; {name} has its own.")

@@ -31,7 +31,7 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
       folder: absolute.
       normal_class: see `load_cases`.
     """
-    from tfds_busi.tfds_busi_dataset_builder import BusConfig
+    from tfds_busi.configs import FOLDER_VERSION, BusConfig
 
     state = hashlib.sha256(normal_class.encode())
     for path in sorted(folder.rglob("*")):
@@ -46,6 +46,7 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
         name=f"folder_{where}_{state.hexdigest()[:12]}",
         description=f"Pictures in {folder}.",
         source="folder",
+        version=FOLDER_VERSION,
         normal_class=normal_class,
     )
 

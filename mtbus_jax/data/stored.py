@@ -13,6 +13,8 @@ from mtbus_jax.types import CLASSES, NO_LABEL, Cases, Classes
 
 # The public datasets that `load_cases` knows by name.
 DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
+# Those that are read like a folder of one's own: classes and folds are what their tables say.
+LIKE_FOLDERS = ("bus_bra", "breast_usg")
 
 # Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
 # and nearest neighbours.
@@ -82,7 +84,7 @@ def problem(cases: Cases) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether a dataset's name is that of a folder of one's own."""
+    """Whether classes and folds are what the data's own tables say, as those of a folder."""
     return name not in DATASETS
 
 

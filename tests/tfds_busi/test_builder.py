@@ -19,7 +19,8 @@ from sklearn.model_selection import StratifiedKFold
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import CLASS_NAMES
 from tfds_busi import fetch, folds, raw
-from tfds_busi.tfds_busi_dataset_builder import Builder, BusConfig, removed_from_curated
+from tfds_busi.configs import BusConfig
+from tfds_busi.tfds_busi_dataset_builder import Builder, removed_from_curated
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "tests" / "data" / "curated_busi_test_folds.csv"
