@@ -3,9 +3,10 @@
     python -m mtbus_jax.bundle --run=runs/best --out=network
     python -m mtbus_jax.bundle --run=runs/final --evidence=runs/best --out=network
 
-The folder that it writes stands in for a run folder with `mtbus_jax.predict`. With ``--evidence``,
-``--run`` was trained on every image (``data.split=all``), and the cross-validated run of the same
-recipe says how good it is: its figures go into the card, and trust is fitted on its predictions.
+The folder that it writes stands in for a run folder with `mtbus_jax.predict`. With
+``--evidence``, ``--run`` was trained on every image (``data.split=all``), and cross-validated runs
+of the same recipe say how good it is: their figures go into the card, and trust is fitted on the
+predictions of the first.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from mtbus_jax.training import (
     run_folder,
     trained_folds,
 )
+from mtbus_jax.training.bundled import CARD
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 
-CARD = "model_card.md"
 _ALL_FILES = {bundled.BUNDLE, bundled.WEIGHTS, run_folder.CONFIG, trust.TRUST, CARD}
 # In what the network and its evidence may differ.
 _MAY_DIFFER = {"name", "seed", "data.split", "data.fold_count", "data.folds_file"}
@@ -63,7 +64,7 @@ def make_bundle(
     run: Path | str,
     out: Path | str,
     *,
-    evidence: Path | str | None = None,
+    evidence: Sequence[Path | str] = (),
     places: dict[str, str] | None = None,
 ) -> Rounding:
     """Writes the folder ``out``; an earlier bundle there is replaced.
@@ -71,7 +72,7 @@ def make_bundle(
     Args:
       run: run folder with trained folds.
       out: the folder to make.
-      evidence: a cross-validated run of the same recipe; None if ``run`` was tested itself.
+      evidence: cross-validated runs of the same recipe; none if ``run`` was tested itself.
       places: fields of ``config.data`` that say where the dataset lies here, by name.
 
     Returns:
@@ -82,25 +83,28 @@ def make_bundle(
         data that is not to be had, or a folder that holds other things.
     """
     run, out = Path(run), Path(out).absolute()
-    source = run if evidence is None else Path(evidence)
+    sources = [Path(each) for each in evidence] or [run]
     _check_out(out)
     trained = trained_folds.load(run)
-    config = run_folder.load_config(source)
+    config = run_folder.load_config(sources[0])
     cases = data.load_configured(_with_places(config, places or {}))
-    rows = read_cases(source)
-    split_info = run_files.read_splits(source)
-    if evidence is not None:
-        _check_evidence(run, source, trained, len(rows), len(cases))
-    result = summary.summarise(rows, config.to_dict(), split_info)
-    trusted = _trust(source, cases, split_info, trained, pooled=evidence is not None)
+    results = []
+    for source in sources:
+        rows = read_cases(source)
+        if evidence:
+            _check_evidence(run, source, trained, len(rows), len(cases))
+        split_info = run_files.read_splits(source)
+        own_config = run_folder.load_config(source).to_dict()
+        results.append(summary.summarise(rows, own_config, split_info))
+    trusted = _trust(sources[0], cases, trained, pooled=bool(evidence))
     with files.folder_at_once(out) as folder:
         files.write_json(folder / run_folder.CONFIG, _without_places(trained.config).to_dict())
         bundled.write(folder, trained.members)
         if trusted is not None:
             files.write_json(folder / trust.TRUST, trusted)
         rounding = _rounding(trained, trained_folds.load(folder), cases)
-        tested = trained_folds.load(source) if evidence is not None else trained
-        text = _card(trained, tested, result, len(cases), rounding, own=evidence is None)
+        tested = trained_folds.load(sources[0]) if evidence else trained
+        text = _card(trained, tested, results, len(cases), rounding, own=not evidence)
         files.write_text(folder / CARD, text)
     return rounding
 
@@ -157,7 +161,6 @@ def _check_evidence(
 def _trust(
     source: Path,
     cases: types.Cases,
-    split_info: dict[str, Any],
     trained: trained_folds.Trained,
     *,
     pooled: bool,
@@ -165,7 +168,8 @@ def _trust(
     """The content of ``trust.json``; None without one."""
     if not pooled:
         return trust.read_content(source)
-    folds = [splits.Split.from_uids(fold, cases.uid) for fold in split_info["folds"]]
+    listed = run_files.read_splits(source)["folds"]
+    folds = [splits.Split.from_uids(fold, cases.uid) for fold in listed]
     return out_of_fold.content(source, cases, folds, fold=trained.folds[0])
 
 
@@ -208,7 +212,7 @@ def _rounding(
 def _card(
     trained: trained_folds.Trained,
     tested: trained_folds.Trained,
-    result: dict[str, Any],
+    results: list[dict[str, Any]],
     images: int,
     rounding: Rounding,
     *,
@@ -219,7 +223,7 @@ def _card(
     Args:
       trained: the networks in the bundle.
       tested: those that the figures are of.
-      result: of `summary.summarise`.
+      results: of `summary.summarise`, one for each run that was tested.
       images: of the dataset.
       rounding: what float16 changes.
       own: whether the two are the same.
@@ -262,15 +266,18 @@ def _card(
             "these figures.",
             "",
         ]
-    leaking = result["leaking_test_images"]
-    if leaking:
-        lines += [
-            f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
-            "group of near-duplicates with training or validation images of their fold, so the "
-            "figures may be too good.",
-            "",
-        ]
-    lines += card.figures(tested, result)
+    for result in results:
+        heading, _, *section = card.figures(tested, result, joined=own)
+        lines += [f"{heading}, {result['split']} split", ""]
+        leaking = result["leaking_test_images"]
+        if leaking:
+            lines += [
+                f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
+                "group of near-duplicates with training or validation images of their fold, so "
+                "these figures may be too good.",
+                "",
+            ]
+        lines += section
     lines += [
         "## Limits",
         "",
@@ -298,7 +305,11 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:
     parser.add_argument("--run", required=True, help="run folder of main.py", **path)
     parser.add_argument("--out", required=True, help="folder to write", **path)
     parser.add_argument(
-        "--evidence", help="cross-validated run of the same recipe, for --run on all images", **path
+        "--evidence",
+        nargs="+",
+        default=[],
+        help="cross-validated runs of the same recipe, for --run on all images",
+        **path,
     )
     for flag, what in (
         ("--data_dir", "folder of the built datasets, instead of the run's own"),

@@ -47,7 +47,7 @@ def runs(tmp_path_factory):
 
 def test_a_network_for_all_images_has_the_figures_and_trust_of_its_evidence(runs, tmp_path):
     out = tmp_path / "out"
-    rounding = bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    rounding = bundle.make_bundle(runs / "all", out, evidence=[runs / "folds"])
     assert sorted(path.name for path in out.iterdir()) == [
         "bundle.json",
         "config.json",
@@ -62,6 +62,8 @@ def test_a_network_for_all_images_has_the_figures_and_trust_of_its_evidence(runs
     card = (out / "model_card.md").read_text()
     assert f"{summary['results']['refined']['figures']['acc']['mean']:.3f}" in card
     assert "trained on all of them" in card and "not a medical device" in card
+    assert "## Figures, published split" in card
+    assert "average of the folds" not in card
     assert rounding.images == len(small_runs.CASES)
     predictor = Predictor(out)
     assert predictor.calibrated
@@ -97,14 +99,14 @@ def test_an_ensemble(runs, tmp_path):
 
 
 def test_it_names_no_folder_of_the_machine(runs, tmp_path):
-    bundle.make_bundle(runs / "all", tmp_path / "out", evidence=runs / "folds")
+    bundle.make_bundle(runs / "all", tmp_path / "out", evidence=[runs / "folds"])
     for path in (tmp_path / "out").iterdir():
         assert b"this/machine" not in path.read_bytes(), path
 
 
 def test_an_earlier_bundle_is_replaced_and_nothing_else(runs, tmp_path):
     out = tmp_path / "out"
-    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    bundle.make_bundle(runs / "all", out, evidence=[runs / "folds"])
     bundle.make_bundle(runs / "folds", out)
     assert Predictor(out).folds == (0, 1, 2, 3)
     (out / "notes.txt").write_text("mine")
@@ -116,20 +118,20 @@ def test_an_earlier_bundle_is_replaced_and_nothing_else(runs, tmp_path):
 def test_evidence_of_another_recipe_is_refused(runs, tmp_path):
     crossval.train_and_evaluate(config_of("all", epochs=2, batch_size=4), tmp_path / "other")
     with pytest.raises(UserError, match=r"batch_size.*train\.epochs"):
-        bundle.make_bundle(tmp_path / "other", tmp_path / "out", evidence=runs / "folds")
+        bundle.make_bundle(tmp_path / "other", tmp_path / "out", evidence=[runs / "folds"])
     assert not (tmp_path / "out").exists()
 
 
 def test_evidence_for_a_tested_run_is_refused(runs, tmp_path):
     with pytest.raises(UserError, match="Leave --evidence out"):
-        bundle.make_bundle(runs / "folds", tmp_path / "out", evidence=runs / "folds")
+        bundle.make_bundle(runs / "folds", tmp_path / "out", evidence=[runs / "folds"])
 
 
 def test_evidence_that_has_not_tested_all_images_is_refused(runs, tmp_path):
     copy = shutil.copytree(runs / "folds", tmp_path / "part")
     shutil.rmtree(copy / "fold_3")
     with pytest.raises(UserError, match="36 of the 48"):
-        bundle.make_bundle(runs / "all", tmp_path / "out", evidence=copy)
+        bundle.make_bundle(runs / "all", tmp_path / "out", evidence=[copy])
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_evidence_that_has_not_tested_all_images_is_refused(runs, tmp_path):
 )
 def test_a_damaged_bundle_is_refused(runs, tmp_path, name, damage, words):
     out = tmp_path / "out"
-    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    bundle.make_bundle(runs / "all", out, evidence=[runs / "folds"])
     path = out / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=words):
@@ -154,7 +156,7 @@ def test_a_damaged_bundle_is_refused(runs, tmp_path, name, damage, words):
 
 def test_missing_weights_are_refused(runs, tmp_path):
     out = tmp_path / "out"
-    bundle.make_bundle(runs / "all", out, evidence=runs / "folds")
+    bundle.make_bundle(runs / "all", out, evidence=[runs / "folds"])
     (out / bundled.WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"weights\.safetensors cannot be read"):
         Predictor(out)

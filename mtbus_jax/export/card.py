@@ -11,6 +11,7 @@ from mtbus_jax.export import interface
 from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
 from mtbus_jax.images import preprocess
 from mtbus_jax.metrics.meaning import meaning
+from mtbus_jax.models import weights
 from mtbus_jax.training import steps
 from mtbus_jax.training.trained_folds import Trained
 
@@ -216,12 +217,13 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
     return [*lines, ""]
 
 
-def figures(trained: Trained, result: dict[str, Any]) -> list[str]:
+def figures(trained: Trained, result: dict[str, Any], *, joined: bool = True) -> list[str]:
     """The section on what was measured, as Markdown lines.
 
     Args:
       trained: the networks that were tested.
       result: of `summary.summarise`.
+      joined: whether the model is the average of these networks.
     """
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
@@ -245,7 +247,7 @@ def figures(trained: Trained, result: dict[str, Any]) -> list[str]:
     for name in tables[0]:
         values = [plus_minus(table.get(name)) for table in tables]
         lines.append(f"| {meaning(name).title} | {' | '.join(values)} |")
-    if len(trained.folds) > 1:
+    if joined and len(trained.folds) > 1:
         lines += [
             "",
             "**The average of the folds, which is what this model computes, has no figure of its "
@@ -285,6 +287,12 @@ def citation(trained: Trained) -> list[str]:
     lines = ["## Citation and licence", "", f"- {_CITATIONS['method']}"]
     if trained.config.data.name in _CITATIONS:
         lines.append(f"- {_CITATIONS[trained.config.data.name]}")
+    if trained.config.model.get("encoder_weights") == weights.IMAGENET:
+        package = weights.PACKAGES[trained.config.model.encoder]
+        lines.append(
+            f"- Encoder weights to start from: the Python package {package}, Apache License 2.0, "
+            "trained on ImageNet (Deng et al. 2009)."
+        )
     if trained.config.data.name != "phantom":
         lines += [
             "",

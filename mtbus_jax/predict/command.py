@@ -1,11 +1,12 @@
 """Masks, overlays and a table for pictures of one's own.
 
+    python -m mtbus_jax.predict --out=predictions --input=PICTURES
     python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
 
-reads PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files (the latter with
-``pip install '.[dicom]'``) and writes ``masks/``, ``overlays/``, ``predictions.csv`` and
-``failures.csv``. A file that cannot be read does not stop the others; it is listed, and the exit
-code is 2.
+The first line takes the network that comes with the library, trained on Curated BUSI, the second
+one of your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
+``pip install '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv`` are
+written. A file that cannot be read does not stop the others; it is listed, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mtbus_jax.errors import EXIT_USAGE, UserError
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
 from mtbus_jax.runtime import backend, host_memory, parallel
+from mtbus_jax.training import bundled
+from mtbus_jax.training.bundled import CARD
 
 _SHOWN = 20  # failures listed on the terminal
 
@@ -57,8 +60,11 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
         refine=args.refine,
         batch_size=args.batch_size,
     )
+    if args.run is None:
+        print(f"network: the one that comes with mtbus_jax, see {bundled.PRETRAINED / CARD}")
     _announce(predictor, found)
-    output = Output(out, _settings(args.run, predictor), probabilities=args.save_probabilities)
+    run = args.run or bundled.PRETRAINED
+    output = Output(out, _settings(run, predictor), probabilities=args.save_probabilities)
     for path in found.unlisted:
         output.failures.append(images.ReadError(path, "is a folder that cannot be opened"))
     read: collections.deque[images.Source] = collections.deque()  # without a result so far
@@ -77,7 +83,12 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
     path = {"required": True, "type": commandline.file_path}
-    parser.add_argument("--run", help="run folder of main.py", **path)
+    parser.add_argument(
+        "--run",
+        type=commandline.file_path,
+        help="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
+        "with the library",
+    )
     parser.add_argument("--input", nargs="+", action="extend", help="files and folders", **path)
     parser.add_argument("--out", help="folder for the results; made if missing", **path)
     parser.add_argument(

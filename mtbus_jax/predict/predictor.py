@@ -21,7 +21,7 @@ from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.training import steps, trained_folds
+from mtbus_jax.training import bundled, steps, trained_folds
 
 REFINE = ("none", "hard", "probable")
 # What `Prediction.warning` says.
@@ -93,7 +93,7 @@ class _Started(NamedTuple):
 
 
 class Predictor:
-    """The trained folds of a run as one ensemble; needs nothing but the run folder.
+    """The trained folds of a run as one ensemble; needs nothing but the run folder or a bundle.
 
     Attributes:
       folds: numbers of the folds in the ensemble.
@@ -110,7 +110,7 @@ class Predictor:
 
     def __init__(
         self,
-        run: str | os.PathLike[str],
+        run: str | os.PathLike[str] | None = None,
         *,
         folds: Sequence[int] | None = None,
         tta: bool | None = None,
@@ -120,7 +120,8 @@ class Predictor:
         """Reads the weights.
 
         Args:
-          run: a run folder.
+          run: a run folder or a bundle; None for the network that comes with the library, see
+            ``mtbus_jax/pretrained``.
           folds: folds of the ensemble; None takes all that are trained.
           tta: test-time augmentation: 8 flips and quarter turns, 4 if the network's input is not
             square; None does as the run's evaluation did, which is what its trust was fitted to.
@@ -136,7 +137,7 @@ class Predictor:
             raise UserError(f"batch_size={batch_size} must be at least 1.")
         if refine is not None and refine not in REFINE:
             raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
-        run = Path(run)
+        run = bundled.PRETRAINED if run is None else Path(run)
         network = trained_folds.load(run, folds)
         config = network.config
         self.folds = network.folds

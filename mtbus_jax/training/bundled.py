@@ -21,7 +21,10 @@ import mtbus_jax
 from mtbus_jax import files
 from mtbus_jax.errors import UserError, reason
 
-BUNDLE, WEIGHTS = "bundle.json", "weights.safetensors"
+# The network that comes with the library; its card says what it is.
+PRETRAINED = Path(mtbus_jax.__file__).parent / "pretrained" / "curated_busi"
+
+BUNDLE, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "model_card.md"
 _CONTENT = {"mtbus_jax": str, "folds": [int], "weights_sha256": str}
 _MEND = "Copy the folder again"
 # Of parameters; running variances can exceed its range.
