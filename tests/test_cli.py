@@ -28,7 +28,7 @@ SMALL = [
 VERBS = [
     "train", "evaluate", "predict", "report", "compare", "ensemble", "export", "check",
     "curate",
-    "reproduce", "pack",
+    "reproduce", "bundle", "pack",
 ]  # fmt: skip
 
 
