@@ -57,13 +57,13 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int) 
 
     from configs import base
     from mtbus_jax import types
-    from mtbus_jax.runtime import parallel
+    from mtbus_jax.runtime import parallel, program_cache
     from mtbus_jax.training import device_data, steps
     from mtbus_jax.training.evaluator import make_batches
     from mtbus_jax.training.experiment import Experiment, fold_keys
     from mtbus_jax.training.fold import epoch_order
 
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     config = base.get_config()
     config.model.name, config.model.width = options.model, options.width
     config.data.image_size = (size, size)

@@ -19,7 +19,7 @@ from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.predict import Prediction, Predictor
 from mtbus_jax.predict.output import Output
 from mtbus_jax.predict.resample import to_original
-from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.runtime import host_memory, program_cache
 from mtbus_jax.training import steps
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     options = parser.parse_args()
     host_memory.keep_for_prediction(options.batch)
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     predictor = Predictor(
         options.run, folds=[0], tta=False, refine="none", batch_size=options.batch
     )

@@ -15,7 +15,7 @@ import numpy as np
 import side_by_side
 
 from mtbus_jax import losses, models, types
-from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.runtime import host_memory, parallel, program_cache
 from mtbus_jax.training import fold, state, steps
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     arrays = np.load(sys.argv[1])
     host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     module = models.create("unetpp", width=int(arrays["width"]))
     params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
     params = flax.traverse_util.unflatten_dict(params, sep="/")

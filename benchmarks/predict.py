@@ -32,7 +32,7 @@ from configs import base
 from mtbus_jax import files, types
 from mtbus_jax.images.phantom import Phantom, make_phantoms
 from mtbus_jax.images.preprocess import resize_nearest
-from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.runtime import host_memory, program_cache
 from mtbus_jax.training import run_folder, steps
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
@@ -177,7 +177,7 @@ def main() -> None:
     settings = side_by_side.settings_of(parser, options)
     batches = [int(each) for each in options.batch.split(",")]
     host_memory.keep_freed_memory()
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

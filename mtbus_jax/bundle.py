@@ -26,7 +26,7 @@ from mtbus_jax.evaluation import summary, trust
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.evaluation.trust import out_of_fold
 from mtbus_jax.export import card
-from mtbus_jax.runtime import parallel
+from mtbus_jax.runtime import parallel, program_cache
 from mtbus_jax.training import (
     bundled,
     device_data,
@@ -319,7 +319,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:
         parser.add_argument(flag, help=what, **path)
     args = parser.parse_args(argv)
     given = {n: getattr(args, n) for n in ("data_dir", "manual_dir", "arrays_file")}
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     rounding = make_bundle(
         args.run,
         args.out,

@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from mtbus_jax import commandline, crossval, files
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import markdown
-from mtbus_jax.runtime import host_memory, parallel
+from mtbus_jax.runtime import host_memory, program_cache
 from mtbus_jax.training import logbook, run_files, run_folder, run_splits, trained_folds
 from mtbus_jax.training.run_folder import CASES
 
@@ -199,7 +199,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.ensemble") -> None:
     )
     args = parser.parse_args(argv)
     host_memory.keep_freed_memory()
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     print(markdown.to_markdown(make_ensemble(args.runs, args.out)))
     print(f"Run folder: {args.out}")
 

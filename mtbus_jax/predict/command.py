@@ -25,7 +25,7 @@ from mtbus_jax import commandline, images
 from mtbus_jax.errors import EXIT_USAGE, UserError
 from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
-from mtbus_jax.runtime import backend, host_memory, parallel
+from mtbus_jax.runtime import backend, host_memory, parallel, program_cache
 from mtbus_jax.training import bundled
 from mtbus_jax.training.bundled import CARD
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     _check_apart(args.input, out)
     found = images.find(args.input)
     host_memory.keep_for_prediction(args.batch_size)
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     backend.check()
     predictor = Predictor(
         args.run,

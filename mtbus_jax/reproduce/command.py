@@ -134,7 +134,7 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
 
     from mtbus_jax import crossval
     from mtbus_jax.reproduce import estimate, jobs, plan, rows
-    from mtbus_jax.runtime import parallel
+    from mtbus_jax.runtime import program_cache
 
     table = _choose("table", args.table, rows.TABLES)
     columns = _choose("figure", args.figure, rows.FIGURES)
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
     runs = rows.runs_of((table.rows if table else ()) + (columns or ()))
     study.check_folders(runs)
     wanted = study.jobs(runs)
-    parallel.enable_compilation_cache()
+    program_cache.open_cache()
     if args.dry_run:
         print(estimate.to_text(estimate.estimate(wanted)))
         return

@@ -23,10 +23,14 @@ from absl import logging
 from jax import export
 
 from mtbus_jax import files
+from mtbus_jax.errors import UserError
+from mtbus_jax.runtime import program_cache
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Whose code is traced, or traces.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+# A file begins with the SHA-256 of the rest.
+_DIGEST_BYTES = 32
 
 
 class KeptProgram(NamedTuple):
@@ -61,7 +65,7 @@ def kept(
       **jit_options: for `jax.jit`.
 
     Returns:
-      None where nothing is kept, because JAX's cache is off.
+      None where nothing is kept, because JAX's cache is off or its folder is not ours alone.
     """
     path = _path(name, about)
     if path is None:
@@ -76,7 +80,14 @@ def kept(
 
 def _path(name: str, about: Mapping[str, Any]) -> Path | None:
     root = jax.config.jax_compilation_cache_dir
-    return Path(root) / "traced" / f"{name}-{_digest(about)}.stablehlo" if root else None
+    if not root:
+        return None
+    folder = Path(root) / "traced"
+    problem = program_cache.make_private(folder)
+    if problem:
+        logging.warning("traced programs are not kept: %s", problem)
+        return None
+    return folder / f"{name}-{_digest(about)}.stablehlo"
 
 
 def _program(exported: export.Exported, **jit_options) -> KeptProgram:
@@ -90,7 +101,11 @@ def _shapes(exported: export.Exported) -> tuple:
 
 def _read(path: Path) -> export.Exported | None:
     try:
-        return export.deserialize(bytearray(path.read_bytes()))
+        content = path.read_bytes()
+        digest, program = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        if hashlib.sha256(program).digest() != digest:
+            raise ValueError("its digest differs")
+        return export.deserialize(bytearray(program))
     except FileNotFoundError:
         return None
     except Exception as error:  # of the deserialiser, for which no type is promised
@@ -100,9 +115,9 @@ def _read(path: Path) -> export.Exported | None:
 
 def _write(path: Path, exported: export.Exported) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, exported.serialize())
-    except (OSError, ImportError) as error:  # jax.export finds a package only here
+        program = bytes(exported.serialize())
+        files.write_bytes(path, hashlib.sha256(program).digest() + program)
+    except (UserError, ImportError) as error:  # jax.export finds a package only here
         logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
 
 

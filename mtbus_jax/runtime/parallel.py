@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -197,18 +195,6 @@ def _devices_of_processes() -> list[list[jax.Device]]:
     for device in jax.devices():
         devices[device.process_index].append(device)
     return devices
-
-
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that a second start need not compile again.
-
-    In ``$XDG_CACHE_HOME/mtbus_jax/xla`` (default ``~/.cache``), unless JAX's own
-    ``JAX_COMPILATION_CACHE_DIR`` names a place. JAX warns and goes on if it cannot be written.
-    """
-    if jax.config.jax_compilation_cache_dir is None:
-        root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        cache = Path(root).expanduser() / "mtbus_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def run_in_caller() -> None:

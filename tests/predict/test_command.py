@@ -19,7 +19,7 @@ from predict_dummies import made, write_run
 from mtbus_jax import files, images, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
-from mtbus_jax.runtime import parallel
+from mtbus_jax.runtime import program_cache
 from mtbus_jax.training import run_folder
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch):
     monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-    monkeypatch.setattr(parallel, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(program_cache, "open_cache", lambda: None)
 
 
 @pytest.fixture(scope="module")

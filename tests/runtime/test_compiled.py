@@ -120,12 +120,17 @@ def test_the_source_is_that_of_the_whole_package(tmp_path, monkeypatch):
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", "half"])
+@pytest.mark.parametrize("content", [b"", b"rubbish", "half", "flipped"])
 def test_a_damaged_file_is_traced_again_and_replaced(cache, content):
     kept(Traced())
     (path,) = cache.iterdir()
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    if content == "half":
+        content = whole[: len(whole) // 2]
+    elif content == "flipped":
+        content = bytearray(whole)
+        content[len(whole) // 2] ^= 1
+    path.write_bytes(content)
     functions = Traced(), Traced()
     program = kept(functions[0])
     assert float(program.call(*ARGUMENTS)[0].dice) == 12
@@ -136,9 +141,15 @@ def test_a_damaged_file_is_traced_again_and_replaced(cache, content):
 def test_a_folder_that_cannot_be_written_stops_nothing(cache):
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
-    program = kept(Traced())
-    assert float(program.call(*ARGUMENTS)[0].dice) == 12
+    assert kept(Traced()) is None  # it is traced and compiled each time
     assert os.listdir(cache.parent) == ["traced"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of files here")
+def test_nothing_is_read_from_a_folder_that_others_can_write_to(cache):
+    kept(Traced())
+    cache.chmod(0o777)
+    assert kept(Traced()) is None
 
 
 def make_config(**train_fields):
