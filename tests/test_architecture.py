@@ -18,6 +18,7 @@ FLOORS = [
     {"types", "errors", "locks", "schema"},
     {
         "files",
+        "escaping",
         "commandline",
         "grouping",
         "losses",

@@ -10,16 +10,15 @@ import numpy as np
 from mtbus_jax.curate import analysis, groups, marks, plots
 from mtbus_jax.curate.audit import AuditReport
 from mtbus_jax.curate.pipeline import Findings
+from mtbus_jax.escaping import markdown, markdown_table
 
 # Groups listed one by one; the rest are in groups.csv.
 _LISTED = 400
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+    """A Markdown table of texts."""
+    return "\n".join(markdown_table(header, rows, labels=len(header)))
 
 
 def _p_value(p: float) -> str:
@@ -77,9 +76,9 @@ def _overview(findings: Findings) -> str:
         }
         person = {(p.first, p.second) for p in findings.accepted}
         who = (
-            f"A person decided, by the accepted pairs in `{findings.decided_by}`. The automatic "
-            f"rule agrees on {len(rule & person)} of them, lacks {len(person - rule)} and would "
-            f"add {len(rule - person)}."
+            f"A person decided, by the accepted pairs in {markdown(findings.decided_by)}. The "
+            f"automatic rule agrees on {len(rule & person)} of them, lacks {len(person - rule)} "
+            f"and would add {len(rule - person)}."
         )
     return (
         f"# Duplicate recognition\n\n{n} images, {grouped} of them in {len(findings.groups)} "
@@ -235,13 +234,14 @@ def _rule_section(findings: Findings, removed: np.ndarray, folder: Path) -> str:
         f"copy, not which pairs are copies; so an image counts as found if any of its pairs "
         f"passes. {int(removed.sum())} images are listed.\n\n"
         + table(("rule", "images found", "precision", "recall"), rows)
-        + f"\n\nFound but not listed: {', '.join(more) or 'none'}.\n\nListed but not found: "
-        f"{', '.join(less) or 'none'}.\n\n![Precision and recall](plots/precision_recall.png)"
+        + f"\n\nFound but not listed: {markdown(', '.join(more) or 'none')}.\n\nListed but not "
+        f"found: {markdown(', '.join(less) or 'none')}."
+        + "\n\n![Precision and recall](plots/precision_recall.png)"
     )
 
 
 def _audit_section(name: str, audit: AuditReport) -> str:
-    text = f"## Audit: {name}\n\n{audit.summary()}"
+    text = f"## Audit: {markdown(name)}\n\n{markdown(audit.summary())}"
     if audit.leaks:
         shown = [(leak.group, leak.where()) for leak in audit.leaks]
         rows = [(f, audit.tested[f], audit.touched_in[f]) for f in audit.tested]
@@ -254,5 +254,5 @@ def _problem_section(findings: Findings) -> str:
     problems = findings.archive.problems
     if not problems:
         return ""
-    rows = [(f"`{p.file.rpartition('/')[2]}`", p.reason) for p in problems]
+    rows = [(p.file.rpartition("/")[2], p.reason) for p in problems]
     return f"## Files with a problem\n\n{len(problems)} in all.\n\n" + table(("file", "why"), rows)

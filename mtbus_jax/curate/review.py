@@ -19,6 +19,7 @@ from mtbus_jax.curate import folder
 from mtbus_jax.curate.groups import Pair
 from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
+from mtbus_jax.escaping import json_element
 
 FORMAT = "mtbus_jax accepted pairs 1"
 
@@ -112,9 +113,7 @@ def write_review(findings: Findings, path: Path) -> None:
         ],
     }
     page = resources.files("mtbus_jax.curate").joinpath("review_page.html").read_text("utf-8")
-    # Inside a script element only "</" could end the data early.
-    text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
-    path.write_text(page.replace("__DATA__", text, 1), encoding="utf-8")
+    path.write_text(page.replace("__DATA__", json_element("data", data), 1), encoding="utf-8")
 
 
 def write_accepted(path: Path, uid: Sequence[str], pairs: Sequence[Pair]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.training import run_splits
@@ -20,7 +21,7 @@ def to_markdown(result: dict) -> str:
     kinds = list(result["results"])
     height, width = result["image_size"]
     lines = [
-        f"# {result['name']}: {result['model']} on {result['dataset']}",
+        f"# {markdown(result['name'])}: {result['model']} on {markdown(result['dataset'])}",
         "",
         f"Tasks {' + '.join(result['tasks'])}; {result['split']} split, folds "
         f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
@@ -52,16 +53,12 @@ def to_markdown(result: dict) -> str:
 def _networks_table(result: dict, kind: str) -> list[str]:
     networks = result["networks"]
     names = list(networks[0])[1:]
-    lines = [
+    rows = [[network["seed"], *(f"{network[name]:.3f}" for name in names)] for network in networks]
+    return [
         f"An ensemble: the mean of {len(networks)} networks a fold. Each of them alone, {kind}:",
         "",
-        _row(["seed", *(meaning(name).title for name in names)]),
-        _row(["---:"] * (len(names) + 1)),
+        *markdown_table(["seed", *(meaning(name).title for name in names)], rows, labels=0),
     ]
-    for network in networks:
-        cells = [str(network["seed"]), *(f"{network[name]:.3f}" for name in names)]
-        lines.append(_row(cells))
-    return lines
 
 
 def _warnings(result: dict) -> list[str]:
@@ -116,7 +113,7 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
     for kind in shown:
         setting = result["results"][kind]["published_setting"]
         header += [f"{kind}, ± with n", f"published {setting}"]
-    lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
+    rows = []
     for name in result["results"][kinds[0]]["figures"]:
         cells = [meaning(name).title]
         figures = {kind: result["results"][kind]["figures"].get(name) for kind in kinds}
@@ -126,8 +123,8 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
             beside = (figures[kind] or {}).get("published")
             ours = with_n(figures[kind]) if beside else None
             cells += [plus_minus(ours), plus_minus(beside)]
-        lines.append(_row(cells))
-    return lines
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def _has_published(result: dict, kind: str) -> bool:
@@ -159,18 +156,13 @@ def plus_minus(figure: dict[str, Any] | None) -> str:
 
 
 def _confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> list[str]:
-    lines = [
-        f"Confusion matrix, {kind}, in percent of the true class (all folds pooled):",
-        "",
-        _row(["true \\ predicted", *names, "images"]),
-        _row(["---"] + ["---:"] * (len(names) + 1)),
-    ]
+    rows = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row)
         cells = [f"{100 * count / total:.1f}" if total else "" for count in row]
-        lines.append(_row([name, *cells, str(total)]))
-    return lines
-
-
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        rows.append([name, *cells, total])
+    return [
+        f"Confusion matrix, {kind}, in percent of the true class (all folds pooled):",
+        "",
+        *markdown_table(["true class", *(f"as {name}" for name in names), "images"], rows),
+    ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mtbus_jax.escaping import json_element
 from mtbus_jax.evaluation import trust
 from mtbus_jax.report.markup import Markup, element
 from mtbus_jax.report.pictures import BLOCK, Pictures
@@ -80,17 +80,10 @@ def _rounded(values: pd.Series) -> list[float | None]:
 
 def blocks(run: Run, pictures: Pictures | None) -> Iterator[Markup]:
     """The data as script elements that no browser runs: the columns, then blocks of pictures."""
-    yield _json_element("case-data", data(run, pictures))
+    yield Markup(json_element("case-data", data(run, pictures)))
     if pictures is not None:
         for number, block in enumerate(pictures.blocks()):
-            yield _json_element(f"pictures-{number}", block)
-
-
-def _json_element(name: str, content: Any) -> Markup:
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # Within a script element, "<" could begin its end or a comment.
-    text = text.replace("<", "\\u003c")
-    return Markup(f'<script type="application/json" id="{name}">{text}</script>')
+            yield Markup(json_element(f"pictures-{number}", block))
 
 
 def filters(run: Run) -> list[Markup]:

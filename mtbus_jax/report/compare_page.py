@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from mtbus_jax import files
+from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import markup
@@ -44,30 +44,19 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 def to_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     dataset = comparison.runs[0].summary["dataset"]
-    lines = [f"# Comparison of {len(comparison.names)} runs on {dataset}", ""]
-    lines += [line for warning in comparison.warnings for line in (f"> {_plain(warning)}", "")]
+    lines = [f"# Comparison of {len(comparison.names)} runs on {markdown(dataset)}", ""]
+    lines += [line for warning in comparison.warnings for line in (f"> {markdown(warning)}", "")]
     for kind in KINDS:
         rows = _figure_rows(comparison, kind)
         if rows:
             lines += [f"## Figures, {KINDS[kind]}", ""]
-            lines += [*_markdown_table(["figure", *comparison.names], rows), ""]
+            lines += [*markdown_table(["figure", *comparison.names], rows), ""]
     if comparison.tests:
         lines += ["## Paired tests", ""]
         rows = [[_comparison_name(t), *_test_cells(t)] for t in comparison.tests]
-        lines += [*_markdown_table(_HEADER, rows), ""]
+        lines += [*markdown_table(_HEADER, rows), ""]
         lines += [*_NOTES, ""]
     return "\n".join([*lines, f"{NOTICE}.", ""])
-
-
-def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
-
-
-def _plain(text: str) -> str:
-    """Text that cannot break a table nor open a tag; folder names may hold anything."""
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-    return re.sub(r"<(?=\S)", "&lt;", text)
 
 
 def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mtbus_jax import files, types
 from mtbus_jax.errors import unwritable
+from mtbus_jax.escaping import Markdown, markdown_table
 from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.latex import to_latex
@@ -70,12 +71,10 @@ def to_markdown(content: Content) -> str:
 
 
 def _markdown_grid(grid: Grid) -> list[str]:
-    def line(cells):
-        return "| " + " | ".join(cells) + " |"
-
-    marks = ["---"] * grid.labels + ["---:"] * (len(grid.heading) - grid.labels)
-    lines = [[f"*{cell}*" if cell == PUBLISHED else cell for cell in row] for row in grid.lines]
-    return [line(grid.heading), line(marks), *map(line, lines)]
+    lines = [
+        [Markdown(f"*{cell}*") if cell == PUBLISHED else cell for cell in row] for row in grid.lines
+    ]
+    return markdown_table(grid.heading, lines, labels=grid.labels)
 
 
 _MEASURES = {"dice": "Dice", "correct": "correct class"}

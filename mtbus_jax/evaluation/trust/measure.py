@@ -18,6 +18,7 @@ import pandas as pd
 import scipy
 
 from mtbus_jax import files, refine, splits, types
+from mtbus_jax.escaping import markdown_table
 from mtbus_jax.evaluation import stored_predictions, trust
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.evaluation.trust import fit
@@ -285,12 +286,14 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         f"of them, without the {share} % most uncertain, and without the {share} % that turned out "
         "worst, which no uncertainty can beat.",
         "",
-        f"| error | all | without {share} % | at best |",
-        "| --- | ---: | ---: | ---: |",
+        *markdown_table(
+            ["error", "all", f"without {share} %", "at best"],
+            [
+                [titles[name], *(_FRACTION(risk[each]) for each in ("all", "kept", "best"))]
+                for name, risk in test["risk"].items()
+            ],
+        ),
     ]
-    for name, risk in test["risk"].items():
-        cells = [_FRACTION(risk[each]) for each in ("all", "kept", "best")]
-        lines.append(f"| {titles[name]} | {' | '.join(cells)} |")
     if "calibration" in test:
         error, sets = test["calibration"], test["conformal"]
         lines += [
@@ -302,18 +305,12 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
             "on average.",
         ]
     if "refining" in test:
-        lines += [
-            "",
-            "| refining | validation DSC | validation accuracy | test DSC | test accuracy |",
-            "| --- | ---: | ---: | ---: | ---: |",
+        kinds = {"raw": "none", "hard": "hard rules (PR)", "probable": "most probable pair"}
+        parts = [(part["refining"], f) for part in (validation, test) for f in ("dsc", "acc")]
+        rows = [
+            [title, *(_FRACTION(figures[kind][f]) for figures, f in parts)]
+            for kind, title in kinds.items()
         ]
-        for kind, title in (
-            ("raw", "none"),
-            ("hard", "hard rules (PR)"),
-            ("probable", "most probable pair"),
-        ):
-            cells = [
-                part["refining"][kind][f] for part in (validation, test) for f in ("dsc", "acc")
-            ]
-            lines.append("| " + " | ".join([title, *map(_FRACTION, cells)]) + " |")
+        figures = [f"{part} {f}" for part in ("validation", "test") for f in ("DSC", "accuracy")]
+        lines += ["", *markdown_table(["refining", *figures], rows)]
     return lines
