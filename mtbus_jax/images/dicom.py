@@ -26,6 +26,7 @@ _MAGIC = b"DICM"  # at the end of these bytes
 _INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
 
 _ELEMENTS = [
+    "SOPClassUID",
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPresentation"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
@@ -38,11 +39,15 @@ _ELEMENTS = [
         for colour in ("Red", "Green", "Blue")
     ),
 ]
+# Segmentations, of bits and of labels: masks, although they look like pictures.
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 # Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
 _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
 _SAME_SPACING = 1e-3  # relative
+# Note of a spacing that holds where the rays fell, not in the patient.
+AT_DETECTOR = "mm at the detector, not corrected for magnification"
 _LEFT_OUT = "holds {} frames but announces {}; the others are left out"
 
 
@@ -161,6 +166,8 @@ def _header(path: Path, smallest: int) -> Any:
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_ELEMENTS)
     if "Rows" not in header or "Columns" not in header:
         raise UnusableError("is no DICOM file that holds a picture")
+    if header.get("SOPClassUID") in _SEGMENTATIONS:
+        raise UnusableError("is a segmentation, no picture")
     check_size(int(header.Rows), int(header.Columns), smallest=smallest)
     known = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_COLOURS)
     if header.get("PhotometricInterpretation") not in known:
@@ -237,8 +244,7 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
             return Spacing(*pair), _commas(value)
     value = header.get("ImagerPixelSpacing")
     if pair := _positive_pair(value):
-        notes = ("mm at the detector, not corrected for magnification",)
-        return Spacing(*pair), (*notes, *_commas(value))
+        return Spacing(*pair), (AT_DETECTOR, *_commas(value))
     return None, ("no mm: the file gives no spacing",)
 
 

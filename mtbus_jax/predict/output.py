@@ -1,4 +1,4 @@
-"""The folder of results: masks, overlays, probability maps, and tables at the end."""
+"""The folder of results: masks, overlays, probability maps, DICOM objects; tables at the end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from PIL import Image
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import cell, write_bytes, write_json, write_text
 from mtbus_jax.images import ReadError, Source, overlay
-from mtbus_jax.predict.measure import columns, measure, result_name
+from mtbus_jax.predict.dicom_output import DicomOutput
+from mtbus_jax.predict.measure import DICOM_COLUMNS, columns, measure, result_name
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
 
 SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.csv"
-MASKS, OVERLAYS, PROBABILITIES = "masks", "overlays", "probabilities"
+MASKS, OVERLAYS, PROBABILITIES, DICOM = "masks", "overlays", "probabilities", "dicom"
+SEGMENTATION, CAPTURE = ".seg.dcm", ".sc.dcm"  # endings in DICOM
 PROBABILITY_FORMATS = ("npy", "png")
-_OURS = {SETTINGS, PREDICTIONS, FAILURES, MASKS, OVERLAYS, PROBABILITIES}
-_PATHS = ("mask", "overlay", "probability_map")  # columns of the table
+_FOLDERS = (MASKS, OVERLAYS, PROBABILITIES, DICOM)
+_OURS = {SETTINGS, PREDICTIONS, FAILURES, *_FOLDERS}
+# Columns of the table.
+_PATHS = ("mask", "overlay", "probability_map", *DICOM_COLUMNS)
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -58,7 +62,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
 
 def _files_in(out: Path) -> set[str]:
     """The files in the folders of results, as ``masks/name.png``."""
-    folders = [out / name for name in (MASKS, OVERLAYS, PROBABILITIES)]
+    folders = [out / name for name in _FOLDERS]
     found = [path for folder in folders for path in folder.rglob("*") if not path.is_dir()]
     return {path.relative_to(out).as_posix() for path in found}
 
@@ -86,25 +90,37 @@ def _written(out: Path) -> set[str]:
 
 
 def _stem(name: str) -> str:
-    """``sub/x`` of ``masks/sub/x.png``."""
-    return name.partition("/")[2].rpartition(".")[0]
+    """``sub/x`` of ``masks/sub/x.png`` and of ``dicom/sub/x.seg.dcm``."""
+    name = name.partition("/")[2]
+    for ending in (SEGMENTATION, CAPTURE):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name.rpartition(".")[0]
 
 
 class Output:
     """Writes results into a folder; every file appears whole or not at all."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], *, probabilities: str | None = None):
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        *,
+        probabilities: str | None = None,
+        dicom: DicomOutput | None = None,
+    ):
         """Empties the folder (see `check_free`), or makes it, and writes the settings.
 
         Args:
           out: the folder.
           settings: what the results were made with, for ``settings.json``.
           probabilities: one of `PROBABILITY_FORMATS` to write probability maps, or None.
+          dicom: what makes DICOM objects, or None for none.
 
         Raises:
           UserError: if the folder cannot be written.
         """
-        self._out, self._probabilities = out, probabilities
+        self._out, self._probabilities, self._dicom = out, probabilities, dicom
         self._class_names = tuple(settings["class_names"])
         self._rows: list[dict[str, Any]] = []
         self.failures: list[ReadError] = []
@@ -126,7 +142,7 @@ class Output:
         return len(self._rows)
 
     def write(self, source: Source, prediction: Prediction) -> None:
-        """Writes the pictures of one prediction and keeps its row.
+        """Writes the files of one prediction and keeps its row.
 
         Raises:
           UserError: if they cannot be written.
@@ -151,6 +167,14 @@ class Output:
             content = _ENCODERS[self._probabilities](prediction.probability_map())
             file_name = f"{name}.{self._probabilities}"
             row["probability_map"] = self._save(PROBABILITIES, file_name, content)
+        if self._dicom is not None:
+            made = self._dicom.make(source, prediction, lines)
+            row["notes"] = "; ".join(filter(None, (row["notes"], made.note)))
+            if made.segmentation is not None:
+                file_name = f"{name}{SEGMENTATION}"
+                row["dicom_segmentation"] = self._save(DICOM, file_name, made.segmentation)
+            if made.capture is not None:
+                row["dicom_capture"] = self._save(DICOM, f"{name}{CAPTURE}", made.capture)
         self._rows.append(row)
 
     def finish(self) -> None:
