@@ -32,7 +32,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"report", "predict", "curate", "export"},
-    {"crossval", "check"},
+    {"crossval", "check", "serve"},
     {"ensemble", "pack", "reproduce"},
     {"cli"},
 ]

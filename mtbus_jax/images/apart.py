@@ -2,11 +2,14 @@
 
     python -m mtbus_jax.images.apart FILE TRANSFER_SYNTAX
 
-writes the frames to standard output, each as a line of JSON (type and shape) and its bytes.
+writes the frames to standard output, each as a line of JSON (type and shape) and its bytes. With
+``-`` for FILE its content comes from standard input.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -19,27 +22,32 @@ import numpy as np
 _ROOT = Path(__file__).resolve().parents[2]  # holds the package
 
 
-def frames(path: Path, syntax: str) -> Iterator[np.ndarray]:
+def frames(source: Path | bytes, syntax: str) -> Iterator[np.ndarray]:
     """Pixels of the frames, one at a time, as stored; YCbCr turned to RGB.
 
     Args:
-      path: of the file.
+      source: path of the file, or its content.
       syntax: UID of its transfer syntax.
 
     Raises:
       RuntimeError: if a frame cannot be decoded, or the process ends; frames before it have been
         given.
     """
-    command = [sys.executable, "-m", "mtbus_jax.images.apart", os.path.abspath(path), syntax]
+    in_memory = isinstance(source, bytes)
+    file = "-" if in_memory else os.path.abspath(source)
+    command = [sys.executable, "-m", "mtbus_jax.images.apart", file, syntax]
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if in_memory else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     try:
+        if in_memory:  # all of it is read there before anything is written
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(source)
         while line := process.stdout.readline():
             dtype, shape = json.loads(line)
             count = np.dtype(dtype).itemsize * int(np.prod(shape))
@@ -59,7 +67,8 @@ def main(path: str, syntax: str) -> None:
     """Writes the frames of a file to standard output."""
     from pydicom.pixels import iter_pixels
 
-    for pixels in iter_pixels(path, transfer_syntax_uid=syntax):
+    source = io.BytesIO(sys.stdin.buffer.read()) if path == "-" else path
+    for pixels in iter_pixels(source, transfer_syntax_uid=syntax):
         head = json.dumps([pixels.dtype.str, pixels.shape])
         sys.stdout.buffer.write(head.encode() + b"\n" + pixels.tobytes())
         sys.stdout.buffer.flush()

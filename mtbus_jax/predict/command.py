@@ -88,20 +88,7 @@ def _parser(program: str) -> commandline.Parser:
     parser.add_argument("--run", help="run folder of main.py", **path)
     parser.add_argument("--input", nargs="+", action="extend", help="files and folders", **path)
     parser.add_argument("--out", help="folder for the results; made if missing", **path)
-    parser.add_argument(
-        "--folds",
-        type=commandline.numbers,
-        help="folds of the ensemble, such as 0,1; by default all trained ones",
-    )
-    parser.add_argument(
-        "--tta",
-        action=argparse.BooleanOptionalAction,
-        help="test-time augmentation: predict flipped and turned versions too, 8 times the work (4 "
-        "if the network's input is not square); by default as in the run's evaluation",
-    )
-    parser.add_argument(
-        "--refine", choices=REFINE, help="how mask and class are made to agree; default: the run's"
-    )
+    add_ensemble_flags(parser)
     parser.add_argument(
         "--save_probabilities",
         nargs="?",
@@ -121,6 +108,24 @@ def _parser(program: str) -> commandline.Parser:
         "--overwrite", action="store_true", help="replace an earlier prediction in --out"
     )
     return parser
+
+
+def add_ensemble_flags(parser: commandline.Parser) -> None:
+    """Adds the flags that say which networks predict, and how: of `Predictor`, whatever for."""
+    parser.add_argument(
+        "--folds",
+        type=commandline.numbers,
+        help="folds of the ensemble, such as 0,1; by default all trained ones",
+    )
+    parser.add_argument(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        help="test-time augmentation: predict flipped and turned versions too, 8 times the work (4 "
+        "if the network's input is not square); by default as in the run's evaluation",
+    )
+    parser.add_argument(
+        "--refine", choices=REFINE, help="how mask and class are made to agree; default: the run's"
+    )
 
 
 def _check_apart(inputs: list[str], out: Path) -> None:

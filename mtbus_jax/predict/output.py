@@ -160,9 +160,9 @@ class Output:
         )
         # Speckle hardly compresses: the lowest level takes a quarter of the time.
         # The overlay comes first: by it `_written` knows the other files, should this end early.
-        row["overlay"] = self._save(OVERLAYS, f"{name}.png", _png(drawn, compress_level=1))
+        row["overlay"] = self._save(OVERLAYS, f"{name}.png", png(drawn, compress_level=1))
         if prediction.mask is not None:
-            row["mask"] = self._save(MASKS, f"{name}.png", _png(prediction.mask))
+            row["mask"] = self._save(MASKS, f"{name}.png", png(prediction.mask))
         if prediction.probability is not None and self._probabilities:
             content = _ENCODERS[self._probabilities](prediction.probability_map())
             file_name = f"{name}.{self._probabilities}"
@@ -225,7 +225,14 @@ def caption(row: dict[str, Any], class_names: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _png(pixels: np.ndarray, **options: int) -> bytes:
+def png(pixels: np.ndarray, **options: int) -> bytes:
+    """A picture as a PNG file.
+
+    Args:
+      pixels: ``(height, width)`` bool, written as 0 and 255, or uint8; or ``(height, width, 3)``
+        uint8.
+      **options: of Pillow's writer.
+    """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     buffer = io.BytesIO()
@@ -241,7 +248,7 @@ def _npy(probability: np.ndarray) -> bytes:
 
 def _probability_png(probability: np.ndarray) -> bytes:
     # In steps of 1/256 that keep the side of the threshold: p > 1/2 exactly where the grey ≥ 128.
-    return _png(np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8))
+    return png(np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8))
 
 
 _ENCODERS = {"npy": _npy, "png": _probability_png}

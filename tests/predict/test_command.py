@@ -16,13 +16,10 @@ import tiny
 from PIL import Image
 from predict_dummies import made, write_run
 
-from mtbus_jax import files, images, models, types
+from mtbus_jax import images, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_folder
-from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -539,16 +536,8 @@ def run_program(*arguments, **environment):
 
 def test_the_program_itself(tmp_path, pictures):
     """A real network in a process of its own: results, exit code, and a clear refusal."""
-    config = tiny.make_config()
-    config.data.image_size = (32, 48)
-    config.model = {"name": "unet", "width": 2}
-    config.eval.tta = False
-    workdir = made(tmp_path / "run")
-    files.write_json(workdir / run_folder.CONFIG, config.to_dict())
-    state = Experiment.from_config(config).init_state(0)
-    state = state.replace(plateau=state.plateau._replace(best_epoch=np.int32(1)))
-    with Checkpoints(workdir / "fold_0" / "checkpoints", {}) as kept:
-        kept.save(state, 1)
+    workdir = tmp_path / "run"
+    predict_dummies.write_small_run(workdir)
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
