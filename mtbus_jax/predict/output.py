@@ -215,7 +215,7 @@ def caption(row: dict[str, Any], class_names: tuple[str, ...]) -> list[str]:
     if "area_px" in row:
         area = f"lesion {row['area_px']:,} px" if row["area_px"] else "no lesion outlined"
         if row.get("area_mm2"):
-            area += f" = {row['area_mm2']:,.1f} mm²"
+            area += f" = {row['area_mm2']:,.1f} mm2"  # the font of the overlays has no ²
         lines.append(area)
     if row["refined"] not in ("", "no", "off"):
         dashed = " (dashed)" if "mask removed" in row["refined"] else ""

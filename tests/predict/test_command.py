@@ -13,7 +13,7 @@ import pandas as pd
 import predict_dummies
 import pytest
 import tiny
-from PIL import Image
+from PIL import Image, ImageFont
 from predict_dummies import made, write_run
 
 from mtbus_jax import images, models, types
@@ -508,12 +508,17 @@ def test_captions():
         "warning": "uncertain",
         "uncertainty": 0.456,
     }
-    assert output.caption(row, types.CLASS_NAMES) == [
+    lines = output.caption(row, types.CLASS_NAMES)
+    assert lines == [
         "benign (benign 0.70, malignant 0.20, normal 0.10)",
-        "lesion 12,345 px = 67.9 mm²",
+        "lesion 12,345 px = 67.9 mm2",
         "refined: class changed from malignant to normal",
         "warning: uncertain (probability of being wrong 0.46)",
     ]
+    font = ImageFont.load_default(20)
+    missing = bytes(font.getmask("\uffff"))
+    for letter in set("".join(lines)) - {" "}:
+        assert bytes(font.getmask(letter)) != missing, letter
     row = {"area_px": 0, "refined": "no", "warning": "not calibrated"}
     assert output.caption(row, types.CLASS_NAMES) == ["no lesion outlined"]
 
