@@ -1,6 +1,7 @@
 """Files that are held in memory give the same pictures as files on disk, and write nothing."""
 
 import io
+import signal
 
 import dicom_dummies
 import numpy as np
@@ -86,6 +87,22 @@ def test_through_gdcm_in_a_process_of_its_own(monkeypatch):
         content = file.read()
     same(list(images.read_content(content, "a.dcm")), list(images.read(path)))
     assert asked[0] == (content, pydicom.uid.JPEGLSLossless)
+
+
+@pytest.mark.parametrize("source", [bytes(1 << 22), "a.dcm"])
+def test_a_process_that_hangs_is_ended(monkeypatch, tmp_path, source):
+    """One that reads nothing of a long file, and one that writes nothing."""
+    popen, started = apart.subprocess.Popen, []
+
+    def sleeping(command, **options):
+        started.append(popen([command[0], "-c", "import time; time.sleep(60)"], **options))
+        return started[0]
+
+    monkeypatch.setattr(apart.subprocess, "Popen", sleeping)
+    monkeypatch.setattr(apart, "_PATIENCE", 0.5)
+    with pytest.raises(RuntimeError, match="decoder ended"):
+        list(apart.frames(source, "1.2"))
+    assert started[0].returncode == -signal.SIGKILL
 
 
 def test_a_process_that_ends_early_does_not_wait_for_the_rest(monkeypatch):

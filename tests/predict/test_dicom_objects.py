@@ -8,6 +8,7 @@ import subprocess
 import dicom_dummies
 import numpy as np
 import pytest
+from PIL import Image
 
 from mtbus_jax import images, types
 from mtbus_jax.images import overlay
@@ -302,11 +303,11 @@ class TestClips:
             pixels = read.get_pixels_by_source_frame(source, [index + 1])
             wanted = np.roll(mask, index, axis=0)
             np.testing.assert_array_equal(pixels[0, ..., 0].astype(bool), wanted)
-            validated(tmp_path, each.segmentation, each.capture)
         assert len(uids) == 24
         assert numbers == [number for number in range(1, 13) for _ in "ab"]
         series = {objects(each)[0].SeriesInstanceUID for each in found}
         assert len(series) == 1
+        validated(tmp_path, *(content for each in found for content in each[:2]))
 
     def test_a_series_of_ours_for_each_of_the_sources(self, tmp_path, mask):
         out = dicom_output.DicomOutput(SOFTWARE)
@@ -357,6 +358,19 @@ class TestOddSources:
         np.testing.assert_array_equal(
             capture.pixel_array[:HEIGHT, :WIDTH, 0][inside], shown[inside]
         )
+
+    def test_an_orientation_inside_of_the_jpeg_data_turns_nothing(self, tmp_path, mask, dicom):
+        """Viewers of DICOM do not look at EXIF, so the mask must not either."""
+        exif = Image.Exif()
+        exif[274] = 6  # a quarter turn
+        encode = dicom_dummies.pillow_encoder("JPEG", quality=90, exif=exif)
+        frames = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+        path = tmp_path / "source.dcm"
+        syntax = dicom.uid.JPEGBaseline8Bit
+        dicom_dummies.write(path, frames, syntax=syntax, encode=encode, **dicom_dummies.study())
+        (found,) = made(path, mask)
+        segmentation, _ = objects(found)
+        np.testing.assert_array_equal(segmentation.pixel_array.astype(bool), mask)
 
     def test_lossy_sources_are_told_to_be_lossy(self, tmp_path, mask, dicom):
         rng = np.random.default_rng(0)
@@ -465,8 +479,6 @@ class TestOddSources:
         validated(tmp_path, found.segmentation, found.capture)
 
     def test_a_picture_that_is_no_dicom_file(self, tmp_path, mask):
-        from PIL import Image
-
         path = tmp_path / "a.dcm"  # only by name
         Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path, format="PNG")
         (found,) = made(path, mask)
