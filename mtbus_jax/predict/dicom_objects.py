@@ -263,9 +263,10 @@ def _stand_in(header: Any) -> Any:
 
 
 def _lies_in_space(header: Any) -> bool:
-    """Whether the place of a picture in the patient is known."""
+    """Whether the place of a picture in the patient is known, with all that highdicom asks for."""
     lengths = zip(dicom_source.GEOMETRY, (3, 6, 2), strict=True)
-    return all(len(header.get(keyword) or ()) == length for keyword, length in lengths)
+    known = all(len(header.get(keyword) or ()) == length for keyword, length in lengths)
+    return known and bool(header.get("SliceThickness"))
 
 
 def _refer(item: Any, header: Any, number: int | None) -> Any:

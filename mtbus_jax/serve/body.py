@@ -44,7 +44,8 @@ async def read(request: Request, most: int) -> Upload:
     if content is None:
         raise HTTPException(413, f"The picture is larger than the limit of {most / 1e6:g} MB.")
     if kind == _MULTIPART:
-        upload = _file_of_form(content, options.get(b"boundary"))
+        # A form of many parts takes a while, and the event loop has other clients.
+        upload = await asyncio.to_thread(_file_of_form, content, options.get(b"boundary"))
     else:
         upload = Upload(content, "picture.dcm" if kind == _DICOM else "")
     if not upload.content:

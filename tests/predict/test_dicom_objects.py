@@ -277,8 +277,21 @@ class TestSpacing:
         assert highdicom.seg.segread(io.BytesIO(found.segmentation)).Rows == HEIGHT
         validated(tmp_path, found.segmentation)
 
-    def test_a_frame_of_reference_without_a_place_says_nothing(self, tmp_path, mask):
-        (found,) = made(written(tmp_path, FrameOfReferenceUID="1.2.3"), mask)
+    @pytest.mark.parametrize(
+        "known",
+        [
+            {},
+            {"ImagePositionPatient": ["1", "2", "3"], "PixelSpacing": ["0.25", "0.75"]},
+            {
+                "ImagePositionPatient": ["1", "2", "3"],
+                "ImageOrientationPatient": ["1", "0", "0", "0", "0", "-1"],
+                "PixelSpacing": ["0.25", "0.75"],
+            },
+        ],
+        ids=["alone", "without orientation", "without thickness"],
+    )
+    def test_a_frame_of_reference_without_a_place_says_nothing(self, tmp_path, mask, known):
+        (found,) = made(written(tmp_path, FrameOfReferenceUID="1.2.3", **known), mask)
         assert "FrameOfReferenceUID" not in objects(found)[0]
         validated(tmp_path, found.segmentation)
 
