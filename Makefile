@@ -40,7 +40,7 @@ $(VENV)/.lean: pyproject.toml
 	touch $@
 
 $(VENV)/.full: pyproject.toml requirements.txt $(VENV)/.lean
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[browser,curate,dicom,launch,weights,dev]'
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --editable '.[browser,curate,dicom,launch,serve,weights,dev]'
 	touch $@
 
 clean:

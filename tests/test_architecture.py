@@ -33,7 +33,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"report", "predict", "curate", "export"},
-    {"crossval", "check"},
+    {"crossval", "check", "serve"},
     {"bundle", "ensemble", "pack", "reproduce"},
     {"cli"},
 ]

@@ -16,6 +16,7 @@ OPTIONS = {
     "depthwise": "--batch=1 --rounds=1",
     "growth": "--model=unet --size=16 --width=2 --batch=1 --images=16 --programs=2",
     "loop": "--networks=unet:2:16:2 --images=16 --rounds=2",
+    "serve": "--clients=1,3 --requests=4 --queue=1 --size=16 --width=2 --training_steps=0",
     "predict": "--settings= --batch=2 --size=16 --width=2 --rounds=2 --steps=1 --training_steps=1",
     "train_step": "--settings= --batch=2 --size=16 --width=2 --rounds=2 --steps=1",
 }

@@ -26,7 +26,7 @@ SMALL = [
     "--config.train.epochs=1",
 ]
 VERBS = [
-    "train", "evaluate", "predict", "report", "compare", "ensemble", "export", "check",
+    "train", "evaluate", "predict", "serve", "report", "compare", "ensemble", "export", "check",
     "curate",
     "reproduce", "bundle", "pack",
 ]  # fmt: skip
@@ -106,6 +106,7 @@ def test_each_subcommand_shows_its_flags(verb, capsys):
     assert code == 0
     assert out.startswith(f"usage: mtbus {verb} ")
     expected = {"train": "--config", "evaluate": "--workdir", "reproduce": "--config"}
+    expected |= {"serve": "--port"}
     assert expected.get(verb, "--out") in out
 
 

@@ -9,10 +9,19 @@ memory. Each has the spacing where the file tells it, and a note for everything 
 
 from mtbus_jax.images.finding import Found, Source, files_below, find, natural_key
 from mtbus_jax.images.frame import Decoded, Frame, ReadError, Spacing, as_text, from_array
-from mtbus_jax.images.reading import BETWEEN, decode, decode_mask, read
+from mtbus_jax.images.reading import (
+    BETWEEN,
+    HEAD_BYTES,
+    decode,
+    decode_mask,
+    is_known,
+    read,
+    read_content,
+)
 
 __all__ = [
     "BETWEEN",
+    "HEAD_BYTES",
     "Decoded",
     "Found",
     "Frame",
@@ -25,6 +34,8 @@ __all__ = [
     "files_below",
     "find",
     "from_array",
+    "is_known",
     "natural_key",
     "read",
+    "read_content",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ _MAGIC = b"DICM"  # at the end of these bytes
 _INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
 
 _ELEMENTS = [
+    "SOPClassUID",
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation", "PixelPresentation"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
@@ -38,11 +40,15 @@ _ELEMENTS = [
         for colour in ("Red", "Green", "Blue")
     ),
 ]
+# Segmentations, of bits and of labels: masks, although they look like pictures.
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 # Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
 _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
 _SAME_SPACING = 1e-3  # relative
+# Note of a spacing that holds where the rays fell, not in the patient.
+AT_DETECTOR = "mm at the detector, not corrected for magnification"
 _LEFT_OUT = "holds {} frames but announces {}; the others are left out"
 
 
@@ -66,11 +72,12 @@ def _has_magic(head: bytes) -> bool:
     return head[HEAD_BYTES - len(_MAGIC) :] == _MAGIC
 
 
-def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
+def decode(path: Path, source: Path | bytes, *, smallest: int) -> Iterator[Decoded]:
     """Decodes a file.
 
     Args:
-      path: of the file.
+      path: of the file, for messages.
+      source: that path again, or the content of the file.
       smallest: least height and width.
 
     Yields:
@@ -86,12 +93,12 @@ def decode(path: Path, *, smallest: int) -> Iterator[Decoded]:
     number = None
     try:
         with quiet():
-            header = _header(path, smallest)
+            header = _header(source, smallest)
             count = max(int(header.get("NumberOfFrames") or 1), 1)
             spacing, spacing_notes = spacing_of(header)
-            more_frames = _plain_frames_left_out(path, header, count)
-            extents = _extents(path, header, count)
-            frames = _decoded(path, header)
+            more_frames = _plain_frames_left_out(source, header, count)
+            extents = _extents(source, header, count)
+            frames = _decoded(source, header)
         for index in range(count):
             number = index + 1 if count > 1 else None
             with quiet():
@@ -121,17 +128,22 @@ def _later(number: int | None) -> int | None:
     return number if number is not None and number > 1 else None
 
 
-def _extents(path: Path, header: Any, count: int) -> Extents:
+def _opened(source: Path | bytes) -> Path | io.BytesIO:
+    """What pydicom reads from, at its beginning."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _extents(source: Path | bytes, header: Any, count: int) -> Extents:
     """Range of the values of all frames, where the header does not tell it."""
     extents = Extents()
     if count > 1 and dicom_grey.has_no_scale(header):
         with contextlib.suppress(Exception):  # said when the frame's turn comes
-            for index, pixels in enumerate(_decoded(path, header)):
+            for index, pixels in enumerate(_decoded(source, header)):
                 extents.add(dicom_grey.values_of(pixels, header, index)[0])
     return extents
 
 
-def _plain_frames_left_out(path: Path, header: Any, count: int) -> tuple[str, ...]:
+def _plain_frames_left_out(source: Path | bytes, header: Any, count: int) -> tuple[str, ...]:
     """A note for each frame of an uncompressed file that holds more of them than it announces."""
     import pydicom
 
@@ -139,9 +151,11 @@ def _plain_frames_left_out(path: Path, header: Any, count: int) -> tuple[str, ..
     length = math.prod(int(header.get(each) or 0) for each in factors) // 8
     syntax = header.file_meta.get("TransferSyntaxUID")
     packed = syntax is not None and (syntax.is_compressed or syntax.is_deflated)
-    if not length or packed or path.stat().st_size < length * (count + 1):
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if not length or packed or size < length * (count + 1):
         return ()
-    held = len(pydicom.dcmread(path, force=True, specific_tags=["PixelData"]).PixelData) // length
+    data = pydicom.dcmread(_opened(source), force=True, specific_tags=["PixelData"])
+    held = len(data.PixelData) // length
     return (_LEFT_OUT.format(held, count),) if held > count else ()
 
 
@@ -154,13 +168,17 @@ def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tup
     return (_LEFT_OUT.format(f"more than {count}", count),) if more else ()
 
 
-def _header(path: Path, smallest: int) -> Any:
+def _header(source: Path | bytes, smallest: int) -> Any:
     """The elements `_ELEMENTS` of a file, checked as far as decoding needs them."""
     import pydicom
 
-    header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_ELEMENTS)
+    header = pydicom.dcmread(
+        _opened(source), stop_before_pixels=True, force=True, specific_tags=_ELEMENTS
+    )
     if "Rows" not in header or "Columns" not in header:
         raise UnusableError("is no DICOM file that holds a picture")
+    if header.get("SOPClassUID") in _SEGMENTATIONS:
+        raise UnusableError("is a segmentation, no picture")
     check_size(int(header.Rows), int(header.Columns), smallest=smallest)
     known = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_COLOURS)
     if header.get("PhotometricInterpretation") not in known:
@@ -168,7 +186,7 @@ def _header(path: Path, smallest: int) -> Any:
     return header
 
 
-def _decoded(path: Path, header: Any) -> Iterator[np.ndarray]:
+def _decoded(source: Path | bytes, header: Any) -> Iterator[np.ndarray]:
     """Pixels of the frames, one at a time, as stored; YCbCr turned to RGB."""
     import pydicom
     from pydicom.pixels import get_decoder, iter_pixels
@@ -189,13 +207,14 @@ def _decoded(path: Path, header: Any) -> Iterator[np.ndarray]:
         raise UnusableError(f"is compressed in a way that needs more packages: {_INSTALL}")
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         # The whole data set is one compressed stream: nothing to take from the file in parts.
-        return iter_pixels(pydicom.dcmread(path))
+        return iter_pixels(pydicom.dcmread(_opened(source)))
     # GDCM, which pydicom would ask first, ends the process on damaged data.
     if "pillow" in decoder.available_plugins:
-        return iter_pixels(path, transfer_syntax_uid=syntax, decoding_plugin="pillow")
+        plugin = {"decoding_plugin": "pillow"}
+        return iter_pixels(_opened(source), transfer_syntax_uid=syntax, **plugin)
     if "gdcm" in decoder.available_plugins:
-        return apart.frames(path, syntax)
-    return iter_pixels(path, transfer_syntax_uid=syntax)
+        return apart.frames(source, syntax)
+    return iter_pixels(_opened(source), transfer_syntax_uid=syntax)
 
 
 def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
@@ -237,8 +256,7 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
             return Spacing(*pair), _commas(value)
     value = header.get("ImagerPixelSpacing")
     if pair := _positive_pair(value):
-        notes = ("mm at the detector, not corrected for magnification",)
-        return Spacing(*pair), (*notes, *_commas(value))
+        return Spacing(*pair), (AT_DETECTOR, *_commas(value))
     return None, ("no mm: the file gives no spacing",)
 
 

@@ -16,6 +16,7 @@ from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
 # A frame's results end in "#7"; no file may be called so beside it.
 _LIKE_A_FRAME = re.compile(r"#\d+$")
+_LIKE_A_RESULT = (".png", ".npy", ".dcm")
 # Bytes of one part of a name: file systems allow 255, and suffixes are added.
 _LONGEST_PART = 180
 
@@ -160,7 +161,7 @@ def _unique_names(parts: Sequence[Path]) -> list[str]:
 def _name(part: Path) -> str:
     *folders, last = part.parts
     # A folder "a.png" must not stand where the mask of a file "a" goes.
-    folders = [f"{each}_" if each.lower().endswith((".png", ".npy")) else each for each in folders]
+    folders = [f"{each}_" if each.lower().endswith(_LIKE_A_RESULT) else each for each in folders]
     return "/".join(_shortened(as_text(each)) for each in (*folders, last))
 
 

@@ -63,13 +63,56 @@ def draw(
     height, width = _drawn_size(*grey.shape)
     picture = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
     canvas = np.repeat(np.asarray(picture)[..., None], 3, axis=-1)
-    line = max(1, round(max(height, width) / 300))
+    line = _line(height, width)
     if mask is not None and mask.any():
         canvas = _marked(canvas, resize_nearest(mask, height, width), colour, line)
     elif removed is not None and removed.any():
         canvas = _dashed(canvas, resize_nearest(removed, height, width), line)
     strip = _strip(width, lines, colour)
     return np.concatenate([canvas, strip])
+
+
+def outlined(
+    grey: np.ndarray,
+    mask: np.ndarray | None,
+    lines: Sequence[str],
+    *,
+    removed: np.ndarray | None = None,
+    colour: tuple[int, int, int] = NO_CLASS,
+) -> np.ndarray:
+    """As `draw`, but without tint and at the picture's own size: pixel lies on pixel.
+
+    Args:
+      grey: ``(height, width)`` uint8.
+      mask: ``(height, width)`` bool, or None.
+      lines: see `draw`.
+      removed: see `draw`.
+      colour: RGB of the outline.
+
+    Returns:
+      ``(drawn_height, drawn_width, 3)`` uint8, the picture in its upper left corner. The strip
+      below is at least 320 pixels wide, to be read; beside a narrower picture it is dark.
+    """
+    canvas = np.repeat(grey[..., None], 3, axis=-1)
+    line = _line(*grey.shape)
+    if mask is not None and mask.any():
+        canvas[_outline(mask, line)] = colour
+    elif removed is not None and removed.any():
+        canvas = _dashed(canvas, removed, line)
+    width = max(grey.shape[1], _SHORTEST)
+    picture = np.full((len(grey), width, 3), _STRIP, np.uint8)
+    picture[:, : grey.shape[1]] = canvas
+    return np.concatenate([picture, _strip(width, lines, colour)])
+
+
+def _line(height: int, width: int) -> int:
+    """Thickness of an outline in pixels."""
+    return max(1, round(max(height, width) / 300))
+
+
+def _outline(mask: np.ndarray, line: int) -> np.ndarray:
+    """The pixels of a mask along its edge."""
+    return mask & ~scipy.ndimage.binary_erosion(mask, iterations=line)
 
 
 def _drawn_size(height: int, width: int) -> tuple[int, int]:
@@ -82,8 +125,8 @@ def _marked(
     canvas: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], line: int
 ) -> np.ndarray:
     colour = np.array(colour, np.float32)
-    inside = scipy.ndimage.binary_erosion(mask, iterations=line)
-    outline = mask & ~inside
+    outline = _outline(mask, line)
+    inside = mask & ~outline
     marked = canvas.copy()
     marked[inside] = np.rint((1 - _TINT) * canvas[inside] + _TINT * colour).astype(np.uint8)
     marked[outline] = colour.astype(np.uint8)
@@ -91,8 +134,7 @@ def _marked(
 
 
 def _dashed(canvas: np.ndarray, mask: np.ndarray, line: int) -> np.ndarray:
-    outline = mask & ~scipy.ndimage.binary_erosion(mask, iterations=line)
-    rows, cols = np.nonzero(outline)
+    rows, cols = np.nonzero(_outline(mask, line))
     # Squares of a chessboard, which no direction of the outline follows for long.
     side = 5 * line
     shown = (rows // side + cols // side) % 2 == 0

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from mtbus_jax.images import dicom, picture
 from mtbus_jax.images.frame import MIN_SIDE, Decoded, Frame, ReadError
 
+HEAD_BYTES = dicom.HEAD_BYTES
 # Said of a mask, see `preprocess.lesion_of`.
 BETWEEN = "has values between black and white; what is above half of the largest counts as lesion"
 
@@ -30,6 +31,33 @@ def read(path: str | os.PathLike[str]) -> Iterator[Frame]:
     """
     for found in decode(path):
         yield found.to_frame()
+
+
+def read_content(content: bytes, name: str) -> Iterator[Frame]:
+    """Decodes a file that is held in memory, as `read` does one on disk; writes nothing.
+
+    Args:
+      content: of the file.
+      name: what it is called, for messages and where its content says nothing about its kind.
+
+    Yields:
+      See `read`.
+
+    Raises:
+      ReadError: see `read`.
+    """
+    for found in _decoded(Path(name), io.BytesIO(content), MIN_SIDE, content):
+        yield found.to_frame()
+
+
+def is_known(head: bytes, name: str) -> bool:
+    """Whether a file is of a kind that can be read, if it is whole.
+
+    Args:
+      head: its first `HEAD_BYTES`.
+      name: what it is called.
+    """
+    return picture.looks_right(head) or dicom.looks_right(Path(name), head)
 
 
 def decode(
@@ -52,14 +80,21 @@ def decode(
     if not isinstance(path, zipfile.Path):
         path = Path(path)
     with _opened(path) as file:
-        head = file.read(dicom.HEAD_BYTES)
-        if not head:
-            raise ReadError(path, "is empty (0 bytes)")
-        if isinstance(path, Path) and dicom.looks_right(path, head):
-            yield from dicom.decode(path, smallest=smallest)
-        else:
-            file.seek(0)
-            yield from picture.decode(path, file, smallest=smallest)
+        yield from _decoded(path, file, smallest, path if isinstance(path, Path) else None)
+
+
+def _decoded(
+    path: Path | zipfile.Path, file: BinaryIO, smallest: int, for_dicom: Path | bytes | None
+) -> Iterator[Decoded]:
+    """Decodes an open file; DICOM needs a path or the content, and is not read without."""
+    head = file.read(HEAD_BYTES)
+    if not head:
+        raise ReadError(path, "is empty (0 bytes)")
+    if for_dicom is not None and dicom.looks_right(path, head):
+        yield from dicom.decode(path, for_dicom, smallest=smallest)
+    else:
+        file.seek(0)
+        yield from picture.decode(path, file, smallest=smallest)
 
 
 def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:

@@ -6,7 +6,8 @@
 The first line takes the network that comes with the library, trained on Curated BUSI, the second
 one of your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
 ``pip install '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv`` are
-written. A file that cannot be read does not stop the others; it is listed, and the exit code is 2.
+written; with ``--dicom``, for DICOM files, also objects that an archive takes. A file that cannot
+be read does not stop the others; it is listed, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mtbus_jax import commandline, images
 from mtbus_jax.errors import EXIT_USAGE, UserError
-from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output, check_free
+from mtbus_jax.predict.dicom_objects import Software, check_installed
+from mtbus_jax.predict.dicom_output import DicomOutput
+from mtbus_jax.predict.output import DICOM, PROBABILITY_FORMATS, Output, check_free
 from mtbus_jax.predict.predictor import REFINE, Predictor
 from mtbus_jax.runtime import backend, host_memory, parallel, program_cache
 from mtbus_jax.training import bundled
@@ -49,6 +52,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     out = Path(args.out)
     check_free(out, overwrite=args.overwrite)
     _check_apart(args.input, out)
+    if args.dicom:
+        check_installed()
     found = images.find(args.input)
     host_memory.keep_for_prediction(args.batch_size)
     program_cache.open_cache()
@@ -63,8 +68,9 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     if args.run is None:
         print(f"network: the one that comes with mtbus_jax, see {bundled.PRETRAINED / CARD}")
     _announce(predictor, found)
-    run = args.run or bundled.PRETRAINED
-    output = Output(out, _settings(run, predictor), probabilities=args.save_probabilities)
+    dicom = DicomOutput(Software.of(predictor)) if args.dicom else None
+    settings = _settings(args.run or bundled.PRETRAINED, predictor) | {"dicom": args.dicom}
+    output = Output(out, settings, probabilities=args.save_probabilities, dicom=dicom)
     for path in found.unlisted:
         output.failures.append(images.ReadError(path, "is a folder that cannot be opened"))
     read: collections.deque[images.Source] = collections.deque()  # without a result so far
@@ -77,6 +83,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     for prediction in predictor.stream(frames()):
         output.write(read.popleft(), prediction)
     output.finish()
+    if dicom is not None:
+        _tell_dicom(dicom, out)
     return _report(output, out)
 
 
@@ -91,6 +99,30 @@ def _parser(program: str) -> commandline.Parser:
     )
     parser.add_argument("--input", nargs="+", action="extend", help="files and folders", **path)
     parser.add_argument("--out", help="folder for the results; made if missing", **path)
+    add_ensemble_flags(parser)
+    parser.add_argument(
+        "--save_probabilities",
+        nargs="?",
+        const=PROBABILITY_FORMATS[0],
+        choices=PROBABILITY_FORMATS,
+        help="write tumour probabilities at the picture's size too: npy (float32) or png (8 bits)",
+    )
+    parser.switch(
+        "--dicom",
+        help="for DICOM files, write a Segmentation and a Secondary Capture of their patient and "
+        "study, too; needs highdicom",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="pictures that go through the network together"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier prediction in --out"
+    )
+    return parser
+
+
+def add_ensemble_flags(parser: commandline.Parser) -> None:
+    """Adds the flags that say which networks predict, and how: of `Predictor`, whatever for."""
     parser.add_argument(
         "--folds",
         type=commandline.numbers,
@@ -105,20 +137,6 @@ def _parser(program: str) -> commandline.Parser:
     parser.add_argument(
         "--refine", choices=REFINE, help="how mask and class are made to agree; default: the run's"
     )
-    parser.add_argument(
-        "--save_probabilities",
-        nargs="?",
-        const=PROBABILITY_FORMATS[0],
-        choices=PROBABILITY_FORMATS,
-        help="write tumour probabilities at the picture's size too: npy (float32) or png (8 bits)",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=8, help="pictures that go through the network together"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier prediction in --out"
-    )
-    return parser
 
 
 def _check_apart(inputs: list[str], out: Path) -> None:
@@ -191,6 +209,16 @@ def _frames(found: images.Found, output: Output) -> Iterator[tuple[images.Source
                     yield source, frame
             except images.ReadError as error:
                 output.failures.append(error)
+
+
+def _tell_dicom(dicom: DicomOutput, out: Path) -> None:
+    for reason, count in dicom.without.items():
+        print(f"no DICOM objects for {_count(count, 'picture')}: {reason}")
+    if dicom.count:
+        print(
+            f"{_count(dicom.count, 'picture')} as DICOM in {out / DICOM}, which holds the data of "
+            "the patients, as the sources do; nothing else in the folder does"
+        )
 
 
 def _report(output: Output, out: Path) -> int:

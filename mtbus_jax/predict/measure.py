@@ -10,6 +10,7 @@ import scipy
 from mtbus_jax.images import Source, Spacing
 from mtbus_jax.predict.predictor import Prediction
 
+DICOM_COLUMNS = ("dicom_segmentation", "dicom_capture")
 _BOX = ("top", "left", "bottom", "right")
 
 
@@ -23,6 +24,7 @@ def columns(class_names: tuple[str, ...]) -> tuple[str, ...]:
         *("refined", "class_unrefined", "area_px_unrefined"),
         *("uncertainty", "warning", "notes"),
         *("mask", "overlay", "probability_map"),
+        *DICOM_COLUMNS,
     )
 
 
@@ -90,13 +92,28 @@ def _lesion(mask: np.ndarray, spacing: Spacing | None) -> tuple[dict[str, Any], 
     row |= {f"bbox_{side}": value for side, value in zip(_BOX, box, strict=True)}
     if spacing is None:
         return row, ""
-    if spacing.regions and not any(_inside(box, region) for region in spacing.regions):
+    if spacing_of_lesion(mask, spacing) is None:
         return row, "no mm: the lesion reaches outside of the calibrated region"
     top, left, bottom, right = box
     row["area_mm2"] = round(area * spacing.row_mm * spacing.col_mm, 3)
     row["bbox_height_mm"] = round((bottom - top) * spacing.row_mm, 3)
     row["bbox_width_mm"] = round((right - left) * spacing.col_mm, 3)
     return row, ""
+
+
+def spacing_of_lesion(mask: np.ndarray | None, spacing: Spacing | None) -> Spacing | None:
+    """Size of a pixel, if it holds all over the lesion; of the picture, if there is no lesion.
+
+    Args:
+      mask: ``(height, width)`` bool, or None.
+      spacing: of the picture.
+    """
+    if spacing is None or not spacing.regions:
+        return spacing
+    box = None if mask is None else bounding_box(mask)
+    if box is None or not any(_inside(box, region) for region in spacing.regions):
+        return None
+    return spacing
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:

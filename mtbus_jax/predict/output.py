@@ -1,4 +1,4 @@
-"""The folder of results: masks, overlays, probability maps, and tables at the end."""
+"""The folder of results: masks, overlays, probability maps, DICOM objects; tables at the end."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from PIL import Image
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import cell, write_bytes, write_json, write_text
 from mtbus_jax.images import ReadError, Source, overlay
-from mtbus_jax.predict.measure import columns, measure, result_name
+from mtbus_jax.predict.dicom_output import DicomOutput
+from mtbus_jax.predict.measure import DICOM_COLUMNS, columns, measure, result_name
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
 
 SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.csv"
-MASKS, OVERLAYS, PROBABILITIES = "masks", "overlays", "probabilities"
+MASKS, OVERLAYS, PROBABILITIES, DICOM = "masks", "overlays", "probabilities", "dicom"
+SEGMENTATION, CAPTURE = ".seg.dcm", ".sc.dcm"  # endings in DICOM
 PROBABILITY_FORMATS = ("npy", "png")
-_OURS = {SETTINGS, PREDICTIONS, FAILURES, MASKS, OVERLAYS, PROBABILITIES}
-_PATHS = ("mask", "overlay", "probability_map")  # columns of the table
+_FOLDERS = (MASKS, OVERLAYS, PROBABILITIES, DICOM)
+_OURS = {SETTINGS, PREDICTIONS, FAILURES, *_FOLDERS}
+# Columns of the table.
+_PATHS = ("mask", "overlay", "probability_map", *DICOM_COLUMNS)
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -58,7 +62,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
 
 def _files_in(out: Path) -> set[str]:
     """The files in the folders of results, as ``masks/name.png``."""
-    folders = [out / name for name in (MASKS, OVERLAYS, PROBABILITIES)]
+    folders = [out / name for name in _FOLDERS]
     found = [path for folder in folders for path in folder.rglob("*") if not path.is_dir()]
     return {path.relative_to(out).as_posix() for path in found}
 
@@ -86,25 +90,37 @@ def _written(out: Path) -> set[str]:
 
 
 def _stem(name: str) -> str:
-    """``sub/x`` of ``masks/sub/x.png``."""
-    return name.partition("/")[2].rpartition(".")[0]
+    """``sub/x`` of ``masks/sub/x.png`` and of ``dicom/sub/x.seg.dcm``."""
+    name = name.partition("/")[2]
+    for ending in (SEGMENTATION, CAPTURE):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name.rpartition(".")[0]
 
 
 class Output:
     """Writes results into a folder; every file appears whole or not at all."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], *, probabilities: str | None = None):
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        *,
+        probabilities: str | None = None,
+        dicom: DicomOutput | None = None,
+    ):
         """Empties the folder (see `check_free`), or makes it, and writes the settings.
 
         Args:
           out: the folder.
           settings: what the results were made with, for ``settings.json``.
           probabilities: one of `PROBABILITY_FORMATS` to write probability maps, or None.
+          dicom: what makes DICOM objects, or None for none.
 
         Raises:
           UserError: if the folder cannot be written.
         """
-        self._out, self._probabilities = out, probabilities
+        self._out, self._probabilities, self._dicom = out, probabilities, dicom
         self._class_names = tuple(settings["class_names"])
         self._rows: list[dict[str, Any]] = []
         self.failures: list[ReadError] = []
@@ -126,7 +142,7 @@ class Output:
         return len(self._rows)
 
     def write(self, source: Source, prediction: Prediction) -> None:
-        """Writes the pictures of one prediction and keeps its row.
+        """Writes the files of one prediction and keeps its row.
 
         Raises:
           UserError: if they cannot be written.
@@ -144,13 +160,21 @@ class Output:
         )
         # Speckle hardly compresses: the lowest level takes a quarter of the time.
         # The overlay comes first: by it `_written` knows the other files, should this end early.
-        row["overlay"] = self._save(OVERLAYS, f"{name}.png", _png(drawn, compress_level=1))
+        row["overlay"] = self._save(OVERLAYS, f"{name}.png", png(drawn, compress_level=1))
         if prediction.mask is not None:
-            row["mask"] = self._save(MASKS, f"{name}.png", _png(prediction.mask))
+            row["mask"] = self._save(MASKS, f"{name}.png", png(prediction.mask))
         if prediction.probability is not None and self._probabilities:
             content = _ENCODERS[self._probabilities](prediction.probability_map())
             file_name = f"{name}.{self._probabilities}"
             row["probability_map"] = self._save(PROBABILITIES, file_name, content)
+        if self._dicom is not None:
+            made = self._dicom.make(source, prediction, lines)
+            row["notes"] = "; ".join(filter(None, (row["notes"], made.note)))
+            if made.segmentation is not None:
+                file_name = f"{name}{SEGMENTATION}"
+                row["dicom_segmentation"] = self._save(DICOM, file_name, made.segmentation)
+            if made.capture is not None:
+                row["dicom_capture"] = self._save(DICOM, f"{name}{CAPTURE}", made.capture)
         self._rows.append(row)
 
     def finish(self) -> None:
@@ -191,7 +215,7 @@ def caption(row: dict[str, Any], class_names: tuple[str, ...]) -> list[str]:
     if "area_px" in row:
         area = f"lesion {row['area_px']:,} px" if row["area_px"] else "no lesion outlined"
         if row.get("area_mm2"):
-            area += f" = {row['area_mm2']:,.1f} mm²"
+            area += f" = {row['area_mm2']:,.1f} mm2"  # the font of the overlays has no ²
         lines.append(area)
     if row["refined"] not in ("", "no", "off"):
         dashed = " (dashed)" if "mask removed" in row["refined"] else ""
@@ -201,7 +225,14 @@ def caption(row: dict[str, Any], class_names: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _png(pixels: np.ndarray, **options: int) -> bytes:
+def png(pixels: np.ndarray, **options: int) -> bytes:
+    """A picture as a PNG file.
+
+    Args:
+      pixels: ``(height, width)`` bool, written as 0 and 255, or uint8; or ``(height, width, 3)``
+        uint8.
+      **options: of Pillow's writer.
+    """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     buffer = io.BytesIO()
@@ -217,7 +248,7 @@ def _npy(probability: np.ndarray) -> bytes:
 
 def _probability_png(probability: np.ndarray) -> bytes:
     # In steps of 1/256 that keep the side of the threshold: p > 1/2 exactly where the grey ≥ 128.
-    return _png(np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8))
+    return png(np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8))
 
 
 _ENCODERS = {"npy": _npy, "png": _probability_png}

@@ -96,7 +96,8 @@ class Predictor:
     """The trained folds of a run as one ensemble; needs nothing but the run folder or a bundle.
 
     Attributes:
-      folds: numbers of the folds in the ensemble.
+      trained: configuration and weights of the folds in the ensemble.
+      folds: their numbers.
       untested: folds with weights that were left out, since they have not been tested.
       without_weights: folds that have been started but have no finished checkpoint.
       members: predictions behind each result: networks × flipped and turned versions.
@@ -140,7 +141,7 @@ class Predictor:
         run = bundled.PRETRAINED if run is None else Path(run)
         network = trained_folds.load(run, folds)
         config = network.config
-        self.folds = network.folds
+        self.trained, self.folds = network, network.folds
         self.untested, self.without_weights = network.untested, network.without_weights
         self.classes, self.tasks = network.classes, tuple(config.tasks)
         self.image_size = network.image_size

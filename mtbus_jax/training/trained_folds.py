@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from ml_collections import config_dict
 
 from mtbus_jax import types
@@ -57,6 +59,15 @@ class Trained:
     def variables(self) -> tuple[dict[str, Any], ...]:
         """Variables of all members, in their order."""
         return tuple(member.variables for member in self.members)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits of a SHA-256 over all weights: which networks these are."""
+        found = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            array = np.asarray(jax.device_get(leaf))
+            found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()[:16]
 
 
 def load(run: Path, folds: Sequence[int] | None = None) -> Trained:

@@ -95,3 +95,38 @@ def test_long_lines_are_broken_and_kept_inside(grey):
 
 def test_colours_of_the_classes_differ():
     assert len({*overlay.COLOURS.values(), overlay.NO_CLASS}) == 4
+
+
+class TestAtOwnSize:
+    """Drawn for an archive: nothing is enlarged, and nothing but the outline covers the picture."""
+
+    @pytest.mark.parametrize("shape", [(40, 90), (2000, 450)])
+    def test_pixel_lies_on_pixel(self, shape):
+        grey = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+        mask = np.zeros(shape, bool)
+        mask[10:30, 20:60] = True
+        drawn = overlay.outlined(grey, mask, ["malignant"], colour=COLOUR)
+        assert drawn.shape[1] == max(320, shape[1])  # wide enough to be read
+        picture = drawn[: shape[0], : shape[1]]
+        changed = (picture != grey[..., None]).any(axis=-1)
+        thickness = max(1, round(max(shape) / 300))
+        inner = mask.copy()
+        inner[10 : 10 + thickness] = inner[30 - thickness : 30] = False
+        inner[:, 20 : 20 + thickness] = inner[:, 60 - thickness : 60] = False
+        np.testing.assert_array_equal(changed, mask & ~inner)
+        assert (picture[changed] == COLOUR).all()
+        beside = drawn[: shape[0], shape[1] :]
+        assert beside.size == 0 or np.ptp(beside) == 0
+
+    def test_a_mask_that_was_taken_back_is_dashed(self, grey, mask):
+        empty = np.zeros_like(mask)
+        drawn = overlay.outlined(grey, empty, ["normal"], removed=mask)[:HEIGHT]
+        outline = find_boundaries(mask, connectivity=1, mode="inner")
+        white = (drawn == 255).all(axis=-1) & (grey != 255)
+        assert 0 < white.sum() < outline.sum()
+        assert not (white & ~outline).any()
+
+    def test_without_a_mask(self, grey):
+        for mask in (None, np.zeros(grey.shape, bool)):
+            drawn = overlay.outlined(grey, mask, [])
+            np.testing.assert_array_equal(drawn[:HEIGHT], np.repeat(grey[..., None], 3, -1))

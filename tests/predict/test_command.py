@@ -13,16 +13,13 @@ import pandas as pd
 import predict_dummies
 import pytest
 import tiny
-from PIL import Image
+from PIL import Image, ImageFont
 from predict_dummies import made, write_run
 
-from mtbus_jax import files, images, models, types
+from mtbus_jax import images, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
 from mtbus_jax.runtime import program_cache
-from mtbus_jax.training import run_folder
-from mtbus_jax.training.checkpoint import Checkpoints
-from mtbus_jax.training.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -395,6 +392,110 @@ class TestDicomCommand:
         assert "pip install '.[dicom]'" in (out / "failures.csv").read_text()
 
 
+class TestDicomObjects:
+    """``--dicom``; what stands in the objects is tested in test_dicom_objects.py."""
+
+    @pytest.fixture(autouse=True)
+    def needs_highdicom(self):
+        pytest.importorskip("highdicom", reason="NOT TESTED without mtbus_jax[dicom]")
+
+    @pytest.fixture
+    def archive(self, tmp_path, pictures):
+        """A clip and a single picture, a file that nothing can refer to, and a PNG file."""
+        folder = made(tmp_path / "in" / "sub").parent
+        frames = np.stack([np.roll(pictures[0], 9 * i, axis=1) for i in range(3)])
+        dicom_dummies.write(folder / "clip.dcm", frames, **dicom_dummies.study())
+        single = dicom_dummies.study(
+            SOPInstanceUID="1.2.3", PhotometricInterpretation="MONOCHROME1"
+        )
+        dicom_dummies.write(folder / "sub" / "IM1", pictures[1][None], **single)
+        dicom_dummies.write(folder / "lost.dcm", frames[:1])
+        Image.fromarray(pictures[2]).save(folder / "plain.png")
+        return folder
+
+    def test_one_of_each_kind_per_picture(self, world, archive, tmp_path, capfd):
+        import highdicom
+        import pydicom
+
+        out = tmp_path / "out"
+        assert call(world[0], out, archive, options=["--dicom", "--refine=none"]) == 0
+        rows = table(out)
+        for name in ("clip#1", "clip#2", "clip#3", "sub/IM1"):
+            row = rows.loc[name]
+            assert row.dicom_segmentation == f"dicom/{name}.seg.dcm"
+            assert row.dicom_capture == f"dicom/{name}.sc.dcm"
+            mask = np.asarray(Image.open(out / row["mask"])) > 0
+            assert mask.any()
+            found = highdicom.seg.segread(out / row.dicom_segmentation)
+            np.testing.assert_array_equal(found.pixel_array.astype(bool), mask)
+            capture = pydicom.dcmread(out / row.dicom_capture)
+            assert capture.PatientID == f"{dicom_dummies.SECRET}-7"
+            reference = capture.SourceImageSequence[0]
+            assert reference.get("ReferencedFrameNumber") == (int(row.frame) if row.frame else None)
+            (algorithm,) = found.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+            assert algorithm.AlgorithmName == "mtbus_jax tiny"
+            assert "folds=0 1" in algorithm.AlgorithmParameters
+            assert Predictor(world[0]).trained.digest() in algorithm.AlgorithmVersion
+        for name, reason in (("lost", "has no StudyInstanceUID"), ("plain", "is no DICOM file")):
+            assert rows.loc[name].dicom_segmentation == rows.loc[name].dicom_capture == ""
+            assert reason in rows.loc[name].notes
+        written = [row[kind] for _, row in rows.iterrows() for kind in measure.DICOM_COLUMNS]
+        held = [p.relative_to(out).as_posix() for p in (out / "dicom").rglob("*") if p.is_file()]
+        assert sorted(held) == sorted(filter(None, written))
+        assert json.loads((out / "settings.json").read_text())["dicom"] is True
+
+        shown = "".join(capfd.readouterr())
+        assert "no DICOM objects for 1 picture: the picture is no DICOM file" in shown
+        assert "4 pictures as DICOM" in shown
+        secret = dicom_dummies.SECRET.lower()
+        assert secret not in shown.lower()
+        for path in out.rglob("*"):
+            inside = path.is_file() and secret.encode() in path.read_bytes().lower()
+            assert inside == (path.is_file() and path.parts[len(out.parts)] == "dicom"), path
+            assert secret not in str(path).lower()
+
+    def test_a_picture_without_a_mask_has_a_capture_only(self, world, archive, tmp_path, pictures):
+        dark = np.zeros_like(pictures[0])[None]
+        path = tmp_path / "dark.dcm"
+        dicom_dummies.write(path, dark, **dicom_dummies.study())
+        write_run(tmp_path / "run", folds=(0,), tasks=("cls",))
+        out = tmp_path / "out"
+        assert call(tmp_path / "run", out, path, options=["--dicom"]) == 0
+        row = table(out).loc["dark"]
+        assert (row.dicom_segmentation, row.dicom_capture) == ("", "dicom/dark.sc.dcm")
+
+    def test_without_the_option_there_are_none(self, world, archive, tmp_path):
+        out = tmp_path / "out"
+        assert call(world[0], out, archive) == 0
+        assert not (out / "dicom").exists()
+        assert "no DICOM objects" not in (out / "predictions.csv").read_text()
+
+    def test_overwrite_replaces_objects_and_touches_nothing_else(self, world, archive, tmp_path):
+        out = tmp_path / "out"
+        options = ["--dicom", "--overwrite"]
+        assert call(world[0], out, archive, options=options) == 0
+        added = out / "dicom" / "by_hand.dcm"
+        added.write_bytes(b"a report")
+        with pytest.raises(UserError, match=r"dicom/by_hand\.dcm, which no prediction wrote"):
+            call(world[0], out, archive, options=options)
+        # After a prediction that did not reach its table, too.
+        (out / "predictions.csv").unlink()
+        with pytest.raises(UserError, match="by_hand"):
+            call(world[0], out, archive, options=options)
+        added.unlink()
+        before = (out / "dicom" / "clip#1.sc.dcm").read_bytes()
+        assert call(world[0], out, archive, options=options) == 0
+        assert (out / "dicom" / "clip#1.sc.dcm").read_bytes() != before
+        assert call(world[0], out, archive / "plain.png", options=["--overwrite"]) == 0
+        assert not (out / "dicom").exists()
+
+    def test_without_highdicom_nothing_is_begun(self, world, archive, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "highdicom", None)
+        with pytest.raises(UserError, match=r"--dicom needs highdicom: pip install '\.\[dicom\]'"):
+            call(world[0], tmp_path / "out", archive, options=["--dicom"])
+        assert not (tmp_path / "out").exists()
+
+
 def test_captions():
     row = {
         "class": "benign",
@@ -407,12 +508,17 @@ def test_captions():
         "warning": "uncertain",
         "uncertainty": 0.456,
     }
-    assert output.caption(row, types.CLASS_NAMES) == [
+    lines = output.caption(row, types.CLASS_NAMES)
+    assert lines == [
         "benign (benign 0.70, malignant 0.20, normal 0.10)",
-        "lesion 12,345 px = 67.9 mm²",
+        "lesion 12,345 px = 67.9 mm2",
         "refined: class changed from malignant to normal",
         "warning: uncertain (probability of being wrong 0.46)",
     ]
+    font = ImageFont.load_default(20)
+    missing = bytes(font.getmask("\uffff"))
+    for letter in set("".join(lines)) - {" "}:
+        assert bytes(font.getmask(letter)) != missing, letter
     row = {"area_px": 0, "refined": "no", "warning": "not calibrated"}
     assert output.caption(row, types.CLASS_NAMES) == ["no lesion outlined"]
 
@@ -435,16 +541,8 @@ def run_program(*arguments, **environment):
 
 def test_the_program_itself(tmp_path, pictures):
     """A real network in a process of its own: results, exit code, and a clear refusal."""
-    config = tiny.make_config()
-    config.data.image_size = (32, 48)
-    config.model = {"name": "unet", "width": 2}
-    config.eval.tta = False
-    workdir = made(tmp_path / "run")
-    files.write_json(workdir / run_folder.CONFIG, config.to_dict())
-    state = Experiment.from_config(config).init_state(0)
-    state = state.replace(plateau=state.plateau._replace(best_epoch=np.int32(1)))
-    with Checkpoints(workdir / "fold_0" / "checkpoints", {}) as kept:
-        kept.save(state, 1)
+    workdir = tmp_path / "run"
+    predict_dummies.write_small_run(workdir)
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no picture")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}

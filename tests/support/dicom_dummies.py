@@ -52,6 +52,32 @@ def write(path: pathlib.Path, pixels: np.ndarray, *, syntax=None, encode=None, *
     data.save_as(path, enforce_file_format=True)
 
 
+def study(**elements):
+    """What a scanner's file says of patient, study and series beyond `write`'s own.
+
+    Args:
+      **elements: others than these, by keyword; None leaves one out.
+
+    Returns:
+      Elements for `write`.
+    """
+    found = {
+        "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.1",
+        "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.2",
+        "SeriesInstanceUID": "1.2.826.0.1.3680043.8.498.3",
+        "SeriesNumber": 4,
+        "Modality": "US",
+        "PatientBirthDate": "19610203",
+        "PatientSex": "F",
+        "StudyDate": "20240506",
+        "StudyTime": "070809",
+        "StudyID": f"{SECRET}9",
+        "AccessionNumber": f"{SECRET}8",
+        "ReferringPhysicianName": f"{SECRET}^Joan",
+    } | elements
+    return {keyword: value for keyword, value in found.items() if value is not None}
+
+
 def pillow_encoder(file_format: str, **options):
     """Compresses a frame with Pillow."""
 

@@ -42,6 +42,19 @@ def write_run(workdir, *, folds=(0, 1), size=SIZE, tasks=types.TASKS):
     return config, variables
 
 
+def write_small_run(workdir):
+    """A run of a small network of the library, for processes that do not know `tiny`."""
+    config = tiny.make_config()
+    config.data.image_size = (32, 48)
+    config.model = {"name": "unet", "width": 2}
+    config.eval.tta = False
+    files.write_json(made(workdir) / run_folder.CONFIG, config.to_dict())
+    state = Experiment.from_config(config).init_state(0)
+    state = state.replace(plateau=state.plateau._replace(best_epoch=np.int32(1)))
+    with Checkpoints(workdir / "fold_0" / "checkpoints", {}) as kept:
+        kept.save(state, 1)
+
+
 def made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,5 +1,7 @@
 """Weights from run folders: which folds are taken, and what is refused."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -135,3 +137,19 @@ def test_many_devices_in_training_need_not_be_here(tmp_path):
     config.train.devices = 64
     files.write_json(tmp_path / run_folder.CONFIG, config.to_dict())
     assert len(Predictor(tmp_path)([np.zeros((40, 60), np.uint8)] * 3)) == 3
+
+
+def test_a_digest_names_the_weights(world, tmp_path):
+    found = trained_folds.load(world[0])
+    digest = found.digest()
+    assert len(digest) == 16
+    assert int(digest, 16) >= 0
+    assert trained_folds.load(world[0]).digest() == digest
+    assert trained_folds.load(world[0], [0]).digest() != digest
+    assert trained_folds.load(world[0], [1, 0]).digest() != digest
+    # One number of one weight.
+    leaves, tree = jax.tree.flatten(jax.device_get(found.members[1].variables))
+    leaves[-1] = leaves[-1].copy()
+    leaves[-1].flat[0] += 1e-6
+    other = found.members[1]._replace(variables=jax.tree.unflatten(tree, leaves))
+    assert dataclasses.replace(found, members=(found.members[0], other)).digest() != digest

@@ -1,0 +1,335 @@
+"""DICOM objects of a prediction: a Segmentation, and a Secondary Capture with the outline drawn in.
+
+Both belong to the patient and the study of their source and refer to it, frame by frame.
+`docs/predict.md` says what stands where and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+
+import mtbus_jax
+from mtbus_jax.errors import UserError
+from mtbus_jax.images import Spacing, dicom, overlay
+from mtbus_jax.predict import dicom_source
+from mtbus_jax.predict.measure import spacing_of_lesion
+from mtbus_jax.predict.predictor import Prediction, Predictor
+
+NAME = "mtbus_jax"
+NOT_FOR_DIAGNOSIS = "Research software, not a medical device. Not for diagnosis."
+_ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"  # storage of single ultrasound pictures
+_BREAST = "BREAST"  # of `BodyPartExamined`
+# Numbers of our series: 100 times that of the source and these, so that viewers list them beside.
+_SEGMENTATION_SERIES, _CAPTURE_SERIES, _MOST_SERIES = 1, 2, 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Software:
+    """What made the objects.
+
+    Attributes:
+      network: its name, such as ``lite_unet``.
+      weights: a digest of the weights.
+      parameters: how it was called, by name.
+    """
+
+    network: str
+    weights: str
+    parameters: dict[str, str]
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> Software:
+        """The software that a predictor is."""
+        height, width = predictor.image_size
+        parameters = {
+            "folds": " ".join(map(str, predictor.folds)),
+            "tta": "yes" if predictor.tta else "no",
+            "refine": predictor.refine,
+            "calibrated": "yes" if predictor.calibrated else "no",
+            "input": f"{height}x{width}",
+        }
+        trained = predictor.trained
+        return cls(_plain(trained.config.model.name), trained.digest(), parameters)
+
+    @property
+    def version(self) -> str:
+        """Of the library, and which weights it read."""
+        return f"{mtbus_jax.__version__} weights {self.weights}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an object stands in its study.
+
+    Attributes:
+      series: UID of its series.
+      number: of the object in that series, from 1.
+    """
+
+    series: str
+    number: int
+
+
+def check_installed() -> None:
+    """Refuses to begin without what writes the objects.
+
+    Raises:
+      UserError: if highdicom is missing.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError(
+            "--dicom needs highdicom: pip install '.[dicom]' in a checkout of mtbus_jax. Or leave "
+            "--dicom away."
+        ) from None
+
+
+def segmentation(header: Any, prediction: Prediction, software: Software, place: Place) -> bytes:
+    """A Segmentation (PS3.3 A.51) with the mask as its one segment and one frame.
+
+    One frame, also of a clip: ultrasound has no frame of reference, and without one highdicom, as
+    many viewers, takes a single frame only.
+
+    Args:
+      header: of the source, by `dicom_source.read`.
+      prediction: with a mask that is not empty.
+      software: what made it.
+      place: in the study.
+
+    Returns:
+      The file.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    frame = prediction.frame
+    spacing, measures = _spacing(prediction), None
+    # The standard asks for no thickness beside the spacing; highdicom reads no object without.
+    if spacing is not None and header.get("SliceThickness"):
+        pair = spacing.row_mm, spacing.col_mm
+        measures = highdicom.PixelMeasuresSequence(pair, float(header.SliceThickness))
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=f"{NAME} {software.network}"[:64],
+        family=codes.DCM.ArtificialIntelligence,
+        version=software.version,
+        source=NAME,
+        parameters=software.parameters,
+    )
+    # A lesion and no more: a cyst is no neoplasm, a mass takes two planes to see, and the class
+    # is a probability, which a code would turn into a finding.
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=1,
+        segment_label="Breast lesion",
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        anatomic_regions=[codes.SCT.Breast],
+    )
+    segment.SegmentDescription = _plain(_found(prediction))[:1024]
+    made = highdicom.seg.Segmentation(
+        source_images=[_stand_in(header)],
+        pixel_array=prediction.mask[None].astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=[segment],
+        series_number=_series_number(header, _SEGMENTATION_SERIES),
+        manufacturer=NAME,
+        device_serial_number=software.weights,
+        content_label="BREAST_LESION",
+        content_description="Automatic outline, research only, not for diagnosis",
+        pixel_measures=measures,
+        **_common(software, place, "breast lesion, automatic, not for diagnosis"),
+    )
+    made.BurnedInAnnotation = "NO"
+    made.PatientOrientation = None
+    if "PatientOrientation" in header:
+        made.PatientOrientation = header.PatientOrientation
+    groups = made.PerFrameFunctionalGroupsSequence[0]
+    references = [
+        *made.SourceImageSequence,
+        *groups.DerivationImageSequence[0].SourceImageSequence,
+    ]
+    for item in references:
+        _refer(item, header, frame.number)
+    # highdicom has put one item in two places; a series refers to whole files.
+    item = pydicom.Dataset()
+    made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = [_refer(item, header, None)]
+    return _file(made, header, prediction, software)
+
+
+def capture(
+    header: Any, prediction: Prediction, lines: list[str], software: Software, place: Place
+) -> bytes:
+    """A Secondary Capture (PS3.3 A.8): the outline on the picture, pixel for pixel, text below it.
+
+    Args:
+      header: of the source, by `dicom_source.read`.
+      prediction: whatever it found.
+      lines: text for the strip below the picture.
+      software: what made it.
+      place: in the study.
+
+    Returns:
+      The file.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    frame = prediction.frame
+    drawn = overlay.outlined(
+        frame.grey,
+        prediction.mask,
+        [*lines, "Not for diagnosis", f"{NAME} {mtbus_jax.__version__}, {software.network}"],
+        removed=prediction.unrefined_mask,
+        colour=overlay.colour(prediction.class_names, prediction.class_id),
+    )
+    spacing = _spacing(prediction)
+    made = highdicom.sc.SCImage(
+        pixel_array=drawn,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),  # needed here; that of the source comes below
+        study_instance_uid=header.StudyInstanceUID,
+        series_number=_series_number(header, _CAPTURE_SERIES),
+        manufacturer=NAME,
+        device_serial_number=software.weights,
+        pixel_spacing=(spacing.row_mm, spacing.col_mm) if spacing else None,
+        **_common(software, place, "outline burned in, not for diagnosis"),
+    )
+    made.ConversionType = "WSD"  # made by a workstation, not digitised
+    # To be there even if it is not known, as is the side of what comes in pairs, once.
+    made.PatientOrientation = None
+    if "ImageLaterality" not in header and header.get("BodyPartExamined", _BREAST) == _BREAST:
+        made.Laterality = None
+    for keyword in ("BurnedInAnnotation", *dicom_source.SIDE, *dicom_source.LOSS):
+        if keyword in header:
+            made[keyword] = header[keyword]
+    source = pydicom.Dataset()
+    source.SpatialLocationsPreserved = "YES"
+    source.PurposeOfReferenceCodeSequence = [
+        highdicom.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    ]
+    made.SourceImageSequence = [_refer(source, header, frame.number)]
+    return _file(made, header, prediction, software)
+
+
+def _common(software: Software, place: Place, description: str) -> dict[str, Any]:
+    """What highdicom takes for both kinds of object."""
+    import highdicom
+
+    return {
+        "series_instance_uid": place.series,
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": place.number,
+        "manufacturer_model_name": f"{NAME} {software.network}"[:64],
+        "software_versions": software.version,
+        "series_description": f"{NAME}: {description}",
+        "content_qualification": "RESEARCH",
+    }
+
+
+def _stand_in(header: Any) -> Any:
+    """What highdicom needs of the source, and nothing that could trip it.
+
+    Patient and study are put in afterwards, as the source has them, by `_file`: highdicom refuses
+    values that devices do write, as a sex of "W", and knows no retired classes of ultrasound.
+    A clip is shown to it as a single picture.
+    """
+    import pydicom
+
+    source = pydicom.Dataset()
+    source.SOPClassUID = _ULTRASOUND
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate"):
+        setattr(source, keyword, None)
+    for keyword in ("StudyID", "StudyTime", "AccessionNumber"):
+        setattr(source, keyword, None)
+    taken = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Rows", "Columns"]
+    taken += dicom_source.LOSS
+    if header.get("FrameOfReferenceUID") and _lies_in_space(header):
+        taken += ["FrameOfReferenceUID", "PositionReferenceIndicator", "SliceThickness"]
+        taken += dicom_source.GEOMETRY
+    for keyword in taken:
+        if keyword in header:
+            source[keyword] = header[keyword]
+    return source
+
+
+def _lies_in_space(header: Any) -> bool:
+    """Whether the place of a picture in the patient is known, with all that highdicom asks for."""
+    lengths = zip(dicom_source.GEOMETRY, (3, 6, 2), strict=True)
+    known = all(len(header.get(keyword) or ()) == length for keyword, length in lengths)
+    return known and bool(header.get("SliceThickness"))
+
+
+def _refer(item: Any, header: Any, number: int | None) -> Any:
+    """Completes a reference: the source's true class, and which frame of a clip."""
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    if number is not None:
+        item.ReferencedFrameNumber = number
+    return item
+
+
+def _file(made: Any, header: Any, prediction: Prediction, software: Software) -> bytes:
+    """An object as a file, with the patient and study of its source and how it came about."""
+    if "SpecificCharacterSet" in header:
+        made["SpecificCharacterSet"] = header["SpecificCharacterSet"]
+    for keyword in dicom_source.PATIENT_AND_STUDY:
+        if keyword in header:
+            made[keyword] = header[keyword]
+    frame = prediction.frame
+    which = "the source" if frame.number is None else f"frame {frame.number} of the source"
+    made.DerivationDescription = (
+        f"Outline of a breast lesion in {which}, made without a person by {NAME} "
+        f"{software.version}, network {software.network}. {NOT_FOR_DIAGNOSIS}"
+    )
+    made.ImageComments = NOT_FOR_DIAGNOSIS
+    buffer = io.BytesIO()
+    made.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _spacing(prediction: Prediction) -> Spacing | None:
+    """Size of a pixel in the patient where it holds for the lesion, by the rule of the table."""
+    frame = prediction.frame
+    if dicom.AT_DETECTOR in frame.notes:
+        return None
+    return spacing_of_lesion(prediction.mask, frame.spacing)
+
+
+def _found(prediction: Prediction) -> str:
+    """Class, size and doubt in words."""
+    parts = []
+    spacing = _spacing(prediction)
+    if spacing is not None:
+        area = prediction.mask.sum() * spacing.row_mm * spacing.col_mm
+        parts.append(f"Area: {area:.1f} mm2.")
+    if prediction.class_id is not None:
+        pairs = zip(prediction.class_names, prediction.class_probability, strict=True)
+        shown = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
+        parts.append(f"Most probable class: {prediction.class_name} ({shown}).")
+    if prediction.uncertainty is not None:
+        parts.append(f"Probability of being wrong: {prediction.uncertainty:.2f}.")
+    return " ".join([*parts, NOT_FOR_DIAGNOSIS])
+
+
+def _series_number(header: Any, number: int) -> int:
+    """A number beside that of the source, which need not have one."""
+    try:
+        first = int(header.get("SeriesNumber") or 0)
+    except (TypeError, ValueError):
+        first = 0
+    return 100 * (first if 0 <= first < _MOST_SERIES else 0) + number
+
+
+def _plain(text: str) -> str:
+    """Text for elements whose character set is the source's: ASCII, which all of them hold."""
+    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -1,0 +1,110 @@
+"""The DICOM objects of a whole prediction, ordered into series: what ``--dicom`` adds."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtbus_jax.images import Source, silence
+from mtbus_jax.predict import dicom_objects, dicom_source
+from mtbus_jax.predict.dicom_objects import Place, Software
+from mtbus_jax.predict.predictor import Prediction
+
+
+class Made(NamedTuple):
+    """The objects of one prediction.
+
+    Attributes:
+      segmentation: a file, or None if there is no mask or it is empty.
+      capture: a file, or None if no object can be made.
+      note: why there is none; "" otherwise.
+    """
+
+    segmentation: bytes | None
+    capture: bytes | None
+    note: str
+
+
+class DicomOutput:
+    """Makes the objects of one prediction after the other.
+
+    All UIDs are new with every prediction: an object tells when it was made, and archives take two
+    different objects of one UID for an error. Of each series of sources there is one series of
+    Segmentations and one of Secondary Captures.
+
+    Attributes:
+      count: pictures with objects.
+      without: pictures without, by reason.
+    """
+
+    def __init__(self, software: Software):
+        """Knows no series yet.
+
+        Args:
+          software: what makes the objects.
+
+        Raises:
+          UserError: if highdicom is missing.
+        """
+        dicom_objects.check_installed()
+        self._software = software
+        self._series: dict[tuple[str, str, str], str] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._read: tuple[Path, Any] | None = None  # the frames of a file come one by one
+        self.count = 0
+        self.without: collections.Counter[str] = collections.Counter()
+
+    def make(self, source: Source, prediction: Prediction, lines: list[str]) -> Made:
+        """The objects of a prediction.
+
+        Args:
+          source: where the picture comes from.
+          prediction: about it.
+          lines: text for the capture.
+        """
+        try:
+            header = self._header(source.path)
+            shape = prediction.frame.grey.shape
+            if shape != (header.get("Rows"), header.get("Columns")):
+                raise dicom_source.NoObjectsError("the picture has another size than its header")
+            with silence.quiet():
+                made = self._made(header, prediction, lines)
+            self.count += 1
+            return made
+        except dicom_source.NoObjectsError as error:
+            reason = str(error)
+        except Exception as error:  # what a header holds that no device should have written
+            reason = f"the header cannot be used ({type(error).__name__})"
+        self.without[reason] += 1
+        return Made(None, None, f"no DICOM objects: {reason}")
+
+    def _header(self, path: Path) -> Any:
+        """The header of a source; raises `dicom_source.NoObjectsError`, for each of its frames."""
+        if self._read is None or self._read[0] != path:
+            try:
+                self._read = path, dicom_source.read(path)
+            except dicom_source.NoObjectsError as error:
+                self._read = path, error
+        found = self._read[1]
+        if isinstance(found, dicom_source.NoObjectsError):
+            raise found
+        return found
+
+    def _made(self, header: Any, prediction: Prediction, lines: list[str]) -> Made:
+        segmentation = None
+        if prediction.mask is not None and prediction.mask.any():
+            place = self._place(header, "segmentation")
+            segmentation = dicom_objects.segmentation(header, prediction, self._software, place)
+        place = self._place(header, "capture")
+        capture = dicom_objects.capture(header, prediction, lines, self._software, place)
+        return Made(segmentation, capture, "")
+
+    def _place(self, header: Any, kind: str) -> Place:
+        """The next place in the series of that kind beside the source's own."""
+        import highdicom
+
+        key = str(header.StudyInstanceUID), str(header.SeriesInstanceUID), kind
+        series = self._series.setdefault(key, str(highdicom.UID()))
+        self._counts[series] += 1
+        return Place(series, self._counts[series])

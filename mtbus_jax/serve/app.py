@@ -1,0 +1,153 @@
+"""The web application: its addresses, and the answers to what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mtbus_jax import images, types
+from mtbus_jax.predict import Prediction
+from mtbus_jax.predict.output import png
+from mtbus_jax.serve import answer, body
+from mtbus_jax.serve.worker import Full, Unusable, Worker
+
+_JSON, _PNG = "application/json", "image/png"
+# What a client that finds no place is told to wait; a picture takes about a second.
+RETRY_SECONDS = 2
+_NO_ADDRESS = "There is POST /predict and GET /health, nothing else."
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+def create(worker: Worker, *, most: int) -> Starlette:
+    """The application.
+
+    Args:
+      worker: warmed up; closed when the application ends.
+      most: bytes of the largest picture.
+    """
+    about = answer.software(worker.predictor)
+
+    def with_json(prediction: Prediction) -> Response:
+        return _json(answer.as_json(prediction, about))
+
+    def with_png(prediction: Prediction) -> Response:
+        return Response(png(prediction.mask), media_type=_PNG, headers=_NOT_KEPT)
+
+    async def predict(request: Request) -> Response:
+        number, finish = _frame_number(request), with_json
+        if _prefers_png(request.headers.get("accept", "")):
+            finish = with_png
+            if types.SEGMENTATION not in worker.predictor.tasks:
+                raise HTTPException(406, "This run has no masks; ask for application/json.")
+        try:
+            with worker.place():
+                return await _answered(worker, request, number, finish, most)
+        except Full:
+            await body.discard(request, most)
+            raise HTTPException(
+                503,
+                f"All {worker.places} places are taken. Try again in a while.",
+                {"Retry-After": str(RETRY_SECONDS)},
+            ) from None
+
+    async def health(request: Request) -> Response:
+        queue = {"taken": worker.taken, "places": worker.places}
+        limits = {"max_bytes": most, "upload_seconds": body.SECONDS}
+        return _json({"status": "ok", "queue": queue, "limits": limits, "software": about})
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        worker.close()
+
+    return Starlette(
+        # "/" is where a page for people belongs: add its route here.
+        routes=[
+            Route("/predict", predict, methods=["POST"]),
+            Route("/health", health, methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+        lifespan=lifespan,
+    )
+
+
+async def _answered(
+    worker: Worker,
+    request: Request,
+    number: int,
+    finish: Callable[[Prediction], Response],
+    most: int,
+) -> Response:
+    """Waits for a picture and for its turn, unless the client leaves before."""
+    upload = await body.read(request, most)
+    if not images.is_known(upload.content[: images.HEAD_BYTES], upload.name):
+        raise HTTPException(415, "The body is no PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture.")
+    job = worker.submit(upload.content, upload.name, number, finish)
+    response = asyncio.wrap_future(job)
+    left = asyncio.create_task(_client_left(request))
+    try:
+        await asyncio.wait({response, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not response.done():
+            job.cancel()  # in vain once it is being worked on
+        return await response
+    except Unusable as error:
+        raise HTTPException(422, str(error)) from None
+    except asyncio.CancelledError:
+        if not job.cancelled():
+            raise
+        raise HTTPException(body.CLIENT_LEFT, "The client left.") from None
+    finally:
+        left.cancel()
+
+
+async def _client_left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
+
+
+def _frame_number(request: Request) -> int:
+    text = request.query_params.get("frame", "1")
+    if not re.fullmatch("[1-9][0-9]{0,6}", text):
+        raise HTTPException(400, "frame must be a whole number from 1.")
+    return int(text)
+
+
+def _prefers_png(accept: str) -> bool:
+    """Whether a client asks for the mask rather than for JSON, which it gets otherwise."""
+    wanted: dict[str, float] = {}
+    for part in accept.split(","):
+        name, *options = (each.strip().lower() for each in part.split(";"))
+        quality = 1.0
+        for option in options:
+            if option.startswith("q="):
+                with contextlib.suppress(ValueError):
+                    quality = float(option[2:])
+        wanted[name] = quality
+    json_quality = max(wanted.get(name, 0.0) for name in (_JSON, "application/*", "*/*"))
+    return wanted.get(_PNG, 0.0) > json_quality
+
+
+def _json(content: dict[str, Any], status: int = 200, headers: dict | None = None) -> Response:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(text, status, _NOT_KEPT | (headers or {}), _JSON)
+
+
+async def _refused(_: Request, error: HTTPException) -> Response:
+    detail = _NO_ADDRESS if error.status_code == 404 else error.detail
+    content = {"error": detail, "status": error.status_code}
+    return _json(content, error.status_code, dict(error.headers or {}))
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    content = {"error": f"The server failed ({type(error).__name__}).", "status": 500}
+    return _json(content, 500)
