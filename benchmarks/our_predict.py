@@ -14,13 +14,12 @@ import numpy as np
 import side_by_side
 from PIL import Image
 
-from mtbus_jax import images
+from mtbus_jax import images, types
 from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.predict import Prediction, Predictor
 from mtbus_jax.predict.output import Output
 from mtbus_jax.predict.resample import to_original
 from mtbus_jax.runtime import host_memory, program_cache
-from mtbus_jax.training import steps
 
 
 def main() -> None:
@@ -84,7 +83,7 @@ def main() -> None:
             "stages": seconds,
             "command_output": side_by_side.median_seconds(command_output),
             "class_probability": [p.class_probability.tolist() for p in predictions],
-            "area": [int((p.probability > steps.MASK_THRESHOLD).sum()) for p in predictions],
+            "area": [int((p.probability > types.MASK_THRESHOLD).sum()) for p in predictions],
             "jax": jax.__version__,
             "device": jax.devices()[0].device_kind,
         },

@@ -21,6 +21,7 @@ from mtbus_jax.training import (
     checkpoint,
     device_data,
     logbook,
+    memory,
     run_folder,
     run_splits,
     trained_folds,
@@ -57,7 +58,8 @@ def train_and_evaluate(
     # Everything that can be wrong is found before the folder is touched.
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     with parallel.together():
-        Experiment.from_config(config)  # before a dataset is built, which can take minutes
+        # Before a dataset is built, which can take minutes.
+        memory.check(Experiment.from_config(config))
         cases = data.load_configured(config)
         config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)

@@ -18,6 +18,8 @@ CLASS_NAMES = ("benign", "malignant", "normal")
 BENIGN, MALIGNANT, NORMAL = range(3)
 # ``Cases.label`` of an image whose class is not known.
 NO_LABEL = -1
+# A pixel is tumour if its probability is greater.
+MASK_THRESHOLD = 0.5
 
 
 @dataclasses.dataclass(frozen=True)

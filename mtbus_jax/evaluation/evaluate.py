@@ -127,9 +127,9 @@ def with_holes_filled(predictions: steps.Predictions) -> steps.Predictions:
     """
     if predictions.probability is None:
         return predictions
-    mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+    mask = predictions.probability[..., 0] > types.MASK_THRESHOLD
     filled = np.stack([scipy.ndimage.binary_fill_holes(each) for each in mask])
-    above = np.nextafter(np.float32(steps.MASK_THRESHOLD), np.float32(1))
+    above = np.nextafter(np.float32(types.MASK_THRESHOLD), np.float32(1))
     raised = np.where((filled & ~mask)[..., None], above, predictions.probability)
     return predictions._replace(probability=raised)
 
@@ -160,7 +160,7 @@ def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFram
             columns[f"probability_{name}"] = probability[:, code]
     if has_mask:
         truth = cases.mask[..., 0] > 0
-        mask = predictions.probability[..., 0] > steps.MASK_THRESHOLD
+        mask = predictions.probability[..., 0] > types.MASK_THRESHOLD
         known = cases.mask_known
         columns["true_pixels"] = _where(known, truth.sum(axis=(1, 2)))
         columns["predicted_pixels"] = mask.sum(axis=(1, 2))

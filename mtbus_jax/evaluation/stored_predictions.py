@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import write_bytes
 from mtbus_jax.metrics import calibration
@@ -47,7 +48,7 @@ class Stored(NamedTuple):
     @property
     def mask(self) -> np.ndarray:
         """``(n, height, width)`` bool, the tested mask before refining."""
-        return self.probability > steps.MASK_THRESHOLD
+        return self.probability > types.MASK_THRESHOLD
 
     def take(self, index: np.ndarray) -> Stored:
         """The predictions at ``index``, integers or ``(n,)`` bool."""

@@ -12,7 +12,6 @@ from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
 from mtbus_jax.images import preprocess
 from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.models import weights
-from mtbus_jax.training import steps
 from mtbus_jax.training.trained_folds import Trained
 
 MADE_BY = "mtbus_jax.export"
@@ -83,7 +82,7 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         },
         "class_names": list(trained.classes.names),
         "normal_class": _normal_class(trained.classes),
-        "mask_threshold": steps.MASK_THRESHOLD,
+        "mask_threshold": types.MASK_THRESHOLD,
         "mask_rule": "tumour where the probability is greater than mask_threshold",
         "refining": _refining(trained.classes),
         "mask_to_picture_size": "interpolate the probability linearly between the pixels that "

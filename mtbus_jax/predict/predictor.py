@@ -260,7 +260,7 @@ class Predictor:
         """Masks at network resolution and classes of the pictures, after refining."""
         mask = class_id = None
         if assessed.probability is not None:
-            mask = assessed.probability > steps.MASK_THRESHOLD
+            mask = assessed.probability > types.MASK_THRESHOLD
         if assessed.class_probability is not None:
             class_id = np.argmax(assessed.class_probability, axis=-1)
         if mask is None or class_id is None or self.refine == "none":
@@ -291,11 +291,11 @@ class Predictor:
         mask = unrefined = before = classes = class_before = None
         if coarse is not None:
             probability = assessed.probability[index]
-            before = probability > steps.MASK_THRESHOLD
-            unrefined = to_original(probability, *size) > steps.MASK_THRESHOLD
+            before = probability > types.MASK_THRESHOLD
+            unrefined = to_original(probability, *size) > types.MASK_THRESHOLD
             mask = unrefined
             if (coarse != before).any():
-                mask = to_original(coarse, *size) > steps.MASK_THRESHOLD
+                mask = to_original(coarse, *size) > types.MASK_THRESHOLD
         if class_id is not None:
             classes = assessed.class_probability[index]
             class_before = int(np.argmax(classes))

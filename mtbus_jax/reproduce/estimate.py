@@ -15,10 +15,11 @@ from mtbus_jax import data, splits, types
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_splits, steps
+from mtbus_jax.training import run_splits
 from mtbus_jax.training.device_data import place
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
+from mtbus_jax.training.totals import Totals
 
 _CALLS = 5
 _STEPS_PER_CALL = 20  # where a device program holds several
@@ -102,7 +103,7 @@ def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> floa
     index, valid = make_batches(np.arange(per_call * batch) % len(data.label), batch)
     program = parallel.pmap_train(experiment.train_steps(parallel.AXIS), devices)
     state = parallel.replicate(experiment.init_state(0), devices)
-    totals = parallel.replicate(steps.Totals.zero(), devices)
+    totals = parallel.replicate(Totals.zero(), devices)
     count = len(devices)
     inputs = data, parallel.spread(index, count), parallel.spread(valid, count)
     key = fold_keys(config.seed, 0)[1]

@@ -65,7 +65,7 @@ class Evaluator:
           data: another dataset of the same shape to read instead.
 
         Returns:
-          Means by name (see `steps.Totals`), and `steps.Predictions` of numpy arrays in the order
+          Means by name (see `Totals`), and `steps.Predictions` of numpy arrays in the order
           of ``index``, or None.
         """
         count = len(self._devices)

@@ -20,8 +20,9 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import compiled, parallel
 from mtbus_jax.training import fields, run_folder, steps
 from mtbus_jax.training import state as state_lib
+from mtbus_jax.training.totals import Totals
 
-for _type in (state_lib.Plateau, steps.Totals, steps.Dataset, optax.ScaleByAdamState):
+for _type in (state_lib.Plateau, Totals, steps.Dataset, optax.ScaleByAdamState):
     export.register_namedtuple_serialization(
         _type, serialized_name=f"mtbus_jax.{_type.__qualname__}"
     )

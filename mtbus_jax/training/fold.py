@@ -16,12 +16,13 @@ import numpy as np
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import compiled, parallel, stopping
-from mtbus_jax.training import device_data, steps
+from mtbus_jax.training import device_data, divergence, steps
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator, make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
 from mtbus_jax.training.logbook import Logbook, TrainingProgress
+from mtbus_jax.training.totals import Totals
 
 
 def epoch_order(index: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.ndarray:
@@ -74,7 +75,7 @@ class FoldRun:
         self._experiment, self._config = experiment, config
         self._directory, self._origin = directory, origin
         self._start = start
-        self._train = split.train
+        self._train, self._uid = split.train, cases.uid
         if config.train.oversample:
             rule = config.train.oversample_rule
             self._train = splits.oversample(split.train, cases.label, rule=rule)
@@ -90,7 +91,8 @@ class FoldRun:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Raises:
-          UserError: for a checkpoint of other data, or where none of them is whole.
+          UserError: for a checkpoint of other data, where none of them is whole, or for weights
+            that are no numbers.
         """
         if parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -101,6 +103,7 @@ class FoldRun:
                 self.state = self._experiment.init_state(self.fold)
                 if self._start is not None:
                     self.state = self._start(self.state)
+            divergence.check_weights(self.fold, self.state.variables)
             total = self._config.train.epochs * self.step_count
             self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
@@ -146,6 +149,18 @@ class FoldRun:
         )
         return make_batches(order, self._config.train.batch_size)
 
+    def _not_finite(self, epoch: int, losses: dict[str, float], finite_steps: int) -> UserError:
+        index, valid = self.next_batches()
+        bad = finite_steps < len(index)
+        last = range(finite_steps, max(finite_steps - 2, -1), -1) if bad else ()
+        return divergence.not_finite(
+            f"fold {self.fold}, epoch {epoch}",
+            losses,
+            step=finite_steps + 1 if bad else 0,
+            batches=[self._uid[index[step][valid[step] > 0]].tolist() for step in last],
+            learning_rate=self._first_rate(),
+        )
+
     def advance(self, step_count: int, totals) -> None:
         """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
         self._progress.advance(step_count, self.epochs_done + 1, totals)
@@ -169,6 +184,7 @@ class FoldRun:
         *,
         train_means: dict[str, float],
         validation_means: dict[str, float],
+        finite_steps: int,
         seconds: float,
         state: Callable[[], state_lib.TrainState],
     ) -> None:
@@ -176,8 +192,9 @@ class FoldRun:
 
         Args:
           standing: after `state.end_epoch`.
-          train_means: see `steps.Totals.means`.
+          train_means: see `Totals.means`.
           validation_means: likewise; empty without validation images.
+          finite_steps: see `Totals`.
           seconds: that the epoch took.
           state: gives the whole state after the epoch; called only to save it.
 
@@ -189,12 +206,7 @@ class FoldRun:
         losses = {"training": train_means, "validation": validation_means}
         losses = {name: means["loss"] for name, means in losses.items() if means}
         if not all(map(math.isfinite, losses.values())):
-            found = ", ".join(f"{name} {loss}" for name, loss in losses.items())
-            raise UserError(
-                f"fold {self.fold}, epoch {epoch}: the loss is no longer finite ({found}). The "
-                "last checkpoint is kept; start over in another --workdir with a lower "
-                "--config.train.learning_rate."
-            )
+            raise self._not_finite(epoch, losses, finite_steps)
         row = {
             "epoch": epoch,
             **{f"train_{k}": v for k, v in train_means.items()},
@@ -251,7 +263,7 @@ class FoldLoop:
 
             def arguments():
                 state = self._experiment.abstract_state()
-                return state, jax.eval_shape(steps.Totals.zero), *rest
+                return state, jax.eval_shape(Totals.zero), *rest
 
             self._train_programs[shapes] = self._experiment.kept(
                 "train",
@@ -279,7 +291,7 @@ class FoldLoop:
     def _run_epoch(self, state: state_lib.TrainState, run: FoldRun) -> state_lib.TrainState:
         """One epoch of training and its validation."""
         started = time.monotonic()
-        totals = parallel.replicate(steps.Totals.zero(), self._devices)
+        totals = parallel.replicate(Totals.zero(), self._devices)
         done, first, first_done = 0, 0, started
         for part in device_data.parts(
             *run.next_batches(),
@@ -307,6 +319,7 @@ class FoldLoop:
             jax.device_get(state.standing),
             train_means=train_means,
             validation_means=validation_means,
+            finite_steps=int(totals.finite),
             seconds=time.monotonic() - started,
             state=lambda: state,
         )

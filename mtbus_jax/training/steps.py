@@ -17,8 +17,7 @@ import optax
 
 from mtbus_jax import losses, types
 from mtbus_jax.training.state import PlateauSchedule, TrainState, averaged, learning_rate, where
-
-MASK_THRESHOLD = 0.5
+from mtbus_jax.training.totals import Totals, sums_of
 
 
 class Dataset(NamedTuple):
@@ -37,47 +36,6 @@ class Dataset(NamedTuple):
     label: jax.Array
     mask_known: jax.Array | None = None
     label_known: jax.Array | None = None
-
-
-class Totals(NamedTuple):
-    """Sums over images, for the means of an epoch; all scalars, float32.
-
-    Attributes:
-      loss: total loss.
-      segmentation: its part for the masks, the deep-supervision Dice loss.
-      classification: its part for the classes, the focal loss.
-      reconstruction: its part for the reconstructed input, 0 for networks without one.
-      dice: Dice coefficient of the thresholded finest map (1 if both masks are empty).
-      correct: images classified correctly.
-      count: images.
-      masks: images whose mask is known.
-      labels: images whose label is known.
-    """
-
-    loss: jax.Array
-    segmentation: jax.Array
-    classification: jax.Array
-    reconstruction: jax.Array
-    dice: jax.Array
-    correct: jax.Array
-    count: jax.Array
-    masks: jax.Array
-    labels: jax.Array
-
-    @classmethod
-    def zero(cls) -> Totals:
-        """The empty sum."""
-        return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
-
-    def means(self) -> dict[str, float]:
-        """Means per image whose truth is known, as Python floats (reads the device)."""
-        values = dict(zip(self._fields, map(float, jax.device_get(self)), strict=True))
-        counts = (max(values.pop(name), 1.0) for name in ("count", "masks", "labels"))
-        images, masks, labels = counts
-        values["accuracy"] = values.pop("correct")
-        divisors = dict.fromkeys(("segmentation", "dice"), masks)
-        divisors |= dict.fromkeys(("classification", "accuracy"), labels)
-        return {name: value / divisors.get(name, images) for name, value in values.items()}
 
 
 def gather(
@@ -103,27 +61,6 @@ def gather(
         image, mask = jax.vmap(augmentation)(keys, image, mask)
     known = (None if each is None else each[index] for each in (data.mask_known, data.label_known))
     return types.Batch(image, mask, data.label[index], valid, *known)
-
-
-def totals_of(outputs: types.Outputs, batch: types.Batch, parts: losses.LossParts) -> Totals:
-    """Sums of one batch; ``parts`` are sums over the batch divided by the global count."""
-    dice = correct = jnp.zeros((), jnp.float32)
-    with_mask, with_label = (
-        batch.valid if known is None else batch.valid * known
-        for known in (batch.mask_known, batch.label_known)
-    )
-    if outputs.segmentation:
-        predicted = jax.nn.sigmoid(outputs.segmentation[0]) > MASK_THRESHOLD
-        truth = batch.mask > 0
-        overlap = jnp.sum(predicted & truth, axis=(1, 2, 3))
-        size = jnp.sum(predicted, axis=(1, 2, 3)) + jnp.sum(truth, axis=(1, 2, 3))
-        per_image = jnp.where(size == 0, 1.0, 2 * overlap / jnp.maximum(size, 1))
-        dice = jnp.sum(per_image * with_mask)
-    if outputs.class_logits is not None:
-        hit = jnp.argmax(outputs.class_logits, axis=-1) == batch.label
-        correct = jnp.sum(hit * with_label)
-    counts = (jnp.sum(each) for each in (batch.valid, with_mask, with_label))
-    return Totals(*parts, dice, correct, *counts)
 
 
 def cast(tree: Any, dtype: jnp.dtype | None) -> Any:
@@ -195,7 +132,7 @@ def train_step(
     gradients, (outputs, parts, updates) = jax.grad(loss_fn, has_aux=True)(state.params)
     # Each device's loss is its share of the global mean, so gradients add up.
     gradients = over_devices(gradients)
-    sums = over_devices(totals_of(outputs, batch, jax.tree.map(lambda p: p * count, parts)))
+    sums = over_devices(sums_of(outputs, batch, jax.tree.map(lambda p: p * count, parts)))
     batch_stats = updates.get("batch_stats", state.batch_stats)
     if not alone:
         batch_stats = jax.lax.pmean(batch_stats, axis_name)
@@ -276,7 +213,9 @@ def train_steps(
             axis_name=axis_name,
             compute_dtype=compute_dtype,
         )
-        return (state, jax.tree.map(jnp.add, totals, sums)), None
+        totals = jax.tree.map(jnp.add, totals, sums)
+        finite = jnp.isfinite(totals.loss).astype(jnp.float32)
+        return (state, totals._replace(finite=totals.finite + finite)), None
 
     return _loop(one, (state, totals), (index, valid))[0]
 
@@ -324,7 +263,7 @@ def eval_steps(
         outputs = module.apply(variables, batch.image, train=False)
         one_image = jnp.ones((), jnp.float32)
         parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=one_image)
-        sums = totals_of(outputs, batch, parts)
+        sums = sums_of(outputs, batch, parts)
         probability = None
         if outputs.segmentation:
             probability = jax.nn.sigmoid(outputs.segmentation[0])

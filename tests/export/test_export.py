@@ -22,7 +22,7 @@ from mtbus_jax import crossval, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import evaluate
 from mtbus_jax.export import card, command, formats, interface
-from mtbus_jax.training import run_folder, steps, trained_folds
+from mtbus_jax.training import run_folder, trained_folds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STABLEHLO = (formats.STABLEHLO,)
@@ -88,7 +88,7 @@ def test_a_fold_gives_what_the_run_wrote_when_it_tested_that_fold(run, tmp_path)
     outputs = call(path, cases.image[index].astype(np.float32))
     expected = rows[[f"probability_{name}" for name in NAMES]].to_numpy()
     np.testing.assert_allclose(outputs["class_probability"], expected, atol=1e-5)
-    mask = outputs["tumour_probability"] > steps.MASK_THRESHOLD
+    mask = outputs["tumour_probability"] > types.MASK_THRESHOLD
     np.testing.assert_array_equal(mask.sum(axis=(1, 2, 3)), rows.predicted_pixels)
 
 
@@ -427,7 +427,7 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     facts = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
     assert facts["image_size"] == {"height": tiny.HEIGHT, "width": tiny.WIDTH}
     assert facts["class_names"] == NAMES
-    assert facts["mask_threshold"] == steps.MASK_THRESHOLD
+    assert facts["mask_threshold"] == types.MASK_THRESHOLD
     assert facts["input"]["shape"] == ["batch", tiny.HEIGHT, tiny.WIDTH, 1]
     assert facts["folds"] == [0, 1]
     assert facts["resize"] == "nearest"

@@ -23,7 +23,7 @@ from mtbus_jax import crossval, data, images, models, predict, refine, types
 from mtbus_jax.export import command, formats, interface, predict_onnx, to_onnx
 from mtbus_jax.images import preprocess
 from mtbus_jax.predict import resample
-from mtbus_jax.training import steps, trained_folds
+from mtbus_jax.training import trained_folds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = list(types.CLASS_NAMES)
@@ -110,7 +110,7 @@ def test_the_script_refines_as_the_library_does(tumour, winner, resize):
     session = Session(tumour_probability=probability, class_probability=classes)
     grey = COLOUR[..., 0]
     mask, found, class_id = script_model(session, (16, 32), resize)(grey)
-    expected_mask, expected_class = refine.refine(probability > steps.MASK_THRESHOLD, classes)
+    expected_mask, expected_class = refine.refine(probability > types.MASK_THRESHOLD, classes)
     assert class_id == int(expected_class[0])
     assert mask.shape == grey.shape
     assert mask.any() == expected_mask.any()
@@ -131,7 +131,7 @@ def test_the_script_knows_which_class_means_no_lesion(tumour, normal):
     model.facts["normal_class"] = normal
     mask, _, class_id = model(COLOUR[..., 0])
     code = None if normal is None else NAMES.index(normal)
-    refined = refine.refine(probability > steps.MASK_THRESHOLD, classes, normal=code)
+    refined = refine.refine(probability > types.MASK_THRESHOLD, classes, normal=code)
     assert mask.any() == np.asarray(refined[0]).any()
     assert class_id == int(refined[1][0])
 

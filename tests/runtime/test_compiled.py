@@ -17,6 +17,7 @@ from mtbus_jax.runtime import compiled
 from mtbus_jax.training import state, steps
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
+from mtbus_jax.training.totals import Totals
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ class Traced:
         return jax.tree.map(lambda leaf: leaf * factor, totals), jnp.sin(factor)
 
 
-TOTALS = steps.Totals(*map(np.float32, range(9)))
+TOTALS = Totals(*map(np.float32, range(10)))
 ARGUMENTS = (TOTALS, np.float32(3))
 
 
@@ -63,7 +64,7 @@ def test_a_program_is_traced_once_and_computes_the_same(cache):
     expected = Traced()(*ARGUMENTS)
     for program in (first, second):
         found = program.call(*ARGUMENTS)
-        assert isinstance(found[0], steps.Totals)
+        assert isinstance(found[0], Totals)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
         shapes = program.shapes()
         assert jax.tree.structure(shapes) == jax.tree.structure(ARGUMENTS)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from mtbus_jax import crossval, data, files, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.splits import published_folds
 from mtbus_jax.training import fold as fold_training
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_folder, steps
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
@@ -184,8 +185,47 @@ def test_other_data_under_a_checkpoint_is_refused(tmp_path):
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path):
     config = tiny.make_config(epochs=5, learning_rate=1e38)
-    with pytest.raises(UserError, match="no longer finite"):
+    with pytest.raises(UserError, match=r"epoch 1: the loss is no longer finite.*since step \d"):
         tiny.train_one(config, tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_the_step_and_the_images_of_a_loss_that_is_no_number_are_named(tmp_path, monkeypatch, step):
+    """The image that gives NaN is known beforehand: the one at place `step` of the first epoch."""
+    cases = tiny.make_cases()
+    config = tiny.make_config(epochs=2, batch_size=1, oversample=False, augment=False)
+    split = published_folds(cases.label, cases.test_fold)[0]
+    order = fold_training.epoch_order(split.train, seed=config.seed, fold=0, epoch=1)
+    cases.image[order[step - 1]] = 255  # no other pixel is so bright
+    whole = steps.train_step
+
+    def poisoned(state, batch, **options):
+        bright = (batch.image == 255).all()
+        return whole(
+            state, batch._replace(image=jnp.where(bright, jnp.nan, batch.image)), **options
+        )
+
+    monkeypatch.setattr(steps, "train_step", poisoned)
+    with pytest.raises(UserError) as caught:
+        tiny.train_one(config, tmp_path, cases=cases)
+    text = str(caught.value)
+    assert f"since step {step}, whose images are {cases.uid[order[step - 1]]}" in text
+    assert ("the step before" in text) == (step > 1)
+    if step > 1:
+        assert f"the step before are {cases.uid[order[step - 2]]}" in text
+
+
+def test_weights_that_are_no_numbers_are_refused_before_the_first_step(tmp_path, monkeypatch):
+    def spoilt(self, fold):
+        state = fresh(self, fold)
+        kernel = state.params["fine"]["kernel"].at[0, 0, 1, 0].set(jnp.nan)
+        params = {**state.params, "fine": {**state.params["fine"], "kernel": kernel}}
+        return state.replace(params=params)
+
+    fresh = Experiment.init_state
+    monkeypatch.setattr(Experiment, "init_state", spoilt)
+    with pytest.raises(UserError, match=r"no numbers, in .*fine.*kernel"):
+        tiny.train_one(tiny.make_config(), tmp_path)
 
 
 def test_make_batches_fills_the_last_one():
