@@ -28,7 +28,7 @@ def get_config() -> config_dict.ConfigDict:
     data.classes = ()  # whose images are used at all; () is all
     data.class_names = ()  # of a folder: its classes in the order of their codes; () as found
     data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
-    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet, lite_unet: 32)
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16; some 32
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.
     data.resize = "nearest"
@@ -45,12 +45,18 @@ def get_config() -> config_dict.ConfigDict:
     model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper
     model.encoder = config_dict.placeholder(str)  # lite_unet: lite0, lite1 or lite2
     # lite_unet: "imagenet" (a package, see requirements.txt), the path of a .safetensors or .pth
-    # file, or "" to draw them.
+    # file, or "" to draw them. acsnet: the path of torchvision's resnet18 file, or "".
     model.encoder_weights = config_dict.placeholder(str)
-    # lite_unet: batch norms of the encoder keep their running statistics.
+    # lite_unet, acsnet: batch norms of the encoder keep their running statistics.
     model.frozen_statistics = config_dict.placeholder(bool)
     model.deep_supervision = config_dict.placeholder(bool)  # unetpp, nnunet, bts_unet
     model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
+    model.variant = config_dict.placeholder(str)  # acsnet: released, or paper as printed
+    # acsnet: its parts, see docs/networks.md; all are on unless they are switched off.
+    model.gates = config_dict.placeholder(bool)
+    model.deformable_attention = config_dict.placeholder(bool)
+    model.channel_attention = config_dict.placeholder(bool)
+    model.multi_scale = config_dict.placeholder(bool)
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1

@@ -368,7 +368,7 @@ def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tm
 
 NETWORKS = [
     *(
-        (name, {"width": {"segresnet": 8, "swin_unetr": 24}.get(name, 4)})
+        (name, {"width": {"segresnet": 8, "swin_unetr": 24, "acsnet": 16}.get(name, 4)})
         for name in models.REGISTRY
         if name != "lite_unet"
     ),
