@@ -61,6 +61,9 @@ def get_config() -> config_dict.ConfigDict:
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
     loss.gamma = 2.0  # exponent of the focal loss
+    # How the Dice loss measures sizes: squared, Σ p², as published; or plain, Σ p.
+    loss.dice = "squared"
+    loss.dice_smoothing = 1.0  # pixels added to its numerator and denominator
     loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
     loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1
     loss.double_softmax = False  # as in the released single-task nnU-Net classifier
@@ -74,7 +77,8 @@ def get_config() -> config_dict.ConfigDict:
     train.augment = True  # whether training images are changed at random
     # How: released (flips and any rotation), or upright, which leaves the skin above: mirrored,
     # turned by up to 15°, zoomed, brightened; or varied, the same and shifted, warped, blurred and
-    # speckled. Prediction averages over versions of the same kind.
+    # speckled; or tilted, flips and turns by up to 30°, as for ACSNet. Prediction averages over
+    # versions of the same kind.
     train.augmentation = "released"
     # Beyond the edge of a turned image: zero (black) as released, or reflect (mirrored).
     train.rotation_fill = "zero"
@@ -85,12 +89,14 @@ def get_config() -> config_dict.ConfigDict:
     train.adam_b2 = 0.999
     train.adam_epsilon = 1e-4
     train.weight_decay = 0.0  # decoupled (AdamW), of kernels; in units of the learning rate
+    train.l2 = 0.0  # coupled decay: this share of every weight is added to its gradient
     train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
     train.encoder_rate = 1.0  # learning rate of a pretrained encoder, relative to the rest, 0..1
     # What steers the learning rate: plateau, the validation loss, as published; or cosine, which
     # rises over a share of all steps and falls to 0.
     train.course = "plateau"
     train.warmup = 0.0  # of the cosine, share of all steps, 0..1
+    train.cosine_floor = 0.0  # where the cosine ends, share of the learning rate, 0..1
     # The learning rate is multiplied by the factor when more than `plateau_patience` epochs in a
     # row have not lowered the validation loss by the threshold, a share of it (0: by anything).
     train.plateau_factor = 0.5

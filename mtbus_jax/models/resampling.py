@@ -37,8 +37,8 @@ def _doubled_along(image: jax.Array, axis: int) -> jax.Array:
     # The first row has none before it and the last none behind; their shares are 0.
     inner = [slice(None)] * axis
     first, last = image[(*inner, slice(0, 1))], image[(*inner, slice(-1, None))]
-    left = jnp.concatenate([first, image[(*inner, slice(0, -1))]], axis)
-    right = jnp.concatenate([image[(*inner, slice(1, None))], last], axis)
+    left = jnp.concatenate([first, image[(*inner, slice(0, -1))]], axis=axis)
+    right = jnp.concatenate([image[(*inner, slice(1, None))], last], axis=axis)
     even = image + before * (left - image)
     odd = image + behind * (right - image)
     shape = (*image.shape[:axis], 2 * length, *image.shape[axis + 1 :])

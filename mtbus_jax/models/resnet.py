@@ -116,7 +116,7 @@ class ResNet18(nn.Module):
         image = _convolution(image, self.width, kernel=7, stride=2, name="stem")
         image = nn.relu(Normalisation(self.frozen, name="stem_norm")(image, train=train))
         maps = [image]
-        image = nn.max_pool(image, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        image = nn.max_pool(image, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for number, factor in enumerate(_LAYERS, 1):
             for i in range(2):
                 stride = 2 if i == 0 and number > 1 else 1

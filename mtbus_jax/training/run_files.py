@@ -42,6 +42,8 @@ _CONFIG = {
     "loss": {
         "weight": float,
         "gamma": float,
+        "dice?": str,
+        "dice_smoothing?": float,
         "cross_entropy?": float,
         "label_smoothing?": float,
         "double_softmax?": bool,
@@ -65,6 +67,8 @@ _CONFIG = {
         "encoder_rate?": float,
         "course?": str,
         "warmup?": float,
+        "cosine_floor?": float,
+        "l2?": float,
         "plateau_factor?": float,
         "plateau_patience?": int,
         "plateau_threshold?": float,

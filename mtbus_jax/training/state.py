@@ -14,7 +14,7 @@ import optax
 BEST, LAST, AVERAGE = "best", "last", "average"
 KEPT = (BEST, LAST, AVERAGE)
 # What steers the learning rate: a validation loss that no longer falls, or the step alone, along
-# half a cosine from the initial learning rate to 0.
+# half a cosine from the initial learning rate to 0 or to a share of it.
 PLATEAU, COSINE = "plateau", "cosine"
 COURSES = (PLATEAU, COSINE)
 
@@ -39,6 +39,7 @@ class PlateauSchedule(NamedTuple):
       average_decay: with the average, share of it that a step leaves as it is.
       course: one of `COURSES`; with the cosine the learning rate does not depend on the loss.
       warmup: with the cosine, share of all steps in which the learning rate rises from 0.
+      floor: with the cosine, where it ends, as a share of the initial learning rate.
     """
 
     learning_rate: float = 1e-4
@@ -51,6 +52,7 @@ class PlateauSchedule(NamedTuple):
     average_decay: float = 0.99
     course: str = PLATEAU
     warmup: float = 0.0
+    floor: float = 0.0
 
 
 class Plateau(NamedTuple):
@@ -127,6 +129,7 @@ def make_optimizer(
     b2: float,
     epsilon: float,
     weight_decay: float = 0.0,
+    l2: float = 0.0,
     clip_norm: float = 0.0,
     encoder_rate: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -141,6 +144,8 @@ def make_optimizer(
       epsilon: added to the root of the latter.
       weight_decay: decoupled decay (Loshchilov and Hutter 2019, AdamW) of arrays with two axes or
         more, in units of the learning rate; 0 is Adam.
+      l2: coupled decay: so much of every array is added to its gradient, before that is clipped, as
+        PyTorch's Adam does with its ``weight_decay``.
       clip_norm: gradients are scaled down to this norm over all arrays; 0 leaves them.
       encoder_rate: learning rate of the submodule ``encoder``, relative to the others'.
     """
@@ -150,6 +155,8 @@ def make_optimizer(
         return encoder_rate * direction if of_encoder else direction
 
     def update(gradients, moments, params=None, *, applies=True):
+        if l2:
+            gradients = jax.tree.map(lambda g, p: g + l2 * p, gradients, params)
         if clip_norm:
             norm = optax.tree.norm(gradients)
             factor = clip_norm / jnp.maximum(norm, clip_norm)
@@ -242,7 +249,8 @@ def learning_rate(
         return plateau_rate
     rising = (step + 1) / jnp.maximum(schedule.warmup * total_steps, 1)
     falling = jnp.clip((step / total_steps - schedule.warmup) / (1 - schedule.warmup), 0, 1)
-    return plateau_rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * falling))
+    return plateau_rate * jnp.minimum(rising, schedule.floor + (1 - schedule.floor) * cosine)
 
 
 def averaged(

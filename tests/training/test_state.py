@@ -363,3 +363,27 @@ def test_the_cosine_rises_and_falls_as_optax_has_it():
     for loss in (1.0, 2.0, 3.0):
         state = state_lib.end_epoch(state, jnp.float32(loss), schedule)
     assert float(state.plateau.learning_rate) == pytest.approx(0.8)
+
+
+def test_coupled_decay_is_part_of_the_gradient():
+    """PyTorch's Adam with ``weight_decay``: optax's Adam after adding the decay, biases too."""
+    params, gradients = trees()
+    options = {"b1": 0.9, "b2": 0.99, "epsilon": 1e-6}
+    found = updated(state_lib.make_optimizer(**options, l2=0.3), params, gradients)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(0.3), optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-6)
+    )
+    expected = updated(optimizer, params, gradients)
+    for f, e in zip(found, expected, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), f, e)
+    without = updated(state_lib.make_optimizer(**options), params, gradients)
+    assert np.abs(found[1]["decoder"]["bias"] - without[1]["decoder"]["bias"]).max() > 0.01
+
+
+def test_the_cosine_ends_at_its_floor():
+    """He et al. 2024: rate · ((1 + cos(π·t))/2 · 0.9 + 0.1) at the share t of all steps."""
+    schedule = PlateauSchedule(learning_rate=1e-4, course="cosine", floor=0.1)
+    for step in (0, 10, 25, 40):
+        found = state_lib.learning_rate(schedule, 1e-4, step=step, total_steps=40)
+        expected = 1e-4 * ((1 + np.cos(np.pi * step / 40)) / 2 * 0.9 + 0.1)
+        assert float(found) == pytest.approx(expected, rel=1e-5)
