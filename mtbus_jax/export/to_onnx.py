@@ -151,15 +151,15 @@ def _doubling_matrix(length: int) -> np.ndarray:
 
 def _sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
     """Every pixel's share is a product of two hat functions, which are 0 one pixel away."""
-    _, height, width, channels = image.shape
+    batch, height, width, channels = image.shape
     down, right = (
         jax.nn.relu(1 - jnp.abs(place[..., None] - np.arange(length, dtype=np.float32)))
         for place, length in ((row, height), (col, width))
     )
     shares = down[..., :, None] * right[..., None, :]
-    shares = shares.reshape(-1, row[0].size, height * width)
-    values = shares @ image.reshape(-1, height * width, channels)
-    return values.reshape(-1, *row.shape[1:], channels)
+    shares = shares.reshape(batch, row[0].size, height * width)
+    values = shares @ image.reshape(batch, height * width, channels)
+    return values.reshape(batch, *row.shape[1:], channels)
 
 
 def _at_once(function: Callable) -> Callable:

@@ -25,6 +25,7 @@ from mtbus_jax.models import (
     bts_unet,
     lite_unet,
     nnunet,
+    residual_mtl,
     residual_unet,
     segresnet,
     swin_unetr,
@@ -47,6 +48,7 @@ REGISTRY: dict[str, type[nn.Module]] = {
     "bts_unet": bts_unet.BTSUNet,
     "lite_unet": lite_unet.LiteUNet,
     "acsnet": acsnet.ACSNet,
+    "residual_mtl": residual_mtl.ResidualMTL,
 }
 
 # Options that take one of a few names; everything else is checked by type.
