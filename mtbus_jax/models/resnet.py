@@ -16,6 +16,7 @@ import re
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mtbus_jax.models import blocks, weights
@@ -116,7 +117,9 @@ class ResNet18(nn.Module):
         image = _convolution(image, self.width, kernel=7, stride=2, name="stem")
         image = nn.relu(Normalisation(self.frozen, name="stem_norm")(image, train=train))
         maps = [image]
-        image = nn.max_pool(image, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        # What a ReLU gives is never below 0, so zeros pad as −∞ would; jax2onnx takes no padding.
+        image = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        image = nn.max_pool(image, window_shape=(3, 3), strides=(2, 2))
         for number, factor in enumerate(_LAYERS, 1):
             for i in range(2):
                 stride = 2 if i == 0 and number > 1 else 1
