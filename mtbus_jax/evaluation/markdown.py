@@ -26,8 +26,11 @@ def to_markdown(result: dict) -> str:
         f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
         f"{result['test_images']} test images at {height} × {width} pixels.",
         "Mean over the test images of a fold, then mean ± standard deviation over folds (n − 1).",
-        "",
     ]
+    if "encoder_weights" in result:
+        source = result["encoder_weights"]
+        lines.append(f"The encoder started from {f'`{source}`' if source else 'drawn weights'}.")
+    lines.append("")
     lines += [f"> {warning}" for warning in _warnings(result)]
     if lines[-1]:
         lines.append("")
