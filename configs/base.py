@@ -93,9 +93,11 @@ def get_config() -> config_dict.ConfigDict:
     train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
     train.encoder_rate = 1.0  # learning rate of a pretrained encoder, relative to the rest, 0..1
     # What steers the learning rate: plateau, the validation loss, as published; or cosine, which
-    # rises over a share of all steps and falls to 0.
+    # rises over a share of all steps and falls to 0; or decay, a factor every so many epochs.
     train.course = "plateau"
     train.warmup = 0.0  # of the cosine, share of all steps, 0..1
+    train.decay_factor = 0.9  # of the decay, 0..1
+    train.decay_epochs = 20  # of the decay
     train.cosine_floor = 0.0  # where the cosine ends, share of the learning rate, 0..1
     # The learning rate is multiplied by the factor when more than `plateau_patience` epochs in a
     # row have not lowered the validation loss by the threshold, a share of it (0: by anything).

@@ -8,10 +8,10 @@ cannot come from a precision of 99 % and a recall of 98.12 %, whose harmonic mea
 numbers of benign and normal images are swapped. Of its folds it says no more than that they are
 five, so near-duplicates are kept on one side here.
 
-Published recipe: Adam, learning rate 1e-4, batch 16, 500 epochs, flips and rotations by up to 30°.
+Published recipe: Adam, learning rate 1e-4 that "decreases by one tenth" every 20 epochs, batch 16,
+500 epochs, flips and rotations by up to 30°. The decay is read as ×0.9, which ends at 8e-6; ÷10
+would end at 1e-28, and is --config.train.decay_factor=0.1.
 What differs:
-  - The learning rate "decreases by one tenth" every 20 epochs there, to 1e-4·0.9²⁵ = 7e-6 or, if a
-    tenth of it is meant, to 1e-29; here it follows half a cosine to 0.07 of itself.
   - The focal loss has no class weights; the equation that gives them is not legible. γ is 2.
   - Both losses weigh the same, as nothing else is said.
   - Images are not enhanced by multi-peak generalised histogram equalisation.
@@ -36,8 +36,7 @@ def get_config():
     config.train.oversample = False
     config.train.augmentation = "tilted"
     config.train.adam_epsilon = 1e-8
-    config.train.course = "cosine"
-    config.train.cosine_floor = 0.07
+    config.train.course = "decay"
     config.train.stop_patience = 1000
     config.train.keep = "last"
     config.eval.refine = False

@@ -48,6 +48,8 @@ _RECIPE: dict[str, Any] = {
     "train.course": "plateau",
     "train.warmup": 0.0,
     "train.cosine_floor": 0.0,
+    "train.decay_factor": 0.9,
+    "train.decay_epochs": 20,
     "train.l2": 0.0,
     "train.plateau_factor": 0.5,
     "train.plateau_patience": 20,

@@ -101,6 +101,8 @@ class Experiment:
                 course=train.course,
                 warmup=train.warmup,
                 floor=train.cosine_floor,
+                decay=train.decay_factor,
+                decay_epochs=train.decay_epochs,
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),

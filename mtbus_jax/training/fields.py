@@ -76,6 +76,8 @@ RANGES = {
     "train.encoder_rate": _SHARE,
     "train.warmup": _SHARE_BELOW_1,
     "train.cosine_floor": _SHARE,
+    "train.decay_factor": Range(0, 1, "a share", above=True),
+    "train.decay_epochs": Range(1, _MANY, "epochs"),
     "train.plateau_factor": Range(0, 1, "a share", above=True),
     "train.plateau_patience": Range(0, _MANY, "epochs"),
     "train.plateau_threshold": Range(0, 1, "a share of the loss", below=True),

@@ -68,6 +68,8 @@ _CONFIG = {
         "course?": str,
         "warmup?": float,
         "cosine_floor?": float,
+        "decay_factor?": float,
+        "decay_epochs?": int,
         "l2?": float,
         "plateau_factor?": float,
         "plateau_patience?": int,

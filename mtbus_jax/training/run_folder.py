@@ -68,6 +68,8 @@ _FORMER = {
         "course": "plateau",
         "warmup": 0.0,
         "cosine_floor": 0.0,
+        "decay_factor": 0.9,
+        "decay_epochs": 20,
         "l2": 0.0,
     },
     "loss": {
