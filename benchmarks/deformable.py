@@ -49,7 +49,9 @@ for line in sys.stdin:
 """
 
 
-def programs(batch: int) -> list[dict[str, Callable[[], None]]]:
+def programs(
+    layers: tuple[tuple[int, int, int], ...], batch: int
+) -> list[dict[str, Callable[[], None]]]:
     """What to time of each layer, compiled."""
     import jax
     import jax.numpy as jnp
@@ -63,7 +65,7 @@ def programs(batch: int) -> list[dict[str, Callable[[], None]]]:
         )
 
     found = []
-    for side, inputs, features in LAYERS:
+    for side, inputs, features in layers:
         keys = jax.random.split(jax.random.key(0), 4)
         pixels = (batch, side, side)
         arrays = (
@@ -95,14 +97,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer_python", default="", help="interpreter with torchvision")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=len(LAYERS), help="the first so many")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2, help="of the peer")
     parser.add_argument("--json", default="")
     options = parser.parse_args()
-    layers = programs(options.batch)
+    chosen = LAYERS[: options.layers]
+    layers = programs(chosen, options.batch)
     peer = None
     if options.peer_python:
-        arguments = json.dumps([LAYERS, options.batch, options.threads])
+        arguments = json.dumps([chosen, options.batch, options.threads])
         peer = subprocess.Popen(
             [options.peer_python, "-c", PEER, arguments],
             stdin=subprocess.PIPE,
@@ -132,18 +136,18 @@ def main() -> None:
         peer.wait()
     rows = [
         {name: statistics.median(each[i][name] for each in rounds[1:]) for name in rounds[0][i]}
-        for i in range(len(LAYERS))
+        for i in range(len(chosen))
     ]
     print(f"| side | in | out | {' | '.join(rows[0])} |")
     print("| ---: " * (3 + len(rows[0])) + "|")
-    for layer, row in zip(LAYERS, rows, strict=True):
+    for layer, row in zip(chosen, rows, strict=True):
         cells = [
             f"{value:.2f}" if name.startswith("ratio") else f"{1e3 * value:.1f}"
             for name, value in row.items()
         ]
         print("| " + " | ".join([*map(str, layer), *cells]) + " |")
     if options.json:
-        side_by_side.write(options.json, {"layers": LAYERS, "rows": rows})
+        side_by_side.write(options.json, {"layers": chosen, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def onnx_python() -> str:
 
 
 # Without normalisation on the way, grey values 0..255 would drive every sigmoid to its end.
-GAINS = {"adityan": 0.6, "residual_unet": 0.4}
+GAINS = {"adityan": 0.6, "residual_unet": 0.4, "acsnet": 0.8}
 
 
 def onnx_trained(
