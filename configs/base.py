@@ -65,6 +65,8 @@ def get_config() -> config_dict.ConfigDict:
     loss.dice = "squared"
     loss.dice_smoothing = 1.0  # pixels added to its numerator and denominator
     loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
+    # α of the focal loss, one number a class in the order of their codes; () is 1 for all.
+    loss.class_weights = ()
     loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1
     loss.double_softmax = False  # as in the released single-task nnU-Net classifier
     loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)

@@ -99,10 +99,11 @@ def focal_loss(
     gamma: float = 2.0,
     double_softmax: bool = False,
     smoothing: float = 0.0,
+    class_weights: tuple[float, ...] = (),
 ) -> jax.Array:
-    """Focal loss (1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
+    """Focal loss α_t·(1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
 
-    Equation 4 of Lin et al. 2017 (ICCV) without class weights.
+    Equations 4 and 5 of Lin et al. 2017 (ICCV).
 
     Args:
       class_logits: ``(batch, classes)`` float32.
@@ -113,6 +114,7 @@ def focal_loss(
         stays below e / (e + classes − 1), which is 0.58 for three.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016).
         The focal loss is then the mean over classes, weighted by the target.
+      class_weights: α of each class; () is 1 for all.
 
     Returns:
       ``(batch,)`` float32, ≥ 0.
@@ -123,9 +125,11 @@ def focal_loss(
     if smoothing:
         classes = class_logits.shape[-1]
         target = (1 - smoothing) * jax.nn.one_hot(label, classes) + smoothing / classes
-        return jnp.sum(target * _focal(log_probability, gamma), axis=-1)
-    log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
-    return _focal(log_p, gamma)
+        loss = jnp.sum(target * _focal(log_probability, gamma), axis=-1)
+    else:
+        log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
+        loss = _focal(log_p, gamma)
+    return loss * jnp.asarray(class_weights, loss.dtype)[label] if class_weights else loss
 
 
 def _focal(log_p: jax.Array, gamma: float) -> jax.Array:
@@ -181,6 +185,7 @@ class LossOptions(NamedTuple):
     cross_entropy: float = 0.0
     dice: str = SQUARED
     dice_smoothing: float = 1.0
+    class_weights: tuple[float, ...] = ()
 
 
 def multitask_loss(
@@ -195,6 +200,7 @@ def multitask_loss(
     cross_entropy: float = 0.0,
     dice: str = SQUARED,
     dice_smoothing: float = 1.0,
+    class_weights: tuple[float, ...] = (),
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
@@ -217,6 +223,7 @@ def multitask_loss(
       cross_entropy: weight of the pixels' cross-entropy beside the Dice loss of each map.
       dice: ``sizes`` of `dice_loss`.
       dice_smoothing: ``smoothing`` of `dice_loss`.
+      class_weights: see `focal_loss`; by the true class.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -249,6 +256,7 @@ def multitask_loss(
             gamma=gamma,
             double_softmax=double_softmax,
             smoothing=label_smoothing,
+            class_weights=class_weights,
         )
         classification = mean(per_image, batch.label_known)
     if outputs.class_logits is None:

@@ -473,3 +473,36 @@ def test_the_multitask_loss_takes_the_kind_of_dice():
     )
     expected = sum(plain_reference(z, mask, 0.5)[0].mean() / i for i, z in enumerate(maps, 1))
     assert float(parts.segmentation) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_multiply_by_the_true_class(smoothing):
+    """α_t·FL of each image: values and gradients, beside those without weights."""
+    rng = np.random.default_rng(0)
+    logits, label = jnp.asarray(rng.normal(0, 2, (5, 3)), jnp.float32), jnp.array([0, 2, 1, 2, 0])
+    weights = np.array([0.5, 2.0, 3.0], np.float32)
+    options = {"gamma": 2.0, "smoothing": smoothing}
+
+    def total(logits, cotangent, **more):
+        return jnp.sum(losses.focal_loss(logits, label, **options, **more) * cotangent)
+
+    plain = losses.focal_loss(logits, label, **options)
+    found = losses.focal_loss(logits, label, **options, class_weights=tuple(weights.tolist()))
+    np.testing.assert_allclose(found, weights[label] * plain, rtol=1e-6)
+    gradient = jax.grad(total)(logits, jnp.ones(5), class_weights=tuple(weights.tolist()))
+    np.testing.assert_allclose(gradient, jax.grad(total)(logits, weights[label]), rtol=1e-5)
+    if not smoothing:
+        reference = focal_reference(logits, np.asarray(label), 2.0)
+        np.testing.assert_allclose(found, weights[label] * reference, rtol=1e-4)
+
+
+def test_the_multitask_loss_takes_class_weights():
+    logits = jnp.asarray([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
+    mask = images(np.ones((HEIGHT, WIDTH)), np.ones((HEIGHT, WIDTH)))
+    batch = types.Batch(mask, mask, jnp.array([1, 2]), jnp.ones(2))
+    parts = losses.multitask_loss(
+        types.Outputs((), logits, {}), batch, weight=0.5, class_weights=(9.0, 2.0, 0.5)
+    )
+    reference = focal_reference(logits, np.array([1, 2]), 2.0)
+    expected = (2.0 * reference[0] + 0.5 * reference[1]) / 2
+    assert float(parts.classification) == pytest.approx(expected, rel=1e-5)

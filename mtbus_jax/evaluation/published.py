@@ -29,6 +29,7 @@ _RECIPE: dict[str, Any] = {
     "loss.gamma": 2.0,
     "loss.dice": "squared",
     "loss.dice_smoothing": 1.0,
+    "loss.class_weights": [],
     "loss.cross_entropy": 0.0,
     "loss.label_smoothing": 0.0,
     "loss.reconstruction": 1.0,

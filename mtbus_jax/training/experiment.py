@@ -75,6 +75,11 @@ class Experiment:
         module = models.create(
             config.model.name, tasks=tuple(config.tasks), classes=len(classes), **options
         )
+        if len(config.loss.class_weights) not in (0, len(classes)):
+            raise UserError(
+                f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
+                f"of the {len(classes)} classes {', '.join(classes.names)}, or () for all alike."
+            )
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
             config=config,

@@ -60,6 +60,7 @@ RANGES = {
     "model.width": Range(1, 1024, "feature maps"),
     "loss.weight": Range(0, 1, "λ, the share of the segmentation loss"),
     "loss.gamma": Range(0, 100),
+    "loss.class_weights": Range(0, 1e6, "weights, one a class"),
     "loss.dice_smoothing": Range(0, 1e6, "pixels", above=True),
     "loss.cross_entropy": Range(0, 1e6),
     "loss.label_smoothing": _SHARE_BELOW_1,

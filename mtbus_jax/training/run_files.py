@@ -44,6 +44,7 @@ _CONFIG = {
         "gamma": float,
         "dice?": str,
         "dice_smoothing?": float,
+        "class_weights?": [float],
         "cross_entropy?": float,
         "label_smoothing?": float,
         "double_softmax?": bool,

@@ -78,6 +78,7 @@ _FORMER = {
         "cross_entropy": 0.0,
         "dice": "squared",
         "dice_smoothing": 1.0,
+        "class_weights": (),
     },
     "eval": {"average": False, "fill_holes": False},
 }
