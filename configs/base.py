@@ -30,7 +30,7 @@ def get_config() -> config_dict.ConfigDict:
     data.classes = ()  # whose images are used at all; () is all
     data.class_names = ()  # of a folder: its classes in the order of their codes; () as found
     data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
-    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16 (nnunet, lite_unet: 32)
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16; some 32
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.
     data.resize = "nearest"
@@ -47,17 +47,28 @@ def get_config() -> config_dict.ConfigDict:
     model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper
     model.encoder = config_dict.placeholder(str)  # lite_unet: lite0, lite1 or lite2
     # lite_unet: "imagenet" (a package, see requirements.txt), the path of a .safetensors or .pth
-    # file, or "" to draw them.
+    # file, or "" to draw them. acsnet: the path of torchvision's resnet18 file, or "".
     model.encoder_weights = config_dict.placeholder(str)
-    # lite_unet: batch norms of the encoder keep their running statistics.
+    # lite_unet, acsnet: batch norms of the encoder keep their running statistics.
     model.frozen_statistics = config_dict.placeholder(bool)
     model.deep_supervision = config_dict.placeholder(bool)  # unetpp, nnunet, bts_unet
     model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
+    model.variant = config_dict.placeholder(str)  # acsnet: released, or paper as printed
+    # acsnet: its parts, see docs/networks.md; all are on unless they are switched off.
+    model.gates = config_dict.placeholder(bool)
+    model.deformable_attention = config_dict.placeholder(bool)
+    model.channel_attention = config_dict.placeholder(bool)
+    model.multi_scale = config_dict.placeholder(bool)
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
     loss.gamma = 2.0  # exponent of the focal loss
+    # How the Dice loss measures sizes: squared, Σ p², as published; or plain, Σ p.
+    loss.dice = "squared"
+    loss.dice_smoothing = 1.0  # pixels added to its numerator and denominator
     loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
+    # α of the focal loss, one number a class in the order of their codes; () is 1 for all.
+    loss.class_weights = ()
     loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1
     loss.double_softmax = False  # as in the released single-task nnU-Net classifier
     loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)
@@ -70,7 +81,8 @@ def get_config() -> config_dict.ConfigDict:
     train.augment = True  # whether training images are changed at random
     # How: released (flips and any rotation), or upright, which leaves the skin above: mirrored,
     # turned by up to 15°, zoomed, brightened; or varied, the same and shifted, warped, blurred and
-    # speckled. Prediction averages over versions of the same kind.
+    # speckled; or tilted, flips and turns by up to 30°, as for ACSNet. Prediction averages over
+    # versions of the same kind.
     train.augmentation = "released"
     # Beyond the edge of a turned image: zero (black) as released, or reflect (mirrored).
     train.rotation_fill = "zero"
@@ -81,12 +93,16 @@ def get_config() -> config_dict.ConfigDict:
     train.adam_b2 = 0.999
     train.adam_epsilon = 1e-4
     train.weight_decay = 0.0  # decoupled (AdamW), of kernels; in units of the learning rate
+    train.l2 = 0.0  # coupled decay: this share of every weight is added to its gradient
     train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
     train.encoder_rate = 1.0  # learning rate of a pretrained encoder, relative to the rest, 0..1
     # What steers the learning rate: plateau, the validation loss, as published; or cosine, which
-    # rises over a share of all steps and falls to 0.
+    # rises over a share of all steps and falls to 0; or decay, a factor every so many epochs.
     train.course = "plateau"
     train.warmup = 0.0  # of the cosine, share of all steps, 0..1
+    train.decay_factor = 0.9  # of the decay, 0..1
+    train.decay_epochs = 20  # of the decay
+    train.cosine_floor = 0.0  # where the cosine ends, share of the learning rate, 0..1
     # The learning rate is multiplied by the factor when more than `plateau_patience` epochs in a
     # row have not lowered the validation loss by the threshold, a share of it (0: by anything).
     train.plateau_factor = 0.5

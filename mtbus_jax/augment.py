@@ -13,6 +13,8 @@ FILLS = (ZERO, REFLECT)
 # Ranges of `upright`.
 _ANGLE = jnp.pi / 12  # up to 15° either way
 _ZOOM, _GAMMA, _GAIN = 0.15, 0.35, 0.2  # up to e^± these
+# Of `tilted`.
+_TILT, _TILTED_FLIPS = jnp.pi / 6, 0.6  # up to 30° either way; probability
 _WHITE = 255.0
 
 
@@ -46,13 +48,16 @@ def apply_transform(matrix: jax.Array, image: jax.Array, *, fill: str = ZERO) ->
     Returns:
       Same shape and type.
     """
-    height, width = image.shape[:2]
+    return _read_nearest(image, _source(matrix, *image.shape[:2]), fill)
+
+
+def _source(matrix: jax.Array, height: int, width: int) -> jax.Array:
+    """``(2, height, width)`` rows and columns that a matrix about the centre reads."""
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     grid = jnp.stack(
         jnp.meshgrid(jnp.arange(height) - centre[0], jnp.arange(width) - centre[1], indexing="ij")
     )
-    source = jnp.einsum("ij,jhw->ihw", matrix, grid, precision="highest") + centre[:, None, None]
-    return _read_nearest(image, source, fill)
+    return jnp.einsum("ij,jhw->ihw", matrix, grid, precision="highest") + centre[:, None, None]
 
 
 def _mirrored(index: jax.Array, size: int) -> jax.Array:
@@ -77,6 +82,32 @@ def flip_and_rotate(
     """
     matrix = random_transform(key)
     return apply_transform(matrix, image, fill=fill), apply_transform(matrix, mask, fill=fill)
+
+
+def tilted(
+    key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
+) -> tuple[jax.Array, jax.Array]:
+    """Flips and a rotation by up to 30° (He et al. 2024, ACSNet).
+
+    Rows and columns are each flipped with p = 0.6, the angle is uniform in ±30°. The image is read
+    bilinearly, the mask by nearest neighbour.
+
+    Args:
+      key: PRNG key of this image.
+      image: ``(height, width, channels)`` float32.
+      mask: ``(height, width, channels)``, same height and width.
+      fill: one of `FILLS`, for both.
+
+    Returns:
+      The transformed image and mask, shapes and types unchanged.
+    """
+    flip_key, angle_key = jax.random.split(key)
+    flips = jnp.where(jax.random.bernoulli(flip_key, _TILTED_FLIPS, (2,)), -1.0, 1.0)
+    angle = jax.random.uniform(angle_key, (), minval=-_TILT, maxval=_TILT)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    matrix = flips[:, None] * jnp.array([[cos, -sin], [sin, cos]])
+    source = _source(matrix, *image.shape[:2])
+    return _read_bilinear(image, source, fill), _read_nearest(mask, source, fill)
 
 
 def upright(
@@ -195,7 +226,7 @@ def _blurred(image: jax.Array) -> jax.Array:
 
 
 # By the name of `train.augmentation`.
-METHODS = {"released": flip_and_rotate, "upright": upright, "varied": varied}
+METHODS = {"released": flip_and_rotate, "upright": upright, "varied": varied, "tilted": tilted}
 
 
 def symmetries(name: str, height: int, width: int) -> tuple[int, ...]:
@@ -207,9 +238,11 @@ def symmetries(name: str, height: int, width: int) -> tuple[int, ...]:
       width: likewise.
 
     Returns:
-      Their indices, 0 first: all eight, four if the image is not square, or without quarter turns
-      and flips of rows the image and its mirror image.
+      Their indices, 0 first: all eight, four if there are no quarter turns or the image is not
+      square, or without flips of rows the image and its mirror image.
     """
+    if name == "tilted":
+        return tuple(range(4))
     if name != "released":
         return (0, 2)
     return tuple(range(8 if height == width else 4))

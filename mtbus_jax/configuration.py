@@ -43,8 +43,8 @@ PATHS = (
     "train.start_from",
 )
 # Elements of fields whose value may be empty, of their type.
-_CLASSES = ("benign", "malignant")
-_ELEMENTS = {"data.folds": (0, 1), "data.classes": _CLASSES, "data.class_names": _CLASSES}
+_ELEMENTS = dict.fromkeys(("data.classes", "data.class_names"), ("benign", "malignant"))
+_ELEMENTS |= {"data.folds": (0, 1), "loss.class_weights": (0.6, 1.2)}
 _FLAG = re.compile(r"--?(no)?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
 _NONE = ("none", "None")
 _KINDS = {
@@ -324,11 +324,13 @@ def _as_tuple(field: str, text: str, like: tuple) -> tuple:
     found = tuple(found) if isinstance(found, tuple | list) else (found,)
     if field in _ELEMENTS and kind is str and all(type(each) in (int, float) for each in found):
         found = words  # a class may be called 0
+    if kind is float and all(type(each) in (int, float) for each in found):
+        found = tuple(map(float, found))
     if not all(isinstance(each, kind) for each in found):
         example = ",".join(map(str, like[:2]))
+        what = {int: "whole numbers", float: "numbers"}.get(kind, "words")
         raise UserError(
-            f"--config.{field}={text}: give {'whole numbers' if kind is int else 'words'} with "
-            f"commas, such as --config.{field}={example}."
+            f"--config.{field}={text}: give {what} with commas, such as --config.{field}={example}."
         )
     return found
 

@@ -14,16 +14,24 @@ import jax.numpy as jnp
 
 from mtbus_jax import types
 
+# How the Dice loss measures the size of a prediction: Σ p², or Σ p as He et al. 2024 (ACSNet) do.
+SQUARED, PLAIN = "squared", "plain"
+DICE = (SQUARED, PLAIN)
 
-def dice_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Soft Dice loss, 1 − (2·Σ p·y + 1)/(Σ p² + Σ y² + 1) with p = sigmoid(logits).
 
-    The 1 in numerator and denominator makes it 0 where truth and prediction are both empty, and
-    keeps its gradient finite there.
+def dice_loss(
+    logits: jax.Array, mask: jax.Array, *, sizes: str = SQUARED, smoothing: float = 1.0
+) -> jax.Array:
+    """Soft Dice loss, 1 − (2·Σ p·y + s)/(Σ p² + Σ y² + s) with p = sigmoid(logits).
+
+    The s in numerator and denominator, 1 as published, makes it 0 where truth and prediction are
+    both empty, and keeps its gradient finite there.
 
     Args:
       logits: ``(batch, height, width, 1)`` float32.
       mask: same shape, 0 or 1.
+      sizes: one of `DICE`; plain has Σ p and Σ y in the place of the squares.
+      smoothing: s, above 0.
 
     Returns:
       ``(batch,)`` float32 in [0, 1).
@@ -36,8 +44,9 @@ def dice_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
     probability = jax.nn.sigmoid(logits)
     axes = tuple(range(1, logits.ndim))
     overlap = jnp.sum(probability * mask, axes)
-    size = jnp.sum(probability**2, axes) + jnp.sum(mask**2, axes)
-    return 1 - (2 * overlap + 1) / (size + 1)
+    power = 2 if sizes == SQUARED else 1
+    size = jnp.sum(probability**power, axes) + jnp.sum(mask**power, axes)
+    return 1 - (2 * overlap + smoothing) / (size + smoothing)
 
 
 def pixel_cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
@@ -55,7 +64,12 @@ def pixel_cross_entropy(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def deep_supervision_loss(
-    segmentation: tuple[jax.Array, ...], mask: jax.Array, *, cross_entropy: float = 0.0
+    segmentation: tuple[jax.Array, ...],
+    mask: jax.Array,
+    *,
+    cross_entropy: float = 0.0,
+    dice: str = SQUARED,
+    dice_smoothing: float = 1.0,
 ) -> jax.Array:
     """Σ_i (1/i)·Dice_i over the segmentation outputs, i = 1 for the finest map.
 
@@ -63,13 +77,15 @@ def deep_supervision_loss(
       segmentation: logits, finest first, each ``(batch, height, width, 1)``.
       mask: ``(batch, height, width, 1)``, 0 or 1.
       cross_entropy: weight of `pixel_cross_entropy` beside each Dice; 0 as published.
+      dice: ``sizes`` of `dice_loss`.
+      dice_smoothing: ``smoothing`` of `dice_loss`.
 
     Returns:
       ``(batch,)`` float32.
     """
     total = 0.0
     for i, logits in enumerate(segmentation, start=1):
-        of_map = dice_loss(logits, mask)
+        of_map = dice_loss(logits, mask, sizes=dice, smoothing=dice_smoothing)
         if cross_entropy:
             of_map = of_map + cross_entropy * pixel_cross_entropy(logits, mask)
         total = total + of_map / i
@@ -83,10 +99,11 @@ def focal_loss(
     gamma: float = 2.0,
     double_softmax: bool = False,
     smoothing: float = 0.0,
+    class_weights: tuple[float, ...] = (),
 ) -> jax.Array:
-    """Focal loss (1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
+    """Focal loss α_t·(1 − p_t)^γ·(−log p_t), p_t the softmax probability of the true class.
 
-    Equation 4 of Lin et al. 2017 (ICCV) without class weights.
+    Equations 4 and 5 of Lin et al. 2017 (ICCV).
 
     Args:
       class_logits: ``(batch, classes)`` float32.
@@ -97,6 +114,7 @@ def focal_loss(
         stays below e / (e + classes − 1), which is 0.58 for three.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016).
         The focal loss is then the mean over classes, weighted by the target.
+      class_weights: α of each class; () is 1 for all.
 
     Returns:
       ``(batch,)`` float32, ≥ 0.
@@ -107,9 +125,11 @@ def focal_loss(
     if smoothing:
         classes = class_logits.shape[-1]
         target = (1 - smoothing) * jax.nn.one_hot(label, classes) + smoothing / classes
-        return jnp.sum(target * _focal(log_probability, gamma), axis=-1)
-    log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
-    return _focal(log_p, gamma)
+        loss = jnp.sum(target * _focal(log_probability, gamma), axis=-1)
+    else:
+        log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
+        loss = _focal(log_p, gamma)
+    return loss * jnp.asarray(class_weights, loss.dtype)[label] if class_weights else loss
 
 
 def _focal(log_p: jax.Array, gamma: float) -> jax.Array:
@@ -155,7 +175,7 @@ class LossParts(NamedTuple):
 
 
 class LossOptions(NamedTuple):
-    """The numbers that `multitask_loss` takes by the same names."""
+    """The numbers and names that `multitask_loss` takes by the same names."""
 
     weight: float
     gamma: float = 2.0
@@ -163,6 +183,9 @@ class LossOptions(NamedTuple):
     double_softmax: bool = False
     label_smoothing: float = 0.0
     cross_entropy: float = 0.0
+    dice: str = SQUARED
+    dice_smoothing: float = 1.0
+    class_weights: tuple[float, ...] = ()
 
 
 def multitask_loss(
@@ -175,6 +198,9 @@ def multitask_loss(
     double_softmax: bool = False,
     label_smoothing: float = 0.0,
     cross_entropy: float = 0.0,
+    dice: str = SQUARED,
+    dice_smoothing: float = 1.0,
+    class_weights: tuple[float, ...] = (),
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
@@ -195,6 +221,9 @@ def multitask_loss(
       double_softmax: see `focal_loss`.
       label_smoothing: see `focal_loss`.
       cross_entropy: weight of the pixels' cross-entropy beside the Dice loss of each map.
+      dice: ``sizes`` of `dice_loss`.
+      dice_smoothing: ``smoothing`` of `dice_loss`.
+      class_weights: see `focal_loss`; by the true class.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -212,10 +241,14 @@ def multitask_loss(
     zero = jnp.zeros((), jnp.float32)
     segmentation = classification = reconstructed = zero
     if outputs.segmentation:
-        segmentation = mean(
-            deep_supervision_loss(outputs.segmentation, batch.mask, cross_entropy=cross_entropy),
-            batch.mask_known,
+        per_image = deep_supervision_loss(
+            outputs.segmentation,
+            batch.mask,
+            cross_entropy=cross_entropy,
+            dice=dice,
+            dice_smoothing=dice_smoothing,
         )
+        segmentation = mean(per_image, batch.mask_known)
     if outputs.class_logits is not None:
         per_image = focal_loss(
             outputs.class_logits,
@@ -223,6 +256,7 @@ def multitask_loss(
             gamma=gamma,
             double_softmax=double_softmax,
             smoothing=label_smoothing,
+            class_weights=class_weights,
         )
         classification = mean(per_image, batch.label_known)
     if outputs.class_logits is None:

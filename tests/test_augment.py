@@ -345,3 +345,54 @@ def test_the_blur_is_binomial():
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
     expected = scipy.ndimage.convolve(image[..., 0], kernel, mode="nearest")
     np.testing.assert_allclose(augment._blurred(jnp.asarray(image))[..., 0], expected, atol=1e-5)
+
+
+def test_tilted_draws_are_in_their_ranges_and_uniform():
+    """Read off the image: bilinear reading gives back rows and columns themselves."""
+    count, height, width = 600, 61, 47
+    offsets = np.stack(np.indices((height, width)), -1) - (np.array([height, width]) - 1) / 2
+    image = np.concatenate([offsets, np.ones((height, width, 1))], -1).astype(np.float32)
+    keys = jax.random.split(jax.random.key(5), count)
+    found, _ = jax.jit(jax.vmap(augment.tilted, in_axes=(0, None, None)))(keys, image, image)
+    inner = np.hypot(*np.moveaxis(offsets, -1, 0)) < 20  # never leaves the image
+    pixels = np.asarray(found)[:, inner]
+    assert np.all(pixels[..., 2] > 0.999)
+    matrices = np.stack(
+        [np.linalg.lstsq(offsets[inner], p[:, :2], rcond=None)[0].T for p in pixels]
+    )
+    np.testing.assert_allclose(
+        np.einsum("nij,nkj->nik", matrices, matrices), np.broadcast_to(np.eye(2), (count, 2, 2)),
+        atol=1e-4,
+    )  # fmt: skip
+    rows, cols = matrices[:, 0, 0] < 0, matrices[:, 1, 1] < 0
+    for flips in (rows, cols):
+        assert scipy.stats.binomtest(int(flips.sum()), count, 0.6).pvalue > 1e-3
+    degrees = np.rad2deg(np.arcsin(np.where(cols, -1, 1) * matrices[:, 1, 0]))
+    assert scipy.stats.kstest((degrees + 30) / 60, "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef([rows, cols, degrees]) - np.eye(3)).max() < 4 / np.sqrt(count)
+
+
+def test_tilted_reads_the_image_between_pixels_and_the_mask_at_them():
+    """Equal to SciPy with the drawn matrix; a mask stays 0 or 1, an empty one empty."""
+    rng = np.random.default_rng(4)
+    image = rng.uniform(0, 255, (20, 29, 1)).astype(np.float32)
+    mask = (image > 128).astype(np.float32)
+    tilted = jax.jit(augment.tilted)
+    for seed in range(4):
+        found, found_mask = map(np.asarray, tilted(jax.random.key(seed), image, mask))
+        flip_key, angle_key = jax.random.split(jax.random.key(seed))
+        flips = np.where(jax.random.bernoulli(flip_key, 0.6, (2,)), -1, 1)
+        angle = float(jax.random.uniform(angle_key, (), minval=-np.pi / 6, maxval=np.pi / 6))
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix, centre = flips[:, None] * turn, np.array([9.5, 14.0])
+        expected = scipy.ndimage.affine_transform(
+            np.pad(image[..., 0], 1), matrix, centre + 1 - matrix @ centre, (20, 29), order=1
+        )
+        np.testing.assert_allclose(found[..., 0], expected, atol=5e-3)
+        assert set(np.unique(found_mask)) == {0, 1}
+        assert 0.2 < found_mask.mean() < 0.6
+        assert not np.any(tilted(jax.random.key(seed), image, 0 * mask)[1])
+
+
+def test_tilted_images_are_predicted_in_all_flips_and_no_quarter_turns():
+    assert augment.symmetries("tilted", 4, 4) == (0, 1, 2, 3)

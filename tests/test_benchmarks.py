@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # By script: options that make it short. Without a peer, which takes an environment of its own.
 OPTIONS = {
     "convolution": "--batch=1 --size=32 --width=4 --rounds=1",
+    "deformable": "--batch=1 --rounds=1 --layers=1",
     "depthwise": "--batch=1 --rounds=1",
     "growth": "--model=unet --size=16 --width=2 --batch=1 --images=16 --programs=2",
     "loop": "--networks=unet:2:16:2 --images=16 --rounds=2",

@@ -424,3 +424,85 @@ def test_an_image_without_mask_or_label_adds_nothing_to_that_task():
     for found, whole, known in zip(gradients, full, (mask_known, label_known), strict=True):
         shape = (3,) + (1,) * (found.ndim - 1)
         np.testing.assert_allclose(found, whole * known.reshape(shape), atol=1e-7)
+
+
+def plain_reference(logits, mask, smoothing):
+    """Plain Dice loss per image and its gradient by the quotient rule, in float64."""
+    z, y = np.asarray(logits, np.float64), np.asarray(mask, np.float64)
+    p = scipy.special.expit(z)
+    axes = (1, 2, 3)
+    numerator = 2 * (p * y).sum(axes, keepdims=True) + smoothing
+    denominator = p.sum(axes, keepdims=True) + y.sum(axes, keepdims=True) + smoothing
+    slope = (numerator - 2 * y * denominator) / denominator**2
+    return 1 - (numerator / denominator).ravel(), slope * p * (1 - p)
+
+
+@pytest.mark.parametrize("smoothing", [1.0, 1e-5])
+def test_plain_dice_in_closed_form(smoothing):
+    """Values and gradients; the second image has no tumour."""
+    rng = np.random.default_rng(0)
+    logits = images(*rng.normal(0, 2, (2, HEIGHT, WIDTH)))
+    mask = images(rng.integers(0, 2, (HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH)))
+    options = {"sizes": "plain", "smoothing": smoothing}
+    value, gradient = plain_reference(logits, mask, smoothing)
+    np.testing.assert_allclose(losses.dice_loss(logits, mask, **options), value, rtol=1e-5)
+    found = jax.grad(lambda z: jnp.sum(losses.dice_loss(z, mask, **options)))(logits)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-8)
+
+
+def test_plain_dice_of_certain_predictions():
+    """Right ones lose nothing, and an empty prediction of an empty mask neither."""
+    mask = images(np.eye(HEIGHT, WIDTH), np.zeros((HEIGHT, WIDTH)))
+    certain = 200 * mask - 100
+    np.testing.assert_allclose(losses.dice_loss(certain, mask, sizes="plain"), 0, atol=1e-6)
+    # Half sure everywhere: 2·(5/2) + 1 over 35/2 + 5 + 1, where the squares have 35/4.
+    unsure = jnp.zeros_like(mask)
+    found = losses.dice_loss(unsure, mask, sizes="plain")[0]
+    assert float(found) == pytest.approx(1 - 6 / 23.5, rel=1e-6)
+    assert float(losses.dice_loss(unsure, mask)[0]) == pytest.approx(1 - 6 / 14.75, rel=1e-6)
+
+
+def test_the_multitask_loss_takes_the_kind_of_dice():
+    rng = np.random.default_rng(1)
+    maps = tuple(images(*rng.normal(0, 2, (2, HEIGHT, WIDTH))) for _ in range(2))
+    mask = images(*rng.integers(0, 2, (2, HEIGHT, WIDTH)))
+    batch = types.Batch(mask, mask, jnp.array([0, 1]), jnp.ones(2))
+    parts = losses.multitask_loss(
+        types.Outputs(maps, None, {}), batch, weight=0.7, dice="plain", dice_smoothing=0.5
+    )
+    expected = sum(plain_reference(z, mask, 0.5)[0].mean() / i for i, z in enumerate(maps, 1))
+    assert float(parts.segmentation) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_multiply_by_the_true_class(smoothing):
+    """α_t·FL of each image: values and gradients, beside those without weights."""
+    rng = np.random.default_rng(0)
+    logits, label = jnp.asarray(rng.normal(0, 2, (5, 3)), jnp.float32), jnp.array([0, 2, 1, 2, 0])
+    weights = np.array([0.5, 2.0, 3.0], np.float32)
+    options = {"gamma": 2.0, "smoothing": smoothing}
+
+    def total(logits, cotangent, **more):
+        return jnp.sum(losses.focal_loss(logits, label, **options, **more) * cotangent)
+
+    plain = losses.focal_loss(logits, label, **options)
+    found = losses.focal_loss(logits, label, **options, class_weights=tuple(weights.tolist()))
+    np.testing.assert_allclose(found, weights[label] * plain, rtol=1e-6)
+    gradient = jax.grad(total)(logits, jnp.ones(5), class_weights=tuple(weights.tolist()))
+    np.testing.assert_allclose(gradient, jax.grad(total)(logits, weights[label]), rtol=1e-5)
+    if not smoothing:
+        reference = focal_reference(logits, np.asarray(label), 2.0)
+        np.testing.assert_allclose(found, weights[label] * reference, rtol=1e-4)
+
+
+def test_the_multitask_loss_takes_class_weights():
+    logits = jnp.asarray([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
+    mask = images(np.ones((HEIGHT, WIDTH)), np.ones((HEIGHT, WIDTH)))
+    batch = types.Batch(mask, mask, jnp.array([1, 2]), jnp.ones(2))
+    parts = losses.multitask_loss(
+        types.Outputs((), logits, {}), batch, weight=0.5, class_weights=(9.0, 2.0, 0.5)
+    )
+    reference = focal_reference(logits, np.array([1, 2]), 2.0)
+    expected = (2.0 * reference[0] + 0.5 * reference[1]) / 2
+    assert float(parts.classification) == pytest.approx(expected, rel=1e-5)

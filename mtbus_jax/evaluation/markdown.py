@@ -32,6 +32,10 @@ def to_markdown(result: dict) -> str:
             "Mean over the test images of a fold, then mean ± standard deviation over folds "
             "(n − 1)."
         )
+    if "encoder_weights" in result:
+        source = result["encoder_weights"]
+        started = markdown(source) if source else "drawn weights"
+        lines.append(f"The encoder started from {started}.")
     lines.append("")
     lines += [f"> {warning}" for warning in _warnings(result)]
     if lines[-1]:

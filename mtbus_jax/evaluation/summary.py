@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtbus_jax import files
+from mtbus_jax import files, models
 from mtbus_jax.evaluation import markdown, published, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification
@@ -136,6 +136,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "name": config["name"],
         "dataset": config["data"]["name"],
         "model": config["model"]["name"],
+        **_encoder_weights(config["model"]),
         "tasks": list(tasks),
         "image_size": list(config["data"]["image_size"]),
         "split": flat["data.split"],
@@ -149,6 +150,14 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "class_names": list(classes.names),
         "confusion_counts": confusion,
     }
+
+
+def _encoder_weights(model: dict[str, Any]) -> dict[str, str]:
+    """Where the encoder's first weights came from, "" if drawn; nothing without such an encoder."""
+    network = models.REGISTRY.get(model["name"])
+    if not hasattr(network, "encoder_weights"):
+        return {}
+    return {"encoder_weights": model.get("encoder_weights") or ""}
 
 
 def _over_folds(values: list[tuple[float, int]], reference: published.Figure | None) -> dict:

@@ -28,6 +28,7 @@ import numpy as np
 
 from mtbus_jax import models
 from mtbus_jax.export import interface
+from mtbus_jax.models import deformable, resampling
 
 # Old enough for runtimes of 2023 (tried with onnxruntime 1.16); every network here converts to it.
 OPSET, IR_VERSION = 18, 8
@@ -78,7 +79,9 @@ def replaced_layers() -> Iterator[None]:
 
     * Transposed convolutions: no ``transpose_kernel=True`` (the kernel is turned instead) and no
       explicit padding (the border is cut off instead).
-    * `jax.image.resize`: not with a free batch size (two matrix products instead).
+    * `jax.image.resize` and `resampling.doubled`: not with a free batch size (two matrix products
+      instead).
+    * `deformable.sample`: it looks up pixels of each image (a matrix product instead).
     * Dropout at test time, from fixed seeds: drawn while converting, a constant of the model.
     """
     convolve = nn.ConvTranspose.__call__
@@ -86,6 +89,8 @@ def replaced_layers() -> Iterator[None]:
         (nn.ConvTranspose, "__call__", lambda self, inputs: _transposed(self, inputs, convolve)),
         (nn.Dropout, "__call__", _DROPOUT),
         (jax.image, "resize", _resize),
+        (resampling, "doubled", _doubled),
+        (deformable, "sample", _sample),
         *((jax.random, name, _at_once(function)) for name, function in _RANDOM.items()),
     ]
     with contextlib.ExitStack() as stack:
@@ -131,6 +136,30 @@ def _resize_matrix(source: int, target: int, method: str) -> np.ndarray:
     """The matrix ``(target, source)`` that resizes a column."""
     with jax.ensure_compile_time_eval():
         return np.asarray(_JAX_RESIZE(jnp.eye(source), (target, source), method))
+
+
+def _doubled(image: jax.Array) -> jax.Array:
+    rows, cols = (_doubling_matrix(image.shape[i]) for i in (1, 2))
+    return jnp.einsum("ph,bhwc,qw->bpqc", rows, image, cols)
+
+
+def _doubling_matrix(length: int) -> np.ndarray:
+    """The matrix ``(2·length, length)`` that doubles a column: hat functions about each place."""
+    places = np.arange(2 * length)[:, None] * (length - 1) / (2 * length - 1)
+    return np.maximum(1 - np.abs(places - np.arange(length)), 0).astype(np.float32)
+
+
+def _sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
+    """Every pixel's share is a product of two hat functions, which are 0 one pixel away."""
+    batch, height, width, channels = image.shape
+    down, right = (
+        jax.nn.relu(1 - jnp.abs(place[..., None] - np.arange(length, dtype=np.float32)))
+        for place, length in ((row, height), (col, width))
+    )
+    shares = down[..., :, None] * right[..., None, :]
+    shares = shares.reshape(batch, row[0].size, height * width)
+    values = shares @ image.reshape(batch, height * width, channels)
+    return values.reshape(batch, *row.shape[1:], channels)
 
 
 def _at_once(function: Callable) -> Callable:

@@ -19,11 +19,13 @@ from absl import logging
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import (
+    acsnet,
     adityan,
     attention_unet,
     bts_unet,
     lite_unet,
     nnunet,
+    residual_mtl,
     residual_unet,
     segresnet,
     swin_unetr,
@@ -45,10 +47,16 @@ REGISTRY: dict[str, type[nn.Module]] = {
     "swin_unetr": swin_unetr.SwinUNETR,
     "bts_unet": bts_unet.BTSUNet,
     "lite_unet": lite_unet.LiteUNet,
+    "acsnet": acsnet.ACSNet,
+    "residual_mtl": residual_mtl.ResidualMTL,
 }
 
 # Options that take one of a few names; everything else is checked by type.
-_CHOICES = {"head": unetpp.HEADS, "encoder": lite_unet.ENCODERS}
+_CHOICES = {
+    "head": unetpp.HEADS,
+    "encoder": lite_unet.ENCODERS,
+    "variant": acsnet.VARIANTS,
+}
 
 
 def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.Module:

@@ -76,6 +76,11 @@ class Experiment:
         module = models.create(
             config.model.name, tasks=tuple(config.tasks), classes=len(classes), **options
         )
+        if len(config.loss.class_weights) not in (0, len(classes)):
+            raise UserError(
+                f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
+                f"of the {len(classes)} classes {', '.join(classes.names)}, or () for all alike."
+            )
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
             config=config,
@@ -86,6 +91,7 @@ class Experiment:
                 b2=train.adam_b2,
                 epsilon=train.adam_epsilon,
                 weight_decay=train.weight_decay,
+                l2=train.l2,
                 clip_norm=train.clip_norm,
                 encoder_rate=train.encoder_rate,
             ),
@@ -100,6 +106,9 @@ class Experiment:
                 average_decay=train.average_decay,
                 course=train.course,
                 warmup=train.warmup,
+                floor=train.cosine_floor,
+                decay=train.decay_factor,
+                decay_epochs=train.decay_epochs,
             ),
             loss=losses.LossOptions(**config.loss),
             devices=parallel.choose_devices(train.devices, train.batch_size),

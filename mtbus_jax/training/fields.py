@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mtbus_jax import augment, splits
+from mtbus_jax import augment, losses, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from mtbus_jax.training import state
@@ -60,6 +60,8 @@ RANGES = {
     "model.width": Range(1, 1024, "feature maps"),
     "loss.weight": Range(0, 1, "λ, the share of the segmentation loss"),
     "loss.gamma": Range(0, 100),
+    "loss.class_weights": Range(0, 1e6, "weights, one a class"),
+    "loss.dice_smoothing": Range(0, 1e6, "pixels", above=True),
     "loss.cross_entropy": Range(0, 1e6),
     "loss.label_smoothing": _SHARE_BELOW_1,
     "loss.reconstruction": Range(0, 1e6),
@@ -70,9 +72,13 @@ RANGES = {
     "train.adam_b2": _SHARE_BELOW_1,
     "train.adam_epsilon": Range(0, 1, above=True),
     "train.weight_decay": Range(0, 1e3),
+    "train.l2": Range(0, 1e3),
     "train.clip_norm": Range(0, 1e9),
     "train.encoder_rate": _SHARE,
     "train.warmup": _SHARE_BELOW_1,
+    "train.cosine_floor": _SHARE,
+    "train.decay_factor": Range(0, 1, "a share", above=True),
+    "train.decay_epochs": Range(1, _MANY, "epochs"),
     "train.plateau_factor": Range(0, 1, "a share", above=True),
     "train.plateau_patience": Range(0, _MANY, "epochs"),
     "train.plateau_threshold": Range(0, 1, "a share of the loss", below=True),
@@ -90,6 +96,7 @@ RANGES = {
 CHOICES = {
     "data.split": splits.SPLITS,
     "data.resize": preprocess.RESIZES,
+    "loss.dice": losses.DICE,
     "train.oversample_rule": splits.REPLICATION_RULES,
     "train.augmentation": tuple(augment.METHODS),
     "train.rotation_fill": augment.FILLS,

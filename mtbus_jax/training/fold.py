@@ -175,6 +175,7 @@ class FoldRun:
             self.standing.plateau.learning_rate,
             step=self.epochs_done * self.step_count,
             total_steps=self._config.train.epochs * self.step_count,
+            epoch=self.epochs_done,
         )
         return float(rate)
 

@@ -67,8 +67,19 @@ _FORMER = {
         "encoder_rate": 1.0,
         "course": "plateau",
         "warmup": 0.0,
+        "cosine_floor": 0.0,
+        "decay_factor": 0.9,
+        "decay_epochs": 20,
+        "l2": 0.0,
     },
-    "loss": {"double_softmax": False, "label_smoothing": 0.0, "cross_entropy": 0.0},
+    "loss": {
+        "double_softmax": False,
+        "label_smoothing": 0.0,
+        "cross_entropy": 0.0,
+        "dice": "squared",
+        "dice_smoothing": 1.0,
+        "class_weights": (),
+    },
     "eval": {"average": False, "fill_holes": False},
 }
 # Fields of former versions that changed how, and not what, was computed.

@@ -13,10 +13,10 @@ import optax
 # their running average over the steps.
 BEST, LAST, AVERAGE = "best", "last", "average"
 KEPT = (BEST, LAST, AVERAGE)
-# What steers the learning rate: a validation loss that no longer falls, or the step alone, along
-# half a cosine from the initial learning rate to 0.
-PLATEAU, COSINE = "plateau", "cosine"
-COURSES = (PLATEAU, COSINE)
+# What steers the learning rate: a validation loss that no longer falls; or the step alone, along
+# half a cosine from the initial learning rate to 0 or to a share of it; or the epoch alone.
+PLATEAU, COSINE, DECAY = "plateau", "cosine", "decay"
+COURSES = (PLATEAU, COSINE, DECAY)
 
 
 class PlateauSchedule(NamedTuple):
@@ -37,8 +37,11 @@ class PlateauSchedule(NamedTuple):
       stop_patience: epochs in a row without a new best loss that training survives.
       keep: one of `KEPT`.
       average_decay: with the average, share of it that a step leaves as it is.
-      course: one of `COURSES`; with the cosine the learning rate does not depend on the loss.
+      course: one of `COURSES`; only with the plateau does the learning rate depend on the loss.
       warmup: with the cosine, share of all steps in which the learning rate rises from 0.
+      floor: with the cosine, where it ends, as a share of the initial learning rate.
+      decay: with the decay, what the learning rate is multiplied by.
+      decay_epochs: with the decay, after how many epochs, again and again.
     """
 
     learning_rate: float = 1e-4
@@ -51,6 +54,9 @@ class PlateauSchedule(NamedTuple):
     average_decay: float = 0.99
     course: str = PLATEAU
     warmup: float = 0.0
+    floor: float = 0.0
+    decay: float = 0.9
+    decay_epochs: int = 20
 
 
 class Plateau(NamedTuple):
@@ -127,6 +133,7 @@ def make_optimizer(
     b2: float,
     epsilon: float,
     weight_decay: float = 0.0,
+    l2: float = 0.0,
     clip_norm: float = 0.0,
     encoder_rate: float = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -141,6 +148,8 @@ def make_optimizer(
       epsilon: added to the root of the latter.
       weight_decay: decoupled decay (Loshchilov and Hutter 2019, AdamW) of arrays with two axes or
         more, in units of the learning rate; 0 is Adam.
+      l2: coupled decay: so much of every array is added to its gradient, before that is clipped, as
+        PyTorch's Adam does with its ``weight_decay``.
       clip_norm: gradients are scaled down to this norm over all arrays; 0 leaves them.
       encoder_rate: learning rate of the submodule ``encoder``, relative to the others'.
     """
@@ -150,6 +159,8 @@ def make_optimizer(
         return encoder_rate * direction if of_encoder else direction
 
     def update(gradients, moments, params=None, *, applies=True):
+        if l2:
+            gradients = jax.tree.map(lambda g, p: g + l2 * p, gradients, params)
         if clip_norm:
             norm = optax.tree.norm(gradients)
             factor = clip_norm / jnp.maximum(norm, clip_norm)
@@ -228,21 +239,26 @@ def learning_rate(
     *,
     step: jax.Array | int,
     total_steps: jax.Array | int,
+    epoch: jax.Array | int = 0,
 ) -> jax.Array | float:
     """Of one optimiser step, scalar.
 
     Args:
       schedule: says what steers it.
-      plateau_rate: where the plateau schedule stands, see `Plateau.learning_rate`; with the cosine
-        it stays the initial one.
+      plateau_rate: where the plateau schedule stands, see `Plateau.learning_rate`; on the other
+        courses it stays the initial one.
       step: steps done before this one.
       total_steps: of the whole training.
+      epoch: epochs done before this step.
     """
     if schedule.course == PLATEAU:
         return plateau_rate
+    if schedule.course == DECAY:
+        return plateau_rate * schedule.decay ** (epoch // schedule.decay_epochs)
     rising = (step + 1) / jnp.maximum(schedule.warmup * total_steps, 1)
     falling = jnp.clip((step / total_steps - schedule.warmup) / (1 - schedule.warmup), 0, 1)
-    return plateau_rate * jnp.minimum(rising, 0.5 * (1 + jnp.cos(jnp.pi * falling)))
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * falling))
+    return plateau_rate * jnp.minimum(rising, schedule.floor + (1 - schedule.floor) * cosine)
 
 
 def averaged(

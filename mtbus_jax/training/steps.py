@@ -142,7 +142,11 @@ def train_step(
         gradients, state.opt_state, state.params, applies=any_image
     )
     rate = learning_rate(
-        schedule, state.plateau.learning_rate, step=state.step, total_steps=state.total_steps
+        schedule,
+        state.plateau.learning_rate,
+        step=state.step,
+        total_steps=state.total_steps,
+        epoch=state.epoch,
     )
     after = state.replace(
         step=jnp.where(any_image, state.step + 1, state.step),

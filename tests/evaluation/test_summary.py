@@ -243,6 +243,30 @@ def test_departures_are_written_and_folds_done_count_not_folds_asked_for(run):
     assert "train.epochs = 7 instead of 200" in markdown
 
 
+@pytest.mark.parametrize(
+    ("weights", "stored", "words"),
+    [
+        ("weights/resnet18.pth", "weights/resnet18.pth", "started from weights/resnet18.pth."),
+        ("", "", "started from drawn weights."),
+        (None, "", "started from drawn weights."),
+    ],
+)
+def test_the_summary_says_where_an_encoder_started(tmp_path, weights, stored, words):
+    config = base.get_config()
+    config.model.name = "acsnet"
+    config.model.encoder_weights = weights
+    write_run(tmp_path, config)
+    assert summary.write_summary(tmp_path)["encoder_weights"] == stored
+    markdown = (tmp_path / "summary.md").read_text()
+    assert_well_formed(markdown)
+    assert words in markdown
+
+
+def test_a_network_without_such_an_encoder_says_nothing_of_it(run):
+    assert "encoder_weights" not in summary.write_summary(run)
+    assert "encoder" not in (run / "summary.md").read_text()
+
+
 def test_four_folds_of_the_recipe_carry_no_warning(tmp_path):
     # Only the last fold is configured, as after four calls of one fold each.
     config = base.get_config()

@@ -220,7 +220,7 @@ def onnx_python() -> str:
 
 
 # Without normalisation on the way, grey values 0..255 would drive every sigmoid to its end.
-GAINS = {"adityan": 0.6, "residual_unet": 0.4}
+GAINS = {"adityan": 0.6, "residual_unet": 0.4, "acsnet": 0.8}
 
 
 def onnx_trained(
@@ -368,7 +368,7 @@ def test_the_script_refuses_facts_of_another_export(onnx_python, onnx_export, tm
 
 NETWORKS = [
     *(
-        (name, {"width": {"segresnet": 8, "swin_unetr": 24}.get(name, 4)})
+        (name, {"width": {"segresnet": 8, "swin_unetr": 24, "acsnet": 16}.get(name, 4)})
         for name in models.REGISTRY
         if name != "lite_unet"
     ),

@@ -12,7 +12,7 @@ from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.logbook import read_metrics
 
 # The smallest that keeps every layer: heads of attention and groups of channels divide it.
-WIDTHS = {"swin_unetr": 12, "segresnet": 8}
+WIDTHS = {"swin_unetr": 12, "segresnet": 8, "acsnet": 16}
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import pytest
 from configs import base
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import fields, run_folder
+from mtbus_jax.training.experiment import Experiment
 
 
 def flat():
@@ -16,14 +17,15 @@ def flat():
 
 def test_every_number_of_the_configuration_has_a_range():
     numbers = {k for k, v in flat().items() if type(v) in (int, float)}
-    # None, so that the type does not show.
-    assert numbers | {"model.width"} == fields.RANGES.keys()
+    # None, or empty, so that the type does not show.
+    assert numbers | {"model.width", "loss.class_weights"} == fields.RANGES.keys()
 
 
 def test_every_range_and_choice_is_of_a_field_and_holds_its_default():
     known = flat()
     for field, allowed in fields.RANGES.items():
-        assert known[field] is None or allowed.holds(known[field]), field
+        several = known[field] if isinstance(known[field], list) else [known[field]]
+        assert all(value is None or allowed.holds(value) for value in several), field
     for field, choices in fields.CHOICES.items():
         assert known[field] in choices
     fields.check(known)
@@ -45,6 +47,9 @@ def test_what_makes_no_sense_is_refused_by_name(field, value):
         ("train.plateau_factor", 1.0, True),
         ("train.adam_epsilon", 0.0, False),
         ("train.warmup", 1.0, False),
+        ("loss.class_weights", [0.0, 2.5], True),
+        ("loss.class_weights", [1.0, -0.5], False),
+        ("loss.class_weights", [1.0, math.nan], False),
         ("loss.weight", 1.0, True),
         ("data.fold_count", 1, False),
         ("model.width", 1_000_000, False),
@@ -73,3 +78,13 @@ def test_an_ensemble_has_several_seeds():
     fields.check(flat() | {"seed": [1, 2]})
     with pytest.raises(UserError, match="seed"):
         fields.check(flat() | {"seed": [1, -2]})
+
+
+def test_class_weights_are_one_for_each_class():
+    config = base.get_config()
+    config.model.name, config.model.width = "unet", 2
+    config.loss.class_weights = (1.0, 0.5, 2.0)
+    assert Experiment.from_config(config).loss.class_weights == (1.0, 0.5, 2.0)
+    config.loss.class_weights = (1.0, 0.5)
+    with pytest.raises(UserError, match="each of the 3 classes benign, malignant, normal"):
+        Experiment.from_config(config)

@@ -167,6 +167,21 @@ def test_the_log_has_the_rate_of_each_epochs_first_step(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_the_decay_is_that_of_the_steps_too(tmp_path):
+    """By 10⁻¹² after each epoch: the log says so, and from the second one on nothing moves."""
+    decay = {"course": "decay", "decay_factor": 1e-12, "decay_epochs": 1}
+    tiny.train_one(tiny.make_config(epochs=3, **decay), tmp_path)
+    rows = read_metrics(tmp_path)
+    found = [row["learning_rate"] for row in rows]
+    np.testing.assert_allclose(found, [1e-2, 1e-14, 1e-26], rtol=1e-4)
+    first, second, third = (row["validation_loss"] for row in rows)
+    assert first == pytest.approx(second, rel=1e-6) and first == pytest.approx(third, rel=1e-6)
+    tiny.train_one(tiny.make_config(epochs=2, **decay | {"decay_factor": 1.0}), tmp_path / "steady")
+    moved = [row["validation_loss"] for row in read_metrics(tmp_path / "steady")]
+    assert moved[0] == pytest.approx(first, rel=1e-6)
+    assert abs(moved[1] - moved[0]) > 1e-3 * moved[0]
+
+
 def test_finished_training_is_not_repeated(tmp_path):
     config = tiny.make_config(epochs=2)
     tiny.train_one(config, tmp_path)

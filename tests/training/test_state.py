@@ -363,3 +363,44 @@ def test_the_cosine_rises_and_falls_as_optax_has_it():
     for loss in (1.0, 2.0, 3.0):
         state = state_lib.end_epoch(state, jnp.float32(loss), schedule)
     assert float(state.plateau.learning_rate) == pytest.approx(0.8)
+
+
+def test_coupled_decay_is_part_of_the_gradient():
+    """PyTorch's Adam with ``weight_decay``: optax's Adam after adding the decay, biases too."""
+    params, gradients = trees()
+    options = {"b1": 0.9, "b2": 0.99, "epsilon": 1e-6}
+    found = updated(state_lib.make_optimizer(**options, l2=0.3), params, gradients)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(0.3), optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-6)
+    )
+    expected = updated(optimizer, params, gradients)
+    for f, e in zip(found, expected, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), f, e)
+    without = updated(state_lib.make_optimizer(**options), params, gradients)
+    assert np.abs(found[1]["decoder"]["bias"] - without[1]["decoder"]["bias"]).max() > 0.01
+
+
+def test_the_cosine_ends_at_its_floor():
+    """He et al. 2024: rate · ((1 + cos(π·t))/2 · 0.9 + 0.1) at the share t of all steps."""
+    schedule = PlateauSchedule(learning_rate=1e-4, course="cosine", floor=0.1)
+    for step in (0, 10, 25, 40):
+        found = state_lib.learning_rate(schedule, 1e-4, step=step, total_steps=40)
+        expected = 1e-4 * ((1 + np.cos(np.pi * step / 40)) / 2 * 0.9 + 0.1)
+        assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_decay_follows_the_epoch_alone():
+    """×0.9 after every 20 epochs, whatever the losses are."""
+    schedule = PlateauSchedule(learning_rate=1e-4, course="decay", patience=0)
+    for epoch, factor in ((0, 1), (19, 1), (20, 0.9), (39, 0.9), (40, 0.81), (499, 0.9**24)):
+        found = state_lib.learning_rate(schedule, 1e-4, step=7, total_steps=9, epoch=epoch)
+        assert float(found) == pytest.approx(1e-4 * factor, rel=1e-5)
+    slow = schedule._replace(decay=0.1, decay_epochs=3)
+    found = jax.jit(
+        lambda epoch: state_lib.learning_rate(slow, 1.0, step=0, total_steps=1, epoch=epoch)
+    )(jnp.int32(7))
+    assert float(found) == pytest.approx(0.01, rel=1e-5)
+    state = blank(schedule)
+    for loss in (1.0, 2.0, 3.0):
+        state = state_lib.end_epoch(state, jnp.float32(loss), schedule)
+    assert float(state.plateau.learning_rate) == pytest.approx(1e-4)

