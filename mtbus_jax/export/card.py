@@ -117,10 +117,10 @@ def model_card(
         "treatment.",
         "",
         *_model(trained, files, environment, checked_on),
-        *_data(trained, result, split_info),
-        *_figures(trained, result),
+        *data_section(trained, result, split_info),
+        *figures_section(trained, result),
         *_use(trained),
-        *_citation(trained),
+        *citation_section(trained),
     ]
     return "\n".join(lines)
 
@@ -186,7 +186,8 @@ def _devices(environment: dict[str, Any]) -> str:
     return _join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
 
-def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+def data_section(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+    """Lines about the data: dataset, folds, leaks; arguments as of `model_card`."""
     config = trained.config
     lines = [
         "## Data",
@@ -216,7 +217,8 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
     return [*lines, ""]
 
 
-def _figures(trained: Trained, result: dict[str, Any]) -> list[str]:
+def figures_section(trained: Trained, result: dict[str, Any]) -> list[str]:
+    """Lines about the cross-validated figures; arguments as of `model_card`."""
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
     several = "" if len(trained.members) == len(trained.folds) else "s, averaged,"
@@ -268,7 +270,8 @@ def _use(trained: Trained) -> list[str]:
     ]
 
 
-def _citation(trained: Trained) -> list[str]:
+def citation_section(trained: Trained) -> list[str]:
+    """Lines about citation and licence."""
     lines = ["## Citation and licence", "", f"- {_CITATIONS['method']}"]
     if trained.config.data.name in _CITATIONS:
         lines.append(f"- {_CITATIONS[trained.config.data.name]}")

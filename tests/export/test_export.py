@@ -21,7 +21,7 @@ import tiny
 from mtbus_jax import crossval, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import evaluate
-from mtbus_jax.export import card, command, formats, interface
+from mtbus_jax.export import card, command, formats, interface, source
 from mtbus_jax.training import run_folder, steps, trained_folds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -170,14 +170,14 @@ def test_a_difference_is_the_largest_one_and_missing_outputs_are_endless():
 
 def test_images_of_the_run_are_taken_where_they_are_at_hand(run):
     config = run_folder.load_config(run)
-    images, words = command.check_images(config)
+    images, words = source.check_images(config)
     known = {image.tobytes() for image in tiny.make_cases().image}
     assert len(images) == 6
     assert all(image.astype(np.uint8).tobytes() in known for image in images)
     assert words == "6 images of phantom"
     config.data.arrays_file = "/nowhere/cases.npz"
     config.data.name = "curated_busi"
-    images, words = command.check_images(config)
+    images, words = source.check_images(config)
     assert images.shape == (6, tiny.HEIGHT, tiny.WIDTH, 1)
     assert np.ptp(images) > 100
     assert words == "6 simulated images (curated_busi was not at hand)"
@@ -383,7 +383,7 @@ def test_the_card_has_the_figures_of_the_summary_and_the_warnings(run, tmp_path)
 
 
 def test_the_card_tells_leaks_departures_and_unseen_classes(run):
-    original = command.load(run, (0,))
+    original = source.load(run, (0,))
     original.config.data.name = "curated_busi"
     original.config.data.classes = ("benign", "malignant")
     result = json.loads((run / "summary.json").read_text())
@@ -412,7 +412,7 @@ def test_the_card_tells_leaks_departures_and_unseen_classes(run):
 
 def test_the_card_counts_devices(run):
     text = card.model_card(
-        command.load(run, (0,)),
+        source.load(run, (0,)),
         [],
         result=json.loads((run / "summary.json").read_text()),
         split_info=json.loads((run / "splits.json").read_text()),

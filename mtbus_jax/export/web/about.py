@@ -1,0 +1,85 @@
+"""What the page says about its network: the card of an export, in the words of a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtbus_jax import models
+from mtbus_jax.export import card
+from mtbus_jax.export.web import card_text
+from mtbus_jax.export.web.contents import Contents
+from mtbus_jax.training.trained_folds import Trained
+
+WEIGHTS_IN_WORDS = {"int16": "as 16-bit integers with a scale per channel", "float32": "in full"}
+
+
+def about(
+    trained: Trained,
+    contents: Contents,
+    *,
+    result: dict[str, Any],
+    split_info: dict[str, Any],
+) -> str:
+    """HTML about model, data, figures, use and citation.
+
+    Args:
+      trained: the original.
+      contents: of the page.
+      result: of `summary.summarise`, for the exported folds.
+      split_info: content of ``splits.json``.
+    """
+    lines = [
+        *_model(trained, contents),
+        *card.data_section(trained, result, split_info),
+        *card.figures_section(trained, result),
+        *_use(trained, contents),
+        *card.citation_section(trained),
+    ]
+    return card_text.to_html(lines)
+
+
+def _model(trained: Trained, contents: Contents) -> list[str]:
+    height, width = trained.image_size
+    config, count = trained.config, len(trained.members)
+    parameters = models.parameter_count(trained.variables[0]["params"])
+    folds = ", ".join(map(str, trained.folds))
+    copies = "" if count == 1 else f", {count} copies whose probabilities are averaged"
+    versions = len(contents.facts["versions"])
+    seen = "" if versions == 1 else f" Each sees {versions} flipped or turned versions of it."
+    packages = ", ".join(f"{name} {version}" for name, version in contents.versions.items())
+    return [
+        "## Model",
+        "",
+        f"Network `{config.model.name}`; {parameters:,} parameters{copies} (folds {folds}). A "
+        f"picture is resized to {height} × {width} pixels.{seen}",
+        "",
+        f"Weights are stored {WEIGHTS_IN_WORDS[contents.weights]}. The networks in this page were "
+        f"compared with the original on {contents.checked_on}: no probability differed by more "
+        f"than {contents.difference:.1e} ({packages}).",
+        "",
+    ]
+
+
+def _use(trained: Trained, contents: Contents) -> list[str]:
+    source = "simulated images" if trained.config.data.name == "phantom" else "one dataset"
+    lines = [
+        "## Intended use and limits",
+        "",
+        "For research on breast-ultrasound images: comparison of methods, teaching, "
+        "demonstrations. Not for decisions about patients.",
+        "",
+        f"- Trained on {source}; other devices, centres and populations are untested.",
+        "- A picture is squeezed to the network's size whatever its shape. Crop away text and "
+        "borders as the training images are.",
+        "- It answers for every picture, also for one that shows no breast.",
+        "- JPEG pictures are decoded by the browser, whose values can differ by one or two of 255 "
+        "from those of other decoders.",
+    ]
+    if contents.facts["trust"]:
+        lines.append(
+            "- Probabilities, uncertainty and warnings are calibrated on validation images of the "
+            "same dataset; on other pictures they can be wrong."
+        )
+    else:
+        lines.append("- Probabilities are the network's own: not calibrated.")
+    return [*lines, ""]
