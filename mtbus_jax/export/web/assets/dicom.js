@@ -24,9 +24,8 @@ async function* decodeDicom(bytes) {
         throw new Unusable(`holds ${index} of the ${header.count} frames that it announces`);
       }
       const picture = framePicture(await decode(index), header, index, common);
-      const found = toGrey(picture);
-      const notes = [...extra, ...found.notes, ...spacingNotes];
-      yield { ...found, notes: [...new Set(notes)], number, count: header.count, spacing };
+      picture.notes = [...new Set([...extra, ...picture.notes, ...spacingNotes])];
+      yield { ...toGrey(picture), number, count: header.count, spacing };
     } catch (error) {
       error.number = number > 1 ? number : null;
       throw error;

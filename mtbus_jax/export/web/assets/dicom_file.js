@@ -30,7 +30,9 @@ async function parseDicom(bytes) {
   let syntax = meta.has(0x00020010) ? dicomText(meta, 0x00020010) : guessedSyntax(bytes, at);
   let rest = bytes.subarray(at);
   if (syntax === DEFLATED) {
-    rest = await inflate(rest, "deflate-raw");
+    // A stream of odd length is followed by a zero, which browsers refuse.
+    const shorter = rest.subarray(0, rest.length - 1);
+    rest = await inflate(rest, "deflate-raw").catch(() => inflate(shorter, "deflate-raw"));
     syntax = EXPLICIT_LITTLE;
   }
   const how = { explicit: syntax !== IMPLICIT_LITTLE, little: syntax !== EXPLICIT_BIG };
