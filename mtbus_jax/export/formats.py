@@ -37,8 +37,8 @@ ONNX_PYTHON = ".venv-onnx/bin/python"
 _SET_UP = (
     f"Set up an environment for the converter once, with the two commands: python -m venv "
     f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is found at "
-    f"{ONNX_PYTHON}, in MTBUS_ONNX_PYTHON, or give --onnx_python=…; or leave ONNX out with "
-    f"--formats={STABLEHLO}."
+    f"{ONNX_PYTHON}, in MTBUS_ONNX_PYTHON, or give --onnx_python=…. Without it, "
+    f"--formats={STABLEHLO} works; --web does not."
 )
 
 
@@ -236,8 +236,8 @@ def _convert(
     if done.returncode:
         raise UserError(
             f"{trained.config.model.name} cannot be converted to ONNX: "
-            f"{_last_line(done.stderr)}. Leave ONNX out with --formats={STABLEHLO}, and report "
-            "this."
+            f"{_last_line(done.stderr)}. Report this; --formats={STABLEHLO} does without ONNX, and "
+            "--web cannot."
         )
     with np.load(job / "outputs.npz") as stored:
         arrays = {tuple(key.split("/")): array for key, array in stored.items()}

@@ -229,16 +229,6 @@ def test_the_converter_imports_no_more_than_the_networks():
 # With the converter.
 
 
-@pytest.fixture(scope="session")
-def onnx_python() -> str:
-    python = os.environ.get("MTBUS_ONNX_PYTHON")
-    if not python:
-        pytest.skip("NOT TESTED with ONNX: MTBUS_ONNX_PYTHON names no interpreter")
-    if not pathlib.Path(python).is_file():
-        pytest.fail(f"MTBUS_ONNX_PYTHON={python} is no file")
-    return python
-
-
 # Without normalisation on the way, grey values 0..255 would drive every sigmoid to its end.
 GAINS = {"adityan": 0.6, "residual_unet": 0.4}
 

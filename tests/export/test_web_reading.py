@@ -248,3 +248,45 @@ def test_members_are_joined_refined_and_judged_as_in_the_library(tab, calibrated
             assert found["judged"]["warning"] == judged.warning[0]
             warnings.add(bool(judged.warning[0]))
     assert not calibrated or len(tasks) < 2 or warnings == {True, False}
+
+
+ADD = """async outputs => {
+  const picture = { grey: new Uint8Array(20 * 30).fill(9), height: 20, width: 30, notes: ["a note"],
+                    number: null, count: 1, spacing: { row: 0.5, col: 0.1, regions: [] } };
+  const run = async () => Object.fromEntries(
+    Object.entries(outputs).map(([name, data]) => [name, { data, dispose() {} }]));
+  const network = { runtime: { Tensor: class {} }, members: [{ run }] };
+  await addResult("one.two.png", picture, await predict(network, facts, picture, [0]));
+  return results[0].row;
+}"""
+CLASSES = {"class_probability": [0.2, 0.7, 0.1]}
+TUMOUR = {"tumour_probability": [0.9] * 5 + [0.1] * 507}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "outputs", "said"),
+    [
+        (("cls",), CLASSES, ["malignant", "not calibrated", "Picture"]),
+        (("seg",), TUMOUR, ["lesion of", "mm²", "Outline"]),
+        (("seg", "cls"), TUMOUR | CLASSES, ["malignant", "lesion of", "Outline"]),
+    ],
+)
+def test_a_single_task_shows_what_it_has(tab, tmp_path, tasks, outputs, said):
+    names = web_pages.FACTS["classNames"] if "cls" in tasks else []
+    path = web_pages.bare_page(tmp_path / "page.html", tasks=list(tasks), classNames=names)
+    other = web_pages.opened(tab.context.browser, path, [])
+    row = other.evaluate(ADD, outputs)
+    assert row["name"] == "one.two"
+    assert ("class" in row) == ("cls" in tasks)
+    assert ("area_px" in row) == ("seg" in tasks)
+    if "seg" in tasks:
+        assert row["area_mm2"] == pytest.approx(row["area_px"] * 0.05, abs=1e-3)
+    card = other.locator("article").inner_text()
+    for words in (*said, "a note", "Research software, not a medical device."):
+        assert words in card
+    assert other.locator("canvas").count() == 1 + ("seg" in tasks)
+    heads = other.locator("#head th").all_text_contents()
+    assert len(heads) == other.locator("#rows tr > *").count()
+    assert ("Area, px" in heads) == ("seg" in tasks)
+    assert other.locator("#mask-tools").is_visible() == ("seg" in tasks)
+    other.context.close()

@@ -11,6 +11,7 @@
   var has = function (value) { return typeof value !== "undefined"; };
   if (!has(window.WebAssembly) || !WebAssembly.validate(simd)) missing.push("WebAssembly with SIMD");
   if (!has(window.DecompressionStream)) missing.push("DecompressionStream");
+  if (!has(window.CompressionStream)) missing.push("CompressionStream");
   if (!has(window.createImageBitmap)) missing.push("createImageBitmap");
   if (!has(window.URL) || !URL.createObjectURL) missing.push("Blob URLs");
   window.browserLacks = missing;

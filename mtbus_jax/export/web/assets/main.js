@@ -10,6 +10,7 @@ const usedNames = new Set();
 let network = null; // a promise, from the first picture on
 let busy = false;
 let asked = 0; // files so far
+let repainting = 0; // what `requestAnimationFrame` gave
 
 /** Says where things stand, for eyes and screen readers. */
 function say(text) {
@@ -116,9 +117,13 @@ function opacity() {
   return byId("opacity").value / 100;
 }
 
-function repaint() {
+/** Paints all masks again, once for all moves of the slider since the screen was last drawn. */
+function repaintSoon() {
   byId("opacity-text").textContent = `${byId("opacity").value} %`;
-  for (const { canvas, drawn } of results) paint(canvas, drawn, opacity());
+  cancelAnimationFrame(repainting);
+  repainting = requestAnimationFrame(() => {
+    for (const { canvas, drawn } of results) paint(canvas, drawn, opacity());
+  });
 }
 
 function saveMasks() {
@@ -145,7 +150,7 @@ function prepare() {
     box.classList.remove("over");
     takeFiles([...event.dataTransfer.files]);
   });
-  byId("opacity").addEventListener("input", repaint);
+  byId("opacity").addEventListener("input", repaintSoon);
   byId("save-table").addEventListener("click", () => {
     const text = csvTable(columns(facts.classNames), results.map(({ row }) => row));
     saveFile("predictions.csv", text, "text/csv");

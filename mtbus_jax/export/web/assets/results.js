@@ -14,7 +14,7 @@ function element(name, properties = {}, ...children) {
 function resultCard(result, facts, opacity) {
   const { row, drawn } = result;
   const card = element("article", { className: "result" });
-  const title = element("h3", { textContent: row.name, tabIndex: -1 });
+  const title = element("h3", { textContent: row.name });
   card.append(title, answerLine(row, drawn));
   if (row.warning === "uncertain") {
     const text = `Warning: uncertain, probability of being wrong ${row.uncertainty.toFixed(2)}.`;
