@@ -103,7 +103,9 @@ def predicted(run, folder, out, *flags):
     for name in ("predictions.csv", "failures.csv"):
         with (out / name).open(encoding="utf-8", newline="") as file:
             tables.append(list(csv.DictReader(file)))
-    return {(r["file"], r["frame"]): r for r in tables[0]}, {r["file"] for r in tables[1]}
+    return {(r["file"], r["frame"]): r for r in tables[0]}, {
+        pathlib.Path(row["file"]).name for row in tables[1]
+    }
 
 
 def dice(first, second):

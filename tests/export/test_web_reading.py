@@ -18,6 +18,8 @@ from mtbus_jax.images import preprocess
 from mtbus_jax.predict import resample
 
 pytestmark = pytest.mark.browser
+# Decoders of JPEG may round otherwise: grey values of 255.
+DECODERS = 2
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +75,10 @@ def test_png_files_are_read_to_the_byte(tab, tmp_path):
 
 
 def test_jpeg_files_differ_by_what_decoders_differ(tab, tmp_path):
-    """Turned by their tag, once; colour is interpolated and rounded by each decoder in its way."""
+    """Turned by their tag, once. With ``-s`` the largest difference of each is printed; it was 0."""
     odd_pictures.write_jpeg_files(tmp_path)
     for path in sorted(tmp_path.iterdir()):
-        grey = "subsampled" not in path.name and "rgb" not in path.name
-        largest = check_file(tab, path, tolerance=1 if grey else 4)
-        print(f"{path.name}: {largest}")
+        print(f"{path.name}: {check_file(tab, path, tolerance=DECODERS)}")
 
 
 def test_dicom_files_are_read_to_the_byte(tab, tmp_path):
@@ -87,7 +87,9 @@ def test_dicom_files_are_read_to_the_byte(tab, tmp_path):
     paths = sorted(tmp_path.iterdir())
     assert len(paths) > 20
     for path in paths:
-        check_file(tab, path, tolerance=4 if "jpeg" in path.name else 0)
+        largest = check_file(tab, path, tolerance=DECODERS if "jpeg" in path.name else 0)
+        if "jpeg" in path.name:
+            print(f"{path.name}: {largest}")
 
 
 def test_broken_files_are_refused_where_the_library_does(tab, tmp_path):

@@ -53,7 +53,8 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
         "summary": html.escape(_summary(facts)),
         "versions": html.escape(
             f"Look at {len(facts['versions'])} flipped or turned versions of each picture, as the "
-            "run was tested: slower, a little better"
+            "run's evaluation did, which uncertainty and warning were fitted to. Without them it "
+            "is faster."
         ),
         "about": f"{_about(about)}\n{_licence()}",
         "version": html.escape(mtbus_jax.__version__),
