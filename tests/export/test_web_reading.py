@@ -75,7 +75,7 @@ def test_png_files_are_read_to_the_byte(tab, tmp_path):
 
 
 def test_jpeg_files_differ_by_what_decoders_differ(tab, tmp_path):
-    """Turned by their tag, once. With ``-s`` the largest difference of each is printed; it was 0."""
+    """Turned by their tag, once; ``-s`` prints the largest difference of each, which was 0."""
     odd_pictures.write_jpeg_files(tmp_path)
     for path in sorted(tmp_path.iterdir()):
         print(f"{path.name}: {check_file(tab, path, tolerance=DECODERS)}")
