@@ -92,6 +92,15 @@ def test_dicom_files_are_read_to_the_byte(tab, tmp_path):
             print(f"{path.name}: {largest}")
 
 
+def test_rare_dicom_files_are_read_to_the_byte(tab, tmp_path):
+    pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
+    odd_pictures.write_rare_dicom_files(tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    assert len(paths) > 6
+    for path in paths:
+        check_file(tab, path)
+
+
 def test_broken_files_are_refused_where_the_library_does(tab, tmp_path):
     odd_pictures.write_broken_files(tmp_path)
     for path in sorted(tmp_path.iterdir()):

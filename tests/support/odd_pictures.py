@@ -181,6 +181,57 @@ def write_dicom_files(folder):
         write(folder / f"{name} jpeg.dcm", pixels, syntax=syntax, encode=encode, **of)
 
 
+def write_rare_dicom_files(folder):
+    """DICOM files of layouts that few devices write."""
+    import pydicom
+    from pydicom.uid import ExplicitVRBigEndian
+
+    write, one = dicom_dummies.write, grey()
+    deep = one.astype(np.uint32) * 70001
+    write(folder / "32 bits.dcm", np.stack([deep, deep // 2]))
+    twelve = one.astype(np.uint16) * 16 + 3
+    write(folder / "12 bits.dcm", twelve[None], BitsStored=12, HighBit=11)
+    whole = (folder / "12 bits.dcm").read_bytes()
+    (folder / "bare.dcm").write_bytes(whole[132:])
+    data = pydicom.dcmread(folder / "12 bits.dcm")
+    data.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    data.PixelData = twelve.astype(">u2").tobytes()
+    pydicom.dcmwrite(folder / "big endian.dcm", data, little_endian=False, implicit_vr=False)
+    # Bits above those that are said to be stored hold something else.
+    marked = twelve | 0xA000
+    write(folder / "marks above.dcm", marked[None], BitsStored=12, HighBit=11)
+    data = pydicom.dcmread(folder / "12 bits.dcm")
+    bits = np.stack([one[:40] > 100, one[:40] > 60])  # frames of whole bytes
+    data.Rows, data.NumberOfFrames = 40, 2
+    data.BitsAllocated, data.BitsStored, data.HighBit = 1, 1, 0
+    packed = np.packbits(bits.reshape(-1), bitorder="little").tobytes()
+    data.PixelData = packed + b"\0" * (len(packed) % 2)
+    pydicom.dcmwrite(folder / "1 bit.dcm", data)
+    ybr = np.asarray(Image.fromarray(colour()).convert("YCbCr"))
+    pairs = np.stack([ybr[:, 0::2, 0], ybr[:, 1::2, 0], ybr[:, 0::2, 1], ybr[:, 0::2, 2]], axis=-1)
+    write(folder / "422.dcm", ybr[None], PhotometricInterpretation="YBR_FULL_422")
+    data = pydicom.dcmread(folder / "422.dcm")
+    data.PixelData = pairs.astype(np.uint8).tobytes()
+    pydicom.dcmwrite(folder / "422.dcm", data)
+    groups = []
+    for center in (900, 2500):
+        window, group = pydicom.Dataset(), pydicom.Dataset()
+        window.WindowCenter, window.WindowWidth = center, 1500
+        group.FrameVOILUTSequence = pydicom.Sequence([window])
+        groups.append(group)
+    measures, shared = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing = [0.3, 0.4]
+    shared.PixelMeasuresSequence = pydicom.Sequence([measures])
+    write(
+        folder / "groups.dcm",
+        np.stack([twelve, twelve]),
+        BitsStored=12,
+        HighBit=11,
+        PerFrameFunctionalGroupsSequence=pydicom.Sequence(groups),
+        SharedFunctionalGroupsSequence=pydicom.Sequence([shared]),
+    )
+
+
 def write_broken_files(folder):
     """Files that cannot be used."""
     buffer = io.BytesIO()
