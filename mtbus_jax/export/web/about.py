@@ -43,19 +43,22 @@ def _model(trained: Trained, contents: Contents) -> list[str]:
     config, count = trained.config, len(trained.members)
     parameters = models.parameter_count(trained.variables[0]["params"])
     folds = ", ".join(map(str, trained.folds))
-    copies = "" if count == 1 else f", {count} copies whose probabilities are averaged"
+    copies = f", {count} copies whose probabilities are averaged" if count > 1 else ""
+    plural = "s" if len(trained.folds) > 1 else ""
     versions = len(contents.facts["versions"])
-    seen = "" if versions == 1 else f" Each sees {versions} flipped or turned versions of it."
+    seen = ""
+    if versions > 1:
+        seen = f" Each network sees {versions} versions of it: as it is, and flipped or turned."
     packages = ", ".join(f"{name} {version}" for name, version in contents.versions.items())
     return [
         "## Model",
         "",
-        f"Network `{config.model.name}`; {parameters:,} parameters{copies} (folds {folds}). A "
-        f"picture is resized to {height} × {width} pixels.{seen}",
+        f"Network `{config.model.name}`; {parameters:,} parameters{copies} (fold{plural} {folds}). "
+        f"A picture is resized to {height} × {width} pixels.{seen}",
         "",
         f"Weights are stored {WEIGHTS_IN_WORDS[contents.weights]}. The networks in this page were "
         f"compared with the original on {contents.checked_on}: no probability differed by more "
-        f"than {contents.difference:.1e} ({packages}).",
+        f"than {contents.difference:.1g} ({packages}).",
         "",
     ]
 

@@ -61,8 +61,8 @@ def export_page(
     if weights not in contents.WEIGHTS:
         raise UserError(f"--weights={weights}: give {' or '.join(contents.WEIGHTS)}.")
     formats.check_available((formats.ONNX,), onnx_python)
-    code = runtime.load(None if runtime_from is None else Path(runtime_from))
     original = source.load(run, folds)
+    code = runtime.load(None if runtime_from is None else Path(runtime_from))
     rows, split_info = read_cases(run), run_files.read_splits(run)
     images, checked_on = source.check_images(original.config)
     result = summary.summarise(

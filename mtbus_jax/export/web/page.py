@@ -52,9 +52,9 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
         "style": style,
         "summary": html.escape(_summary(facts)),
         "versions": html.escape(
-            f"Look at {len(facts['versions'])} flipped or turned versions of each picture, as the "
-            "run's evaluation did, which uncertainty and warning were fitted to. Without them it "
-            "is faster."
+            f"Look at each picture in {len(facts['versions'])} versions, as it is and flipped or "
+            "turned, as the run's evaluation did, which uncertainty and warning were fitted to. "
+            "One alone is faster."
         ),
         "about": f"{_about(about)}\n{_licence()}",
         "version": html.escape(mtbus_jax.__version__),

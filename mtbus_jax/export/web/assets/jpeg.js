@@ -105,6 +105,10 @@ async function jpegPixels(bytes, { height, width, components, bits }) {
   context.drawImage(image, 0, 0);
   image.close();
   const pixels = context.getImageData(0, 0, width, height).data;
+  // A JPEG picture is opaque; a canvas larger than the browser allows stays empty without a word.
+  if (pixels[pixels.length - 1] !== 255) {
+    throw new Unusable("is a JPEG picture larger than this browser can decode; scale it down");
+  }
   const values = new Uint8Array(height * width * components);
   for (let i = 0, to = 0; i < pixels.length; i += 4) {
     for (let channel = 0; channel < components; channel++) values[to++] = pixels[i + channel];
