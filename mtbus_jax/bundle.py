@@ -248,7 +248,7 @@ def _card(
         f"{100 * rounding.pixels:.4f} % of the pixels to the other side of the mask, and changes "
         f"the class of {rounding.classes} images.",
         "",
-        "## Data",
+        card.DATA,
         "",
         f"`{config.data.name}`, {images} images. "
         + (
@@ -267,7 +267,7 @@ def _card(
             "",
         ]
     for result in results:
-        heading, _, *section = card.figures(tested, result, joined=own)
+        heading, _, *section = card.figures_section(tested, result, joined=own)
         lines += [f"{heading}, {result['split']} split", ""]
         leaking = result["leaking_test_images"]
         if leaking:
@@ -287,7 +287,7 @@ def _card(
         "- It answers for every picture, also for one that shows no breast.",
         "",
     ]
-    return "\n".join(lines + card.citation(trained))
+    return "\n".join(lines + card.citation_section(trained))
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:

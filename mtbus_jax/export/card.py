@@ -22,6 +22,8 @@ _RESIZING = {
     preprocess.AREA: "each pixel the mean over the area that it covers, pixels covered in part "
     "counting in part, rounded half up; no cropping",
 }
+# Heading of what a card says beyond the model.
+DATA = "## Data"
 # Weights by the value of `train.keep`, as a card names them.
 _KEPT = {"best": "best", "last": "last", "average": "averaged"}
 
@@ -95,9 +97,8 @@ def model_card(
     trained: Trained,
     files: list[Written],
     *,
-    result: dict[str, Any],
-    split_info: dict[str, Any],
-    environment: dict[str, Any],
+    about: list[str],
+    environment: dict[str, Any] | None,
     checked_on: str,
 ) -> str:
     """The text of ``model_card.md``.
@@ -105,9 +106,8 @@ def model_card(
     Args:
       trained: the original.
       files: the model files.
-      result: of `summary.summarise`, for the exported folds.
-      split_info: content of ``splits.json``.
-      environment: content of ``environment.json``.
+      about: lines on data, figures, use and citation, see `source.about`.
+      environment: content of ``environment.json``; None for a bundle, which has none.
       checked_on: the images on which files and original were compared, in words.
     """
     lines = [
@@ -117,16 +117,13 @@ def model_card(
         "treatment.",
         "",
         *_model(trained, files, environment, checked_on),
-        *_data(trained, result, split_info),
-        *figures(trained, result),
-        *_use(trained),
-        *citation(trained),
+        *about,
     ]
     return "\n".join(lines)
 
 
 def _model(
-    trained: Trained, files: list[Written], environment: dict[str, Any], checked_on: str
+    trained: Trained, files: list[Written], environment: dict[str, Any] | None, checked_on: str
 ) -> list[str]:
     height, width = trained.image_size
     config, members, folds = trained.config, len(trained.members), len(trained.folds)
@@ -137,7 +134,10 @@ def _model(
     }
     copies = "" if members == 1 else f", {members} copies whose probabilities are averaged"
     seeds = "" if members == folds else f"{members // folds} trainings of "
-    packages = environment.get("packages", {})
+    where = ""
+    if environment is not None:
+        version = environment.get("packages", {}).get("jax", "(unknown)")
+        where = f"Trained with JAX {version} on {_devices(environment)}; exported "
     lines = [
         "## Model",
         "",
@@ -147,8 +147,8 @@ def _model(
         f"Input: {height} × {width} pixels, grey values 0..255; "
         "`preprocessing.json` has every step before and after, `predict_onnx.py` does them.",
         "",
-        f"Trained with JAX {packages.get('jax', '(unknown)')} on {_devices(environment)}; exported "
-        f"with mtbus_jax {mtbus_jax.__version__}.",
+        f"{where or 'Exported '}with mtbus_jax {mtbus_jax.__version__}. Probabilities are the "
+        "network's own: not calibrated, without test-time augmentation.",
         "",
         f"Each file was read again and compared with the network on {checked_on}, at batch sizes "
         f"{_join(BATCH_SIZES)}, on a CPU; up to {TOLERANCE:g} is allowed.",
@@ -186,10 +186,11 @@ def _devices(environment: dict[str, Any]) -> str:
     return _join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
 
-def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+def data_section(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+    """Lines about the data: dataset, folds, leaks; arguments as of `model_card`."""
     config = trained.config
     lines = [
-        "## Data",
+        DATA,
         "",
         f"`{config.data.name}`, {split_info['images']} images of the classes "
         f"{_join(config.data.classes)}; {split_info['split']} split of "
@@ -216,7 +217,7 @@ def _data(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
     return [*lines, ""]
 
 
-def figures(trained: Trained, result: dict[str, Any], *, joined: bool = True) -> list[str]:
+def figures_section(trained: Trained, result: dict[str, Any], *, joined: bool = True) -> list[str]:
     """The section on what was measured, as Markdown lines.
 
     Args:
@@ -263,7 +264,24 @@ def figures(trained: Trained, result: dict[str, Any], *, joined: bool = True) ->
     return [*lines, ""]
 
 
-def _use(trained: Trained) -> list[str]:
+def about(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
+    """Lines on data, figures, use and citation of a run.
+
+    Args:
+      trained: the original.
+      result: of `summary.summarise`, for the exported folds.
+      split_info: content of ``splits.json``.
+    """
+    return [
+        *data_section(trained, result, split_info),
+        *figures_section(trained, result),
+        *use_section(trained),
+        *citation_section(trained),
+    ]
+
+
+def use_section(trained: Trained) -> list[str]:
+    """Lines about use and limits."""
     height, width = trained.image_size
     source = "simulated images" if trained.config.data.name == "phantom" else "one dataset"
     return [
@@ -276,13 +294,12 @@ def _use(trained: Trained) -> list[str]:
         f"- A picture is squeezed to {height} × {width} pixels whatever its shape. Crop away text "
         "and borders as the training images are.",
         "- It answers for every picture, also for one that shows no breast.",
-        "- Probabilities are the network's own: not calibrated, without test-time augmentation.",
         "",
     ]
 
 
-def citation(trained: Trained) -> list[str]:
-    """The section on citation and licence, as Markdown lines."""
+def citation_section(trained: Trained) -> list[str]:
+    """Lines about citation and licence."""
     lines = ["## Citation and licence", "", f"- {_CITATIONS['method']}"]
     if trained.config.data.name in _CITATIONS:
         lines.append(f"- {_CITATIONS[trained.config.data.name]}")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -30,12 +31,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 3)
 
+Outputs = dict[str, np.ndarray]  # by name, a row for each image
+
 ONNX_PYTHON = ".venv-onnx/bin/python"
 _SET_UP = (
     f"Set up an environment for the converter once, with the two commands: python -m venv "
     f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is found at "
-    f"{ONNX_PYTHON}, in MTBUS_ONNX_PYTHON, or give --onnx_python=…; or leave ONNX out with "
-    f"--formats={STABLEHLO}."
+    f"{ONNX_PYTHON}, in MTBUS_ONNX_PYTHON, or give --onnx_python=…. Without it, "
+    f"--formats={STABLEHLO} works; --web does not."
 )
 
 
@@ -194,24 +197,68 @@ def write_onnx(
       UserError: if the converter fails.
     """
     with tempfile.TemporaryDirectory(prefix="mtbus_jax_") as job:
-        job = Path(job)
-        _write_job(trained, images, job)
-        done = _run_python(onnx_python, "-m", to_onnx.__name__, str(job), packages=job)
-        if done.returncode:
-            raise UserError(
-                f"{trained.config.model.name} cannot be converted to ONNX: "
-                f"{_last_line(done.stderr)}. Leave ONNX out with --formats={STABLEHLO}, and report "
-                "this."
-            )
-        with np.load(job / "outputs.npz") as stored:
-            outputs = dict(stored)
-        versions = json.loads((job / "versions.json").read_text(encoding="utf-8"))
-        shutil.move(job / FILES[ONNX], path)
-    names = {key.partition("/")[2] for key in outputs}
-    return [{name: outputs[f"{size}/{name}"] for name in names} for size in BATCH_SIZES], versions
+        found, versions = _convert(trained, images, Path(job), onnx_python)
+        shutil.move(Path(job) / FILES[ONNX], path)
+    return found["model"], versions
 
 
-def _write_job(trained: Trained, images: np.ndarray, job: Path) -> None:
+def onnx_members(
+    trained: Trained, images: np.ndarray, onnx_python: str, *, short: bool
+) -> tuple[list[bytes], list[Outputs], dict[str, str]]:
+    """An ONNX file for each member, and what onnxruntime computes with it.
+
+    Args:
+      trained: the original.
+      images: ``(n, height, width, 1)`` float32.
+      onnx_python: interpreter of the converter's environment.
+      short: whether large weights are stored in 16 bits, see `to_onnx.shorten`.
+
+    Returns:
+      Contents of the files; outputs by name, n rows each, for each file; and versions of packages.
+
+    Raises:
+      UserError: if the converter fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="mtbus_jax_") as job:
+        found, versions = _convert(
+            trained, images, Path(job), onnx_python, apart=True, short=short, batch_sizes=(1,)
+        )
+        contents = [(Path(job) / f"{name}.onnx").read_bytes() for name in found]
+    return contents, [outputs[0] for outputs in found.values()], versions
+
+
+def _convert(
+    trained: Trained, images: np.ndarray, job: Path, onnx_python: str, **how: Any
+) -> tuple[dict[str, list[Outputs]], dict[str, str]]:
+    """Runs `to_onnx` in a folder: outputs for each batch size by file, and versions of packages."""
+    task = _write_job(trained, images, job, **how)
+    done = _run_python(onnx_python, "-m", to_onnx.__name__, str(job), packages=job)
+    if done.returncode:
+        raise UserError(
+            f"{trained.config.model.name} cannot be converted to ONNX: "
+            f"{_last_line(done.stderr)}. Report this; --formats={STABLEHLO} does without ONNX, and "
+            "--web cannot."
+        )
+    with np.load(job / "outputs.npz") as stored:
+        arrays = {tuple(key.split("/")): array for key, array in stored.items()}
+    versions = json.loads((job / "versions.json").read_text(encoding="utf-8"))
+    found: dict[str, list[Outputs]] = {}
+    for size in task["batch_sizes"]:
+        for file in dict.fromkeys(file for file, _, _ in arrays):
+            outputs = {key[2]: each for key, each in arrays.items() if key[:2] == (file, str(size))}
+            found.setdefault(file, []).append(outputs)
+    return found, versions
+
+
+def _write_job(
+    trained: Trained,
+    images: np.ndarray,
+    job: Path,
+    *,
+    apart: bool = False,
+    short: bool = False,
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+) -> dict[str, Any]:
     """Everything that `to_onnx.main` reads, with the library's own code beside it."""
     members = []
     for number, variables in enumerate(trained.variables):
@@ -225,13 +272,16 @@ def _write_job(trained: Trained, images: np.ndarray, job: Path) -> None:
         "tasks": list(trained.config.tasks),
         "image_size": list(trained.image_size),
         "members": members,
-        "batch_sizes": list(BATCH_SIZES),
+        "batch_sizes": list(batch_sizes),
+        "apart": apart,
+        "short": short,
         "properties": properties(trained),
     }
     (job / "job.json").write_text(json.dumps(task), encoding="utf-8")
     # A copy, because the folder around the package may hold other versions of its dependencies.
     package = Path(mtbus_jax.__file__).parent
     shutil.copytree(package, job / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return task
 
 
 def properties(trained: Trained) -> dict[str, str]:

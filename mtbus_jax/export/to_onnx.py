@@ -2,8 +2,8 @@
 
     python -m mtbus_jax.export.to_onnx JOB
 
-reads the folder JOB that `mtbus_jax.export.formats.write_onnx` prepared, and adds to it
-``model.onnx``, ``outputs.npz`` (what onnxruntime computes with that file) and ``versions.json``.
+reads the folder JOB that `mtbus_jax.export.formats` prepared, and adds to it ``model.onnx``, or a
+file for each member, ``outputs.npz`` (what onnxruntime computes with them) and ``versions.json``.
 jax2onnx wants another orbax than the library, so nothing of the library but its networks is
 imported here.
 """
@@ -32,6 +32,8 @@ from mtbus_jax.models import deformable, resampling
 
 # Old enough for runtimes of 2023 (tried with onnxruntime 1.16); every network here converts to it.
 OPSET, IR_VERSION = 18, 8
+# Values of a tensor from which on `shorten` takes it.
+SHORTENED_FROM = 1024
 PACKAGES = ("flax", "jax", "jax2onnx", "onnx", "onnxruntime")
 
 
@@ -83,6 +85,7 @@ def replaced_layers() -> Iterator[None]:
       instead).
     * `deformable.sample`: it looks up pixels of each image (a matrix product instead).
     * Dropout at test time, from fixed seeds: drawn while converting, a constant of the model.
+    * A rule for each platform: the one for any.
     """
     convolve = nn.ConvTranspose.__call__
     replacements = [
@@ -91,6 +94,7 @@ def replaced_layers() -> Iterator[None]:
         (jax.image, "resize", _resize),
         (resampling, "doubled", _doubled),
         (deformable, "sample", _sample),
+        (jax.lax, "platform_dependent", _any_platform),
         *((jax.random, name, _at_once(function)) for name, function in _RANDOM.items()),
     ]
     with contextlib.ExitStack() as stack:
@@ -129,6 +133,10 @@ def _transposed(
 def _resize(image: jax.Array, shape: tuple[int, ...], method: str) -> jax.Array:
     rows, cols = (_resize_matrix(image.shape[i], shape[i], method) for i in (1, 2))
     return jnp.einsum("ph,bhwc,qw->bpqc", rows, image, cols)
+
+
+def _any_platform(*operands: jax.Array, default: Callable, **of_platforms: Callable):
+    return default(*operands)
 
 
 @functools.cache
@@ -200,6 +208,47 @@ def average(members: dict[str, Any]) -> Any:
     return whole
 
 
+def shorten(model: Any) -> None:
+    """Stores large weights as 16-bit integers, with a scale for each slice along one axis.
+
+    They become float32 again as the file is loaded. float16 would take the same room, but has 11
+    bits for every weight, and integers use all 16 for the largest of a slice. Small tensors, such
+    as biases and statistics of normalisation, stay as they are.
+
+    Args:
+      model: an ``onnx.ModelProto``, changed in place.
+    """
+    import onnx
+
+    kept, nodes = [], []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < SHORTENED_FROM:
+            kept.append(tensor)
+            continue
+        # Which axis the converter has put the channels on, the values tell: its steps are finer.
+        candidates = [_integers(values, axis) for axis in (0, values.ndim - 1)]
+        integers, scale = min(candidates, key=lambda each: np.log(each[1]).mean())
+        short, wide, scales = (f"{tensor.name}/{part}" for part in ("short", "wide", "scale"))
+        kept.append(onnx.numpy_helper.from_array(integers, short))
+        kept.append(onnx.numpy_helper.from_array(scale, scales))
+        nodes.append(onnx.helper.make_node("Cast", [short], [wide], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [wide, scales], [tensor.name]))
+    nodes += model.graph.node
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(kept)
+    model.graph.node.extend(nodes)
+
+
+def _integers(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """int16 of the shape of ``values``, and the float32 scale for each slice along an axis."""
+    others = tuple(each for each in range(values.ndim) if each != axis)
+    largest = np.abs(values).max(axis=others, keepdims=True)
+    most = np.iinfo(np.int16).max
+    scale = (np.where(largest > 0, largest, 1) / most).astype(np.float32)
+    return np.clip(np.rint(values / scale), -most, most).astype(np.int16), scale
+
+
 def run(path: Path, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
     """What onnxruntime computes with a file, on the CPU.
 
@@ -222,10 +271,18 @@ def run(path: Path, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray
     return {name: np.concatenate(arrays) for name, *arrays in zip(names, *parts, strict=True)}
 
 
-def main(job: Path) -> None:
-    """Converts, writes and runs what the folder ``job`` asks for."""
+def _save(model: Any, path: Path, task: dict[str, Any]) -> None:
     import onnx
 
+    model.ir_version = IR_VERSION
+    model.graph.name = task["network"]
+    onnx.helper.set_model_props(model, task["properties"])
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def main(job: Path) -> None:
+    """Converts, writes and runs what the folder ``job`` asks for."""
     task = json.loads((job / "job.json").read_text(encoding="utf-8"))
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in task["options"].items()}
     module = models.create(task["network"], tasks=tuple(task["tasks"]), **options)
@@ -234,20 +291,18 @@ def main(job: Path) -> None:
         with np.load(job / f"{name}.npz") as stored:
             variables = flax.traverse_util.unflatten_dict(dict(stored), sep="/")
         members[name] = convert(module, variables, tuple(task["image_size"]))
-    model = average(members)
-    model.ir_version = IR_VERSION
-    model.graph.name = task["network"]
-    onnx.helper.set_model_props(model, task["properties"])
-    onnx.checker.check_model(model, full_check=True)
-    path = job / "model.onnx"
-    onnx.save(model, path)
+    if not task["apart"]:
+        members = {"model": average(members)}
     with np.load(job / "images.npz") as stored:
         images = stored["images"]
-    arrays = {
-        f"{batch_size}/{name}": array
-        for batch_size in task["batch_sizes"]
-        for name, array in run(path, images, batch_size).items()
-    }
+    arrays = {}
+    for file, model in members.items():
+        if task["short"]:
+            shorten(model)
+        _save(model, job / f"{file}.onnx", task)
+        for batch_size in task["batch_sizes"]:
+            for name, array in run(job / f"{file}.onnx", images, batch_size).items():
+                arrays[f"{file}/{batch_size}/{name}"] = array
     np.savez(job / "outputs.npz", **arrays)
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     (job / "versions.json").write_text(json.dumps(versions), encoding="utf-8")

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import tiny
 
-from mtbus_jax import crossval, data, models, types
+from mtbus_jax import bundle, crossval, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import evaluate
-from mtbus_jax.export import card, command, formats, interface
+from mtbus_jax.export import card, command, formats, interface, source
 from mtbus_jax.training import run_folder, trained_folds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -170,14 +170,14 @@ def test_a_difference_is_the_largest_one_and_missing_outputs_are_endless():
 
 def test_images_of_the_run_are_taken_where_they_are_at_hand(run):
     config = run_folder.load_config(run)
-    images, words = command.check_images(config)
+    images, words = source.check_images(config)
     known = {image.tobytes() for image in tiny.make_cases().image}
     assert len(images) == 6
     assert all(image.astype(np.uint8).tobytes() in known for image in images)
     assert words == "6 images of phantom"
     config.data.arrays_file = "/nowhere/cases.npz"
     config.data.name = "curated_busi"
-    images, words = command.check_images(config)
+    images, words = source.check_images(config)
     assert images.shape == (6, tiny.HEIGHT, tiny.WIDTH, 1)
     assert np.ptp(images) > 100
     assert words == "6 simulated images (curated_busi was not at hand)"
@@ -325,7 +325,7 @@ def test_a_folder_with_a_file_called_like_ours_is_not_replaced(run, tmp_path):
     [
         (["--run={tmp}/none", "--out={tmp}/out", "--formats=stablehlo"], ["is no folder"]),
         (["--run={tmp}", "--out={tmp}/out", "--folds=all"], ["--folds=all", "numbers with commas"]),
-        (["--out={tmp}/out"], ["--run"]),
+        (["--run={tmp}"], ["--out"]),
     ],
 )
 def test_the_command_line_refuses_in_one_paragraph(tmp_path, arguments, words):
@@ -383,7 +383,7 @@ def test_the_card_has_the_figures_of_the_summary_and_the_warnings(run, tmp_path)
 
 
 def test_the_card_tells_leaks_departures_and_unseen_classes(run):
-    original = command.load(run, (0,))
+    original = source.load(run, (0,))
     original.config.data.name = "curated_busi"
     original.config.data.classes = ("benign", "malignant")
     result = json.loads((run / "summary.json").read_text())
@@ -394,8 +394,7 @@ def test_the_card_tells_leaks_departures_and_unseen_classes(run):
     text = card.model_card(
         original,
         [formats.Written("model.onnx", 3e-6, {"onnx": "1.2"})],
-        result=result,
-        split_info=json.loads((run / "splits.json").read_text()),
+        about=card.about(original, result, json.loads((run / "splits.json").read_text())),
         environment={},
         checked_on="images",
     )
@@ -411,11 +410,11 @@ def test_the_card_tells_leaks_departures_and_unseen_classes(run):
 
 
 def test_the_card_counts_devices(run):
+    original = source.load(run, (0,))
     text = card.model_card(
-        command.load(run, (0,)),
+        original,
         [],
-        result=json.loads((run / "summary.json").read_text()),
-        split_info=json.loads((run / "splits.json").read_text()),
+        about=source.about(run, original),
         environment={"devices": ["gpu: NVIDIA H200", "gpu: NVIDIA H200", "cpu: cpu"]},
         checked_on="images",
     )
@@ -432,3 +431,17 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     assert facts["folds"] == [0, 1]
     assert facts["resize"] == "nearest"
     assert "nearest neighbour" in facts["steps"][2]
+
+
+def test_a_bundle_is_exported_with_its_own_card(run, tmp_path):
+    bundle.make_bundle(run, tmp_path / "bundle")
+    out = tmp_path / "out"
+    command.export_run(tmp_path / "bundle", out, wanted=STABLEHLO)
+    card_of_bundle = (tmp_path / "bundle" / "model_card.md").read_text()
+    text = (out / "model_card.md").read_text()
+    assert text.rstrip().endswith(card_of_bundle[card_of_bundle.index("## Data") :].rstrip())
+    assert "| `model.stablehlo` |" in text and "unknown" not in text
+    (tmp_path / "bundle" / "model_card.md").write_text("mine")
+    with pytest.raises(UserError, match="not the card of a bundle"):
+        command.export_run(tmp_path / "bundle", tmp_path / "other", wanted=STABLEHLO)
+    assert not (tmp_path / "other").exists()

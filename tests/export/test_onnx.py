@@ -22,6 +22,7 @@ from PIL import Image
 from mtbus_jax import crossval, data, images, models, predict, refine, types
 from mtbus_jax.export import command, formats, interface, predict_onnx, to_onnx
 from mtbus_jax.images import preprocess
+from mtbus_jax.models.cpu import depthwise
 from mtbus_jax.predict import resample
 from mtbus_jax.training import trained_folds
 
@@ -195,6 +196,25 @@ def test_replaced_layers_compute_the_same(name, options):
         np.testing.assert_allclose(found[key], expected[key], atol=1e-5)
 
 
+def test_a_rule_for_each_platform_becomes_the_one_for_any():
+    """As depthwise convolutions have it; the converter knows no program that asks where it runs."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 9, 7, 5)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 1, 5)).astype(np.float32)
+
+    def replaced(image):
+        with to_onnx.replaced_layers():
+            return depthwise.depthwise_convolution(image, kernel, stride=2)
+
+    assert "platform_index" not in str(jax.make_jaxpr(replaced)(image))
+    expected = np.zeros((2, 5, 4, 5))
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for row, col in np.ndindex(5, 4):
+        window = padded[:, 2 * row : 2 * row + 3, 2 * col : 2 * col + 3]
+        expected[:, row, col] = (window * kernel[:, :, 0]).sum(axis=(1, 2))
+    np.testing.assert_allclose(replaced(image), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_converter_imports_no_more_than_the_networks():
     program = (
         "import sys, mtbus_jax.export.to_onnx; "
@@ -207,16 +227,6 @@ def test_the_converter_imports_no_more_than_the_networks():
 
 
 # With the converter.
-
-
-@pytest.fixture(scope="session")
-def onnx_python() -> str:
-    python = os.environ.get("MTBUS_ONNX_PYTHON")
-    if not python:
-        pytest.skip("NOT TESTED with ONNX: MTBUS_ONNX_PYTHON names no interpreter")
-    if not pathlib.Path(python).is_file():
-        pytest.fail(f"MTBUS_ONNX_PYTHON={python} is no file")
-    return python
 
 
 # Without normalisation on the way, grey values 0..255 would drive every sigmoid to its end.

@@ -16,7 +16,7 @@ from small_runs import make_config
 from mtbus_jax import crossval, ensemble
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.evaluate import read_cases
-from mtbus_jax.export import command as export_command
+from mtbus_jax.export import source as export_source
 from mtbus_jax.predict import Predictor
 from mtbus_jax.report import command as report_command
 from mtbus_jax.report import compare
@@ -35,7 +35,7 @@ def commands(world, copy, tmp_path):
     return {
         "report": lambda: report_command.main([f"--run={copy}"]),
         "compare": lambda: compare.compare([copy, world.run]),
-        "export": lambda: export_command.load(copy),
+        "export": lambda: export_source.load(copy),
         "predict": lambda: Predictor(copy)([picture]),
         "ensemble": lambda: ensemble.make_ensemble([copy, world.run], tmp_path / "out"),
         "tables": lambda: crossval.write_tables(make_config(), copy),

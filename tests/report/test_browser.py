@@ -1,16 +1,14 @@
 """The report in a real browser: it opens from disk, moves, and asks for nothing from elsewhere."""
 
 import dataclasses
-import os
 import re
-import shutil
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import report_runs
 import tiny
+from chromium import DESKTOP, PATIENCE, PHONE, launched, take_screenshot, wait_until
 
 from mtbus_jax import report
 from mtbus_jax.evaluation import stored_predictions
@@ -19,42 +17,12 @@ from mtbus_jax.training import run_folder
 
 pytestmark = pytest.mark.browser
 
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-# Seconds until a wait counts as a failure; a busy machine may need many.
-_PATIENCE = 120
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
 
 @pytest.fixture(scope="module")
 def chromium():
     """A headless browser that is offline."""
-    path = os.environ.get("MTBUS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("NOT TESTED in a browser: no Chromium on the PATH nor in MTBUS_CHROMIUM")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        pytest.skip("NOT TESTED in a browser: pip install '.[browser]'")
-    with sync_playwright() as driver:
-        # As root, as in most containers, Chromium refuses to start its sandbox.
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
-
-
-def take_screenshot(page, path):
-    """A PNG to look at; Chromium at times cannot make one while the machine is busy."""
-    from playwright.sync_api import Error
-
-    for attempts_left in (2, 1, 0):
-        try:
-            page.screenshot(path=path, full_page=True)
-            return
-        except Error as error:
-            if "Unable to capture screenshot" not in str(error) or not attempts_left:
-                raise
-            time.sleep(1)
 
 
 @pytest.fixture
@@ -66,7 +34,7 @@ def visit(chromium):
         context = chromium.new_context(**{"viewport": DESKTOP, "offline": True} | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(_PATIENCE * 1000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda message: complain(message.type, message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
@@ -111,14 +79,6 @@ def listed(page):
         .sort((a, b) => a.ariaPosInSet - b.ariaPosInSet)
         .map(row => row.querySelector(".name").textContent)"""
     )
-
-
-def wait_until(page, expression, arg=None):
-    """Waits for an expression of the page; Playwright's own way needs eval, which is forbidden."""
-    end = time.monotonic() + _PATIENCE
-    while not page.evaluate(expression, arg):
-        assert time.monotonic() < end, expression
-        page.wait_for_timeout(20)
 
 
 def wait_for_case(page, uid):

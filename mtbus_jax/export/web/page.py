@@ -1,0 +1,121 @@
+"""Puts the page together: one file, with a policy that forbids it to load anything else."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import re
+from importlib import resources
+
+import numpy as np
+
+import mtbus_jax
+from mtbus_jax.escaping import json_element
+from mtbus_jax.export.web.contents import Contents
+from mtbus_jax.export.web.runtime import PACKAGE, VERSION, Runtime
+
+# Run in this order, after the body is there; all but the first share one scope.
+SCRIPTS = (
+    *("check.js", "bytes.js", "picture.js", "png.js", "jpeg.js"),
+    *("dicom_file.js", "dicom_shown.js", "dicom.js", "read.js"),
+    *("resample.js", "network.js", "trust.js", "answer.js", "measure.js"),
+    *("draw.js", "save.js", "results.js", "main.js"),
+)
+
+
+def asset(name: str) -> str:
+    """Text of a file of ``assets/``."""
+    return resources.files("mtbus_jax.export.web").joinpath("assets", name).read_text("utf-8")
+
+
+def document(contents: Contents, runtime: Runtime, about: str) -> str:
+    """The whole page.
+
+    Args:
+      contents: facts and networks.
+      runtime: that computes them.
+      about: HTML about the network.
+    """
+    facts = contents.facts
+    style, codes = asset("style.css"), [asset(name) for name in SCRIPTS]
+    data = [
+        json_element("facts", facts),
+        _bytes_element("runtime-code", runtime.code),
+        _bytes_element("runtime-wasm", runtime.wasm),
+        *(_bytes_element(f"member-{i}", planes(each)) for i, each in enumerate(contents.members)),
+    ]
+    slots = {
+        "policy": html.escape(policy(style, codes)),
+        "title": html.escape(f"{facts['name']}: breast-ultrasound pictures"),
+        "style": style,
+        "summary": html.escape(_summary(facts)),
+        "versions": html.escape(
+            f"Look at each picture in {len(facts['versions'])} versions, as it is and flipped or "
+            "turned, as the run's evaluation did, which uncertainty and warning were fitted to. "
+            "One alone is faster."
+        ),
+        "about": f"{_about(about)}\n{_licence()}",
+        "version": html.escape(mtbus_jax.__version__),
+        "data": "\n".join(data),
+        "scripts": "\n".join(f"<script>{code}</script>" for code in codes),
+    }
+    # In one pass: what fills a slot may hold braces of its own.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: slots[found[1]], asset("page.html"))
+
+
+def planes(content: bytes) -> bytes:
+    """The bytes at even places, then those at odd ones: 16-bit numbers compress better so."""
+    numbers = np.frombuffer(content, np.uint8)
+    return np.concatenate([numbers[0::2], numbers[1::2]]).tobytes()
+
+
+def policy(style: str, codes: list[str]) -> str:
+    """Nothing but these texts and what they make may style or run, and nothing may be asked for.
+
+    Args:
+      style: the style sheet.
+      codes: the scripts. The runtime comes from a Blob that they make, and compiles WebAssembly.
+    """
+    scripts = " ".join(map(_source, codes))
+    return (
+        f"default-src 'none'; connect-src 'none'; img-src data:; style-src {_source(style)}; "
+        f"script-src {scripts} blob: 'wasm-unsafe-eval'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _bytes_element(name: str, content: bytes) -> str:
+    packed = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
+    return f'<script type="application/octet-stream" id="{name}">{packed}</script>'
+
+
+def _summary(facts: dict) -> str:
+    folds = list(dict.fromkeys(member["fold"] for member in facts["members"]))
+    does = {"seg": "outlines the lesion", "cls": f"tells {', '.join(facts['classNames'])}"}
+    height, width = facts["imageSize"]
+    return (
+        f"{' and '.join(does[task] for task in facts['tasks']).capitalize()}; "
+        f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}; network input {height} × "
+        f"{width} pixels."
+    )
+
+
+def _about(about: str) -> str:
+    return (
+        "<details><summary>Data, cross-validated figures, limits, licence</summary>"
+        f'<div class="card-text">{about}</div></details>'
+    )
+
+
+def _licence() -> str:
+    return (
+        f"<details><summary>Licence of the runtime, {PACKAGE} {VERSION}</summary>"
+        "<p>ThirdPartyNotices.txt of its source names what others contributed to it.</p>"
+        f"<pre>{html.escape(asset('runtime_licence.txt'))}</pre></details>"
+    )
