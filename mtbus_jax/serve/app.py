@@ -28,12 +28,13 @@ _NO_ADDRESS = "There is POST /predict and GET /health, nothing else."
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
-def create(worker: Worker, *, most: int) -> Starlette:
+def create(worker: Worker, *, most: int, page: bytes | None = None) -> Starlette:
     """The application.
 
     Args:
       worker: warmed up; closed when the application ends.
       most: bytes of the largest picture.
+      page: HTML for people, at "/"; None for none.
     """
     about = answer.software(worker.predictor)
 
@@ -70,9 +71,14 @@ def create(worker: Worker, *, most: int) -> Starlette:
         yield
         worker.close()
 
+    async def show(request: Request) -> Response:
+        if page is None:
+            raise HTTPException(404, "There is no page: mtbus serve --page=FILE serves one.")
+        return Response(page, media_type="text/html; charset=utf-8")
+
     return Starlette(
-        # "/" is where a page for people belongs: add its route here.
         routes=[
+            Route("/", show, methods=["GET"]),
             Route("/predict", predict, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
         ],
@@ -143,7 +149,7 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict | None = Non
 
 
 async def _refused(_: Request, error: HTTPException) -> Response:
-    detail = _NO_ADDRESS if error.status_code == 404 else error.detail
+    detail = _NO_ADDRESS if error.detail == "Not Found" else error.detail  # starlette's own words
     content = {"error": detail, "status": error.status_code}
     return _json(content, error.status_code, dict(error.headers or {}))
 

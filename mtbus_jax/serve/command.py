@@ -14,9 +14,10 @@ import argparse
 import ipaddress
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from mtbus_jax import commandline
-from mtbus_jax.errors import UserError
+from mtbus_jax.errors import UserError, reason
 from mtbus_jax.predict import Predictor
 from mtbus_jax.predict.command import add_ensemble_flags
 from mtbus_jax.runtime import backend, host_memory, program_cache, stopping
@@ -52,6 +53,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
         ) from None
     from mtbus_jax.serve import app
 
+    page = None if args.page is None else _read_page(Path(args.page))
     with _bound(args.host, args.port) as door, stopping.on_sigterm():
         host_memory.keep_for_prediction(1)
         program_cache.open_cache()
@@ -62,7 +64,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
         worker = Worker(predictor, queue=args.queue)
         worker.warm_up()
         config = uvicorn.Config(
-            app.create(worker, most=round(args.max_mb * 1e6)),
+            app.create(worker, most=round(args.max_mb * 1e6), page=page),
             http="h11",
             ws="none",
             lifespan="on",
@@ -102,12 +104,32 @@ def _parser(program: str) -> commandline.Parser:
         help="requests that may wait; more are told to come back; default: %(default)s",
     )
     parser.add_argument(
+        "--page",
+        type=commandline.file_path,
+        help="page of mtbus export --web to show at /; it computes in the browser",
+    )
+    parser.add_argument(
         "--max_mb",
         type=commandline.within(float, 0.001, 1000),
         default=32,
         help="largest picture in MB (10⁶ bytes); default: %(default)s",
     )
     return parser
+
+
+def _read_page(path: Path) -> bytes:
+    """A page of ``mtbus export --web``.
+
+    Raises:
+      UserError: if it cannot be read or is another file.
+    """
+    try:
+        page = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--page={path} cannot be read: {reason(error)}.") from None
+    if b'<script type="application/json" id="facts">' not in page:
+        raise UserError(f"--page={path} is no page of `mtbus export --web --out={path.name}`.")
+    return page
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -415,3 +415,14 @@ def test_frames_after_the_one_asked_for_are_not_decoded(worker, pictures, tmp_pa
     number = worker.submit(content, "a.dcm", 2, lambda found: found.frame.number).result()
     assert number == 2
     assert decoded == [1, 2]
+
+
+def test_a_page_for_people(worker, client):
+    assert client.get("/").status_code == 404
+    assert "--page" in client.get("/").text
+    page = "<!DOCTYPE html><title>ä</title>".encode()
+    with testclient.TestClient(app.create(worker, most=MOST, page=page)) as other:
+        shown = other.get("/")
+        assert shown.status_code == 200 and shown.content == page
+        assert shown.headers["content-type"] == "text/html; charset=utf-8"
+        assert other.post("/").status_code == 405

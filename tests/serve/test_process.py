@@ -157,3 +157,13 @@ def test_by_default_only_this_machine_is_served(run):
         assert door.getsockname()[0] == "127.0.0.1"
         with pytest.raises(OSError):  # it does not listen yet
             socket.create_connection(door.getsockname(), timeout=1)
+
+
+def test_what_is_no_page_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        command.main([f"--run={tmp_path}", "--port=0", f"--page={tmp_path / 'none.html'}"])
+    (tmp_path / "a.html").write_text("<title>mine</title>")
+    with pytest.raises(UserError, match="is no page of"):
+        command.main([f"--run={tmp_path}", "--port=0", f"--page={tmp_path / 'a.html'}"])
+    (tmp_path / "b.html").write_text('<script type="application/json" id="facts">{}</script>')
+    assert command._read_page(tmp_path / "b.html").startswith(b"<script")
