@@ -106,7 +106,8 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
                 f"--runs: {folders[0]} and {folder} differ in more than the seed: "
                 f"{'; '.join(differing)}. Networks of an ensemble are trained alike."
             )
-        if split != splits[0]:
+        # What else the file says was added version by version.
+        if any(split[field] != splits[0][field] for field in ("dataset", "split", "folds")):
             raise UserError(
                 f"--runs: {folders[0]} and {folder} have other folds in {run_splits.SPLITS}; an "
                 "image that tests one network may have trained the other."

@@ -338,3 +338,12 @@ def test_average_wants_versions():
     config.eval.average, config.eval.tta = True, False
     with pytest.raises(UserError, match=r"eval.average.*eval.tta=True"):
         Experiment.from_config(config)
+
+
+def test_what_a_later_version_adds_to_splits_json_makes_no_other_folds(runs, tmp_path):
+    other = shutil.copytree(runs[1], tmp_path / "other")
+    content = files.read_json(other / run_splits.SPLITS)
+    del content["unused_images"]
+    files.write_json(other / run_splits.SPLITS, content)
+    ensemble.make_ensemble([runs[0], other], tmp_path / "out")
+    assert (tmp_path / "out" / "summary.json").is_file()
