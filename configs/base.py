@@ -43,6 +43,7 @@ def get_config() -> config_dict.ConfigDict:
     model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY
     # Options of the network; None is its own default, which is the published value, so that
     # another name needs no other change. One that the network does not have is refused.
+
     model.width = config_dict.placeholder(int)  # feature maps of the first level; unetpp: 24
     model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper
     model.encoder = config_dict.placeholder(str)  # lite_unet: lite0, lite1 or lite2
@@ -56,9 +57,9 @@ def get_config() -> config_dict.ConfigDict:
     model.variant = config_dict.placeholder(str)  # acsnet: released, or paper as printed
     # acsnet: its parts, see docs/networks.md; all are on unless they are switched off.
     model.gates = config_dict.placeholder(bool)
-    model.deformable_attention = config_dict.placeholder(bool)
-    model.channel_attention = config_dict.placeholder(bool)
-    model.multi_scale = config_dict.placeholder(bool)
+    model.deformable_attention = config_dict.placeholder(bool)  # acsnet: the DSA modules
+    model.channel_attention = config_dict.placeholder(bool)  # acsnet: of the head
+    model.multi_scale = config_dict.placeholder(bool)  # acsnet: three maps for the head, not one
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
@@ -74,7 +75,7 @@ def get_config() -> config_dict.ConfigDict:
     loss.reconstruction = 1.0  # weight of the mean squared error of a reconstruction (adityan)
 
     train = config.train = config_dict.ConfigDict()
-    train.epochs = 200
+    train.epochs = 200  # at most; times through the training images
     train.batch_size = 2  # images per step, over all devices
     train.oversample = True  # deterministic oversampling (DO)
     train.oversample_rule = "round"  # round as released, or ceil as printed
@@ -88,10 +89,10 @@ def get_config() -> config_dict.ConfigDict:
     train.rotation_fill = "zero"
     # Run folder (or a fold_* in it) whose weights training starts from; "" draws them.
     train.start_from = ""
-    train.learning_rate = 1e-4
-    train.adam_b1 = 0.9
-    train.adam_b2 = 0.999
-    train.adam_epsilon = 1e-4
+    train.learning_rate = 1e-4  # of Adam, at the start
+    train.adam_b1 = 0.9  # decay of the mean of gradients
+    train.adam_b2 = 0.999  # decay of the mean of their squares
+    train.adam_epsilon = 1e-4  # added to the root of the latter
     train.weight_decay = 0.0  # decoupled (AdamW), of kernels; in units of the learning rate
     train.l2 = 0.0  # coupled decay: this share of every weight is added to its gradient
     train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
@@ -108,7 +109,7 @@ def get_config() -> config_dict.ConfigDict:
     train.plateau_factor = 0.5
     train.plateau_patience = 20  # epochs
     train.plateau_threshold = 1e-4  # share of the loss, 0..1; PyTorch's default
-    train.min_learning_rate = 1e-6
+    train.min_learning_rate = 1e-6  # the plateau schedule goes no lower
     # Training stops when more than so many epochs in a row have brought no new lowest loss.
     train.stop_patience = 50  # epochs
     # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch;

@@ -71,6 +71,9 @@ def train_and_evaluate(
     wanted = config.data.folds if folds is None else folds
     for numbers in (config.data.folds, wanted):
         run_folder.check_folds(numbers, len(parts))
+    if types.CLASSIFICATION in experiment.config.tasks:
+        for fold in wanted:
+            splits.check_classes(parts[fold], cases, fold)
     parallel.on_primary(
         lambda: [
             logbook.check_epochs(run_folder.fold_dir(workdir, fold), config.train.epochs)

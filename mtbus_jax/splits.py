@@ -108,9 +108,15 @@ def published_folds(
     folds = []
     for fold in range(int(test_fold.max()) + 1):
         rest = np.flatnonzero(test_fold != fold)
-        train, validation = train_test_split(
-            rest, train_size=TRAIN_FRACTION, random_state=seed, stratify=label[rest]
-        )
+        try:
+            train, validation = train_test_split(
+                rest, train_size=TRAIN_FRACTION, random_state=seed, stratify=label[rest]
+            )
+        except ValueError as error:  # such as for a class with one image
+            raise UserError(
+                f"fold {fold}: {len(rest)} images cannot be split into training and validation "
+                f"images as published ({error}). Choose --config.data.split=grouped, or add images."
+            ) from None
         folds.append(Split(train, validation, np.flatnonzero(test_fold == fold)))
     return folds
 
@@ -232,6 +238,29 @@ def make_folds(cases: types.Cases, split: str, *, count: int = 4) -> list[Split]
         none = np.empty(0, int)
         return [Split(np.arange(len(cases)), none, none)]
     raise UserError(f"data.split: {split!r} is unknown. Known: {', '.join(SPLITS)}.")
+
+
+def check_classes(split: Split, cases: types.Cases, fold: int) -> None:
+    """Refuses a fold that would test or choose by a class that it does not train.
+
+    Args:
+      split: the fold.
+      cases: the dataset.
+      fold: its number.
+
+    Raises:
+      UserError: naming class and images.
+    """
+    used = np.concatenate([split.train, split.validation, split.test])
+    for code, name in enumerate(cases.classes.names):
+        of_class = used[cases.label[used] == code]
+        if len(of_class) and not (cases.label[split.train] == code).any():
+            uids = ", ".join(cases.uid[of_class[:5]].tolist())
+            raise UserError(
+                f"fold {fold} trains on no image of the class {name}, of which it has "
+                f"{len(of_class)} ({uids}). Add images of it, leave it out with "
+                "--config.data.classes, or train the masks alone with --config.tasks=seg."
+            )
 
 
 def leaking(split: Split, group: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import sklearn.model_selection
+import tiny
 
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
@@ -252,3 +253,24 @@ def test_oversample_repeats_each_image_by_its_class():
     assert sorted(two_classes.tolist()) == [1, 1, 2, 2, 3, 3, 3]
     by_ceil = splits.oversample(np.array([1, 2, 4, 3]), label, rule="ceil")  # 4/3 → 2, 4/1 → 4
     assert sorted(by_ceil.tolist()) == [1, 1, 2, 2, 3, 3, 3, 3, 4, 4]
+
+
+def test_a_class_with_one_image_cannot_be_split_as_published():
+    label = np.array([0] * 12 + [1])
+    with pytest.raises(UserError, match="cannot be split into training and validation"):
+        splits.published_folds(label, np.arange(13) % 3)
+
+
+def test_a_fold_that_trains_no_image_of_a_class_is_refused_by_name():
+    cases = tiny.make_cases()
+    lonely = np.flatnonzero(cases.label == 2)[0]
+    rest = np.flatnonzero(cases.label != 2)
+    split = splits.Split(rest[:20], rest[20:25], np.append(rest[25:], lonely))
+    words = (
+        rf"fold 3 trains on no image of the class normal, of which it has 1 \({cases.uid[lonely]}"
+    )
+    with pytest.raises(UserError, match=words):
+        splits.check_classes(split, cases, 3)
+    splits.check_classes(
+        splits.Split(np.append(rest[:20], lonely), rest[20:25], rest[25:]), cases, 3
+    )
