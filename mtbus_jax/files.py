@@ -118,6 +118,46 @@ def write_bytes(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)  # where writing failed
 
 
+class GrowingFile:
+    """A text file that grows piece by piece; a piece is there whole, or not at all.
+
+    Only a killed process or a power failure can leave half of the last one.
+    """
+
+    def __init__(self, path: Path, content: str):
+        """Replaces the file ``path`` by ``content``, and waits for more.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        write_text(path, content)
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        self._path = path
+
+    def append(self, piece: str) -> None:
+        """Adds to the end, at once.
+
+        Raises:
+          UserError: if it cannot be written, such as for want of space; the file is as before.
+        """
+        start = self._file.seek(0, os.SEEK_END)
+        left = memoryview(piece.encode("utf-8"))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+            raise unwritable(self._path, error) from None
+
+    def close(self) -> None:
+        """Adds no more."""
+        self._file.close()
+
+
 @contextlib.contextmanager
 def folder_at_once(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes ``out`` at the end, or is removed after an error.
