@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +89,17 @@ def cell(value: Any) -> Any:
     """
     formula = isinstance(value, str) and value[:1] in _FORMULA and value[:1]
     return f"'{value}" if formula else value
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """A row of a CSV file, with its end of line; every reader finds the same cells in it.
+
+    A carriage return within a cell is quoted: up to Python 3.12 the library's writer does that only
+    if lines end with one, and its reader takes it for the end of the row otherwise.
+    """
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -105,3 +105,43 @@ def test_the_reason_behind_a_long_text():
         assert errors.reason(error) == "No space left on device"
     assert errors.reason(ValueError("a\nb")) == "a b"
     assert len(errors.reason(ValueError("tensorstore " * 99))) < 310
+
+
+class TestGrowingFiles:
+    def test_pieces_are_there_at_once(self, tmp_path):
+        path = tmp_path / "table.csv"
+        path.write_text("of before")
+        growing = files.GrowingFile(path, "head\n")
+        for number in range(3):
+            growing.append(f"ü{number}\n")
+            assert path.read_text(encoding="utf-8").splitlines()[-1] == f"ü{number}"
+        growing.close()
+        assert path.read_text(encoding="utf-8") == "head\nü0\nü1\nü2\n"
+
+    def test_half_a_piece_is_taken_back(self, tmp_path):
+        path = tmp_path / "table.csv"
+        growing = files.GrowingFile(path, "head\n")
+        growing.append("one\n")
+        real = growing._file
+
+        class Full:
+            """Takes two bytes, and then no more."""
+
+            left = 2
+
+            def write(self, content):
+                if not self.left:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                taken, self.left = self.left, 0
+                return real.write(content[:taken])
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        growing._file = Full()
+        with pytest.raises(UserError, match=r"table\.csv cannot be written: No space"):
+            growing.append("two\n")
+        assert path.read_text() == "head\none\n"
+        growing._file = real
+        growing.append("three\n")
+        assert path.read_text() == "head\none\nthree\n"

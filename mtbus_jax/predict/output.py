@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.files import (
     GrowingFile,
     cell,
+    csv_line,
     read_json,
     remove_leftovers,
     write_bytes,
@@ -273,12 +273,8 @@ _ENCODERS = {"npy": _npy, "png": _probability_png}
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], *, header: bool = False) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+    lines = [[row.get(column, "") for column in columns] for row in rows]
+    return "".join(map(csv_line, [columns, *lines] if header else lines))
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -180,17 +180,17 @@ class TestWhatIsKept:
 
     def test_names_that_a_spreadsheet_would_take_for_formulas(self, run, tmp_path, written):
         folder = made(tmp_path / "in")
-        for name in ('=1+1"\n,', "-a", "b"):
+        for name in ('=1+1"\n,', "-a", "b", "c\rd"):
             Image.fromarray(predict_dummies.pictures()[0]).save(folder / f"{name}.png")
         out = tmp_path / "out"
         call(run, out, folder)
         before = results(out)
         assert call(run, out, folder, "--continue") == 0
-        assert len(written) == 3
+        assert len(written) == 4
         assert results(out) == before
         (out / "masks" / "-a.png").unlink()
         assert call(run, out, folder, "--continue") == 0
-        assert written[3:] == ["-a"]
+        assert written[4:] == ["-a"]
         assert results(out)["predictions.csv"] == before["predictions.csv"]
 
 
