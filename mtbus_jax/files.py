@@ -159,10 +159,12 @@ class GrowingFile:
         try:
             while left:
                 left = left[self._file.write(left) :]
-        except OSError as error:
+        except BaseException as error:  # a signal, too
             with contextlib.suppress(OSError):
                 self._file.truncate(start)
-            raise unwritable(self._path, error) from None
+            if isinstance(error, OSError):
+                raise unwritable(self._path, error) from None
+            raise
 
     def close(self) -> None:
         """Adds no more."""

@@ -124,24 +124,27 @@ class TestGrowingFiles:
         growing.append("one\n")
         real = growing._file
 
-        class Full:
-            """Takes two bytes, and then no more."""
+        class Broken:
+            """Takes two bytes, and no more."""
 
-            left = 2
+            def __init__(self, error):
+                self.left, self.error = 2, error
 
             def write(self, content):
                 if not self.left:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    raise self.error
                 taken, self.left = self.left, 0
                 return real.write(content[:taken])
 
             def __getattr__(self, name):
                 return getattr(real, name)
 
-        growing._file = Full()
-        with pytest.raises(UserError, match=r"table\.csv cannot be written: No space"):
-            growing.append("two\n")
-        assert path.read_text() == "head\none\n"
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for error, raised in ((full, UserError), (Stopped("stopped.", 15), Stopped)):
+            growing._file = Broken(error)
+            with pytest.raises(raised, match=r"table\.csv cannot be written: No space|stopped"):
+                growing.append("two\n")
+            assert path.read_text() == "head\none\n"
         growing._file = real
         growing.append("three\n")
         assert path.read_text() == "head\none\nthree\n"

@@ -129,6 +129,8 @@ def read_rows(out: Path) -> list[dict[str, str]]:
         content = path.read_bytes()
         text = content[: content.rfind(b"\n") + 1].decode("utf-8")
         rows = csv.DictReader(io.StringIO(text, newline=""))
+        if "name" not in (rows.fieldnames or ["name"]):
+            raise ValueError("it has no column name")
         # A row that was cut within quotes has a cell too few.
         return [row for row in rows if None not in row and None not in row.values()]
     except FileNotFoundError:

@@ -262,6 +262,7 @@ class TestWhatIsRefused:
             ("progress.jsonl", b"{\n", "line 1 is no JSON"),
             ("progress.jsonl", b'{"done": "a"}\n', "line 1: file is missing"),
             ("predictions.csv", b"\xff\n", "predictions.csv is damaged"),
+            ("predictions.csv", b"of,another\nprogram,1\n", "it has no column name"),
         ],
     )
     def test_damaged_files(self, run, archive, out, name, content, word):
