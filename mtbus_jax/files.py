@@ -13,7 +13,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +91,17 @@ def cell(value: Any) -> Any:
     return f"'{value}" if formula else value
 
 
+def csv_line(cells: Sequence[Any]) -> str:
+    """A row of a CSV file, with its end of line; every reader finds the same cells in it.
+
+    A carriage return within a cell is quoted: up to Python 3.12 the library's writer does that only
+    if lines end with one, and its reader takes it for the end of the row otherwise.
+    """
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes ``content`` so that a reader never sees half a file."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -116,6 +127,48 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)  # where writing failed
+
+
+class GrowingFile:
+    """A text file that grows piece by piece; a piece is there whole, or not at all.
+
+    Only a killed process or a power failure can leave half of the last one.
+    """
+
+    def __init__(self, path: Path, content: str):
+        """Replaces the file ``path`` by ``content``, and waits for more.
+
+        Raises:
+          UserError: if it cannot be written.
+        """
+        write_text(path, content)
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable(path, error) from None
+        self._path = path
+
+    def append(self, piece: str) -> None:
+        """Adds to the end, at once.
+
+        Raises:
+          UserError: if it cannot be written, such as for want of space; the file is as before.
+        """
+        start = self._file.seek(0, os.SEEK_END)
+        left = memoryview(piece.encode("utf-8"))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException as error:  # a signal, too
+            with contextlib.suppress(OSError):
+                self._file.truncate(start)
+            if isinstance(error, OSError):
+                raise unwritable(self._path, error) from None
+            raise
+
+    def close(self) -> None:
+        """Adds no more."""
+        self._file.close()
 
 
 @contextlib.contextmanager

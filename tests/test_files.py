@@ -105,3 +105,46 @@ def test_the_reason_behind_a_long_text():
         assert errors.reason(error) == "No space left on device"
     assert errors.reason(ValueError("a\nb")) == "a b"
     assert len(errors.reason(ValueError("tensorstore " * 99))) < 310
+
+
+class TestGrowingFiles:
+    def test_pieces_are_there_at_once(self, tmp_path):
+        path = tmp_path / "table.csv"
+        path.write_text("of before")
+        growing = files.GrowingFile(path, "head\n")
+        for number in range(3):
+            growing.append(f"ü{number}\n")
+            assert path.read_text(encoding="utf-8").splitlines()[-1] == f"ü{number}"
+        growing.close()
+        assert path.read_text(encoding="utf-8") == "head\nü0\nü1\nü2\n"
+
+    def test_half_a_piece_is_taken_back(self, tmp_path):
+        path = tmp_path / "table.csv"
+        growing = files.GrowingFile(path, "head\n")
+        growing.append("one\n")
+        real = growing._file
+
+        class Broken:
+            """Takes two bytes, and no more."""
+
+            def __init__(self, error):
+                self.left, self.error = 2, error
+
+            def write(self, content):
+                if not self.left:
+                    raise self.error
+                taken, self.left = self.left, 0
+                return real.write(content[:taken])
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for error, raised in ((full, UserError), (Stopped("stopped.", 15), Stopped)):
+            growing._file = Broken(error)
+            with pytest.raises(raised, match=r"table\.csv cannot be written: No space|stopped"):
+                growing.append("two\n")
+            assert path.read_text() == "head\none\n"
+        growing._file = real
+        growing.append("three\n")
+        assert path.read_text() == "head\none\nthree\n"

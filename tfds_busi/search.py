@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from mtbus_jax.errors import UserError
 
@@ -17,6 +18,7 @@ RawPath = pathlib.Path | zipfile.Path
 
 _DEPTH = 4
 _ZIP = ".zip"
+_LARGEST_ZIP = 2 << 30  # bytes of a zip in a zip, which is unpacked in memory
 # What desktops leave behind.
 _LEFT_BEHIND = {"thumbs.db", "desktop.ini"}
 
@@ -62,12 +64,15 @@ def find(
 
 
 def visible(folder: RawPath) -> list[RawPath]:
-    """What a folder holds, without the files that desktops leave behind."""
+    """What a folder holds, without the files that desktops leave behind, pipes and devices."""
     try:
         return [
             path
             for path in folder.iterdir()
-            if not path.name.startswith((".", "__MACOSX")) and path.name.lower() not in _LEFT_BEHIND
+            if not path.name.startswith((".", "__MACOSX"))
+            and path.name.lower() not in _LEFT_BEHIND
+            # A dead link stays, to be reported.
+            and (path.is_file() or path.is_dir() or not path.exists())
         ]
     except OSError:
         return []  # a folder that we may not list holds nothing for us
@@ -110,9 +115,24 @@ def _is_zip(path: RawPath) -> bool:
     return path.name.lower().endswith(_ZIP) and path.is_file()
 
 
+def _unpacked(path: zipfile.Path) -> BinaryIO:
+    """A zip in a zip, in memory.
+
+    Raises:
+      UserError: if it is larger than any dataset.
+    """
+    with path.open("rb") as entry:
+        content = entry.read(_LARGEST_ZIP + 1)
+    if len(content) > _LARGEST_ZIP:
+        raise UserError(
+            f"{path} has more than {_LARGEST_ZIP >> 20} MB. Unpack the outer zip first."
+        )
+    return io.BytesIO(content)
+
+
 def _open_zip(path: RawPath) -> zipfile.Path:
     try:
-        file = path if isinstance(path, pathlib.Path) else io.BytesIO(path.read_bytes())
+        file = path if isinstance(path, pathlib.Path) else _unpacked(path)
         archive = zipfile.ZipFile(file)
         if not archive.filename:
             archive.filename = str(path)  # for messages

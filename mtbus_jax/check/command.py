@@ -8,8 +8,6 @@ a contact sheet, and ``images.csv``, a row for each picture.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,9 +108,7 @@ def counts(checked: look.Checked) -> list[tuple[str, int, str]]:
 
 
 def _table(checked: look.Checked) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    lines = [files.csv_line(_COLUMNS)]
     for each in checked.seen:
         height, width = each.size or ("", "")
         spacing = each.spacing_mm or ("", "")
@@ -121,5 +117,5 @@ def _table(checked: look.Checked) -> str:
         fold = "" if each.fold is None else each.fold
         known = (each.uid, each.file, each.label, each.group, fold, height, width, lesion)
         rest = (each.parts, each.border, *spacing, marks, "; ".join(each.notes), each.problem)
-        writer.writerow([files.cell(value) for value in (*known, *rest)])
-    return buffer.getvalue()
+        lines.append(files.csv_line([files.cell(value) for value in (*known, *rest)]))
+    return "".join(lines)

@@ -8,7 +8,6 @@ dotted lines, and crosses on bright tissue, are missed.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from scipy import stats
+
+from mtbus_jax.files import csv_line
 
 # Correlation with a drawn cross from which a bright cross is a caliper mark.
 _CROSS = 0.79
@@ -191,7 +192,7 @@ def association(marks: Sequence[Marks], label: Sequence[str]) -> str:
 def write_marks(path: Path, uid: Sequence[str], label: Sequence[str], marks: Sequence[Marks]):
     """``uid,class,calipers,text,colour``, one row per image."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("uid", "class", "calipers", "text", "colour"))
+        file.write(csv_line(("uid", "class", "calipers", "text", "colour")))
         for name, kind, found in zip(uid, label, marks, strict=True):
-            writer.writerow((name, kind, found.calipers, found.text, f"{found.colour:.5f}"))
+            row = (name, kind, found.calipers, found.text, f"{found.colour:.5f}")
+            file.write(csv_line(row))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from mtbus_jax.curate import folder, groups, marks, report, review
 from mtbus_jax.curate.audit import AuditReport, audit_split
 from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import parse_table
+from mtbus_jax.files import csv_line, parse_table
 
 # Candidates listed for each reference image in ranking.csv.
 _RANKED = 10
@@ -96,9 +95,7 @@ def audits(findings: Findings, folds: dict[str, str]) -> dict[str, AuditReport]:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        file.writelines(map(csv_line, (header, *rows)))
 
 
 def _ranking(findings: Findings) -> Iterable[tuple[str, int, str, str]]:

@@ -10,20 +10,26 @@ import contextlib
 import dataclasses
 import io
 import math
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mtbus_jax.images import apart, dicom_grey, picture
 from mtbus_jax.images.depth import Extents, UnusableError
-from mtbus_jax.images.frame import Decoded, ReadError, Spacing, check_size, decoded
+from mtbus_jax.images.frame import MAX_BYTES, Decoded, ReadError, Spacing, check_size, decoded
 from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 HEAD_BYTES = 132
 _MAGIC = b"DICM"  # at the end of these bytes
+# The first element of the head of a file, (0002,0000), which tells how long the rest is.
+_GROUP_LENGTH, _GROUP_LENGTH_TAG = struct.Struct("<4s2sHI"), b"\x02\0\0\0UL"
+_META_BYTES = 1 << 16  # of the head; usual are a few hundred
+_AT_ONCE = 1 << 20
 _INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
 
 _ELEMENTS = [
@@ -93,6 +99,7 @@ def decode(path: Path, source: Path | bytes, *, smallest: int) -> Iterator[Decod
     number = None
     try:
         with quiet():
+            _check_unpacked(source)
             header = _header(source, smallest)
             count = max(int(header.get("NumberOfFrames") or 1), 1)
             spacing, spacing_notes = spacing_of(header)
@@ -154,9 +161,42 @@ def _plain_frames_left_out(source: Path | bytes, header: Any, count: int) -> tup
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if not length or packed or size < length * (count + 1):
         return ()
-    data = pydicom.dcmread(_opened(source), force=True, specific_tags=["PixelData"])
-    held = len(data.PixelData) // length
+    data = pydicom.dcmread(
+        _opened(source), force=True, specific_tags=["PixelData"], defer_size=length
+    )
+    # Not read: it may be of any size.
+    held = data.get_item("PixelData", keep_deferred=True).length // length
     return (_LEFT_OUT.format(held, count),) if held > count else ()
+
+
+def _check_unpacked(source: Path | bytes) -> None:
+    """Refuses a deflated file that unpacks to more than fits; pydicom unpacks all of it at once."""
+    import pydicom
+
+    with contextlib.closing(_stream(source)) as file:
+        file.seek(HEAD_BYTES)
+        start = file.read(_GROUP_LENGTH.size)
+        if len(start) < _GROUP_LENGTH.size or not start.startswith(_GROUP_LENGTH_TAG):
+            file.seek(0)
+            start, meta = b"", file.read(_META_BYTES)
+        else:
+            length = _GROUP_LENGTH.unpack(start)[-1]
+            meta = file.read(min(length, _META_BYTES))
+        if pydicom.uid.DeflatedExplicitVRLittleEndian.encode() not in meta:
+            return
+        if not start:
+            raise UnusableError("is deflated and does not say how long its head is")
+        unpacker, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while content := file.read(_AT_ONCE):
+            while content:
+                unpacked += len(unpacker.decompress(content, _AT_ONCE))
+                content = unpacker.unconsumed_tail
+                if unpacked > MAX_BYTES:
+                    raise UnusableError(f"unpacks to more than {MAX_BYTES // 10**6} MB")
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tuple[str, ...]:

@@ -128,7 +128,8 @@ def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
             path = Path(folder, name)
             if name.startswith(".") or name == "DICOMDIR":
                 continue
-            if path.is_file() or path.is_symlink():  # no pipes; a dead link is reported later
+            # No pipes and devices, behind links neither; a dead link is reported later.
+            if path.is_file() or (path.is_symlink() and not path.exists()):
                 yield path
 
 

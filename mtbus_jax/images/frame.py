@@ -15,6 +15,8 @@ from mtbus_jax.images.preprocess import to_greyscale
 
 # Against decompression bombs: a few bytes on disk that unpack to gigabytes.
 MAX_PIXELS = 64_000_000
+# Of a file that is read as a whole, and of what is unpacked from one: 16 bits in four channels.
+MAX_BYTES = 8 * MAX_PIXELS
 # Below this an ultrasound picture shows nothing.
 MIN_SIDE = 16
 _ROWS_AT_ONCE = 512

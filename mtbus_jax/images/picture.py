@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mtbus_jax.images import complete, from_pillow, tiff
 from mtbus_jax.images.depth import UnusableError
-from mtbus_jax.images.frame import MAX_PIXELS, Decoded, ReadError, check_size, decoded
+from mtbus_jax.images.frame import MAX_BYTES, MAX_PIXELS, Decoded, ReadError, check_size, decoded
 from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
@@ -70,6 +71,10 @@ def _later(done: int) -> int | None:
 
 
 def _single(file: BinaryIO, smallest: int) -> Iterator[Decoded]:
+    # Some of them are read as a whole, by a decoder or by `complete`.
+    if file.seek(0, io.SEEK_END) > MAX_BYTES:
+        raise UnusableError(f"has more than {MAX_BYTES // 10**6} MB, too many for one picture")
+    file.seek(0)
     with from_pillow.opened(file) as image:
         width, height = image.size
         check_size(height, width, smallest=smallest)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from mtbus_jax.images import dicom, picture
-from mtbus_jax.images.frame import MIN_SIDE, Decoded, Frame, ReadError
+from mtbus_jax.images.frame import MAX_BYTES, MIN_SIDE, Decoded, Frame, ReadError
 
 HEAD_BYTES = dicom.HEAD_BYTES
 # Said of a mask, see `preprocess.lesion_of`.
@@ -123,11 +124,22 @@ def _opened(path: Path | zipfile.Path) -> BinaryIO:
     """A file, open; one in a zip archive is unpacked first, for it cannot be read in parts.
 
     Raises:
-      ReadError: if it cannot be opened.
+      ReadError: if it cannot be opened, is a device or pipe, which might never end, or unpacks to
+        more than `MAX_BYTES`.
     """
     try:
-        return path.open("rb") if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+        if isinstance(path, Path):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ReadError(path, "cannot be opened (a folder, a device or a pipe)")
+            return path.open("rb")
+        with path.open("rb") as entry:
+            content = entry.read(MAX_BYTES + 1)
     except OSError as error:
         raise ReadError(path, f"cannot be opened ({error.strerror})") from None
+    except ReadError:
+        raise
     except Exception as error:  # a damaged archive raises a dozen unrelated types
         raise ReadError(path, f"cannot be opened ({type(error).__name__})") from None
+    if len(content) > MAX_BYTES:
+        raise ReadError(path, f"unpacks to more than {MAX_BYTES // 10**6} MB")
+    return io.BytesIO(content)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import lzma
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -25,6 +27,8 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the photometric interpretation
 _SEPARATE_PLANES = 2  # of the planar configuration
 _ORIENTATION = 274  # tag
+_DEFLATE, _LZMA = (8, 32946), 34925  # values of the compression that Python unpacks for tifffile
+_SLACK = 1 << 16  # bytes behind the data that some writers leave
 
 
 def decode(file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
@@ -109,6 +113,7 @@ class _Pages:
         values = None
         if self.is_deep(index):
             self._check_whole(page)
+            self._check_unpacked(page)
             values = _through_tifffile(page)
         if values is not None:
             values = from_pillow.turned(values, orientation)
@@ -129,6 +134,23 @@ class _Pages:
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
             if start + length > self._size:
                 raise UnusableError("cannot be decoded, it is cut or damaged (data is missing)")
+
+    def _check_unpacked(self, page: Any) -> None:
+        """Refuses parts that unpack to more than they stand for; tifffile unpacks all of it."""
+        if page.compression not in (*_DEFLATE, _LZMA):
+            return
+        most = int(np.prod(page.chunks)) * page.dtype.itemsize
+        for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
+            self._file.seek(start)
+            unpacker = (
+                lzma.LZMADecompressor() if page.compression == _LZMA else zlib.decompressobj()
+            )
+            try:
+                unpacked = len(unpacker.decompress(self._file.read(length), most + _SLACK))
+            except (zlib.error, lzma.LZMAError):  # said by whoever decodes it
+                return
+            if unpacked == most + _SLACK:
+                raise UnusableError("unpacks to more than it says; it is damaged, or made so")
 
     def _through_pillow(self, index: int) -> tuple[np.ndarray, list[str]]:
         """Values of a page; Pillow itself turns TIFF files, as it loads them."""

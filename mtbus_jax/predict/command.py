@@ -7,28 +7,37 @@ The first line takes the network that comes with the library, trained on Curated
 one of your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
 ``pip install '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv`` are
 written; with ``--dicom``, for DICOM files, also objects that an archive takes. A file that cannot
-be read does not stop the others; it is listed, and the exit code is 2.
+be read does not stop the others; it is listed, and the exit code is 2. A prediction that was
+stopped goes on with the same command and ``--continue``.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import hashlib
+import json
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+import mtbus_jax
 from mtbus_jax import commandline, images
-from mtbus_jax.errors import EXIT_USAGE, UserError
+from mtbus_jax.errors import EXIT_USAGE, Stopped, UserError
+from mtbus_jax.evaluation import trust
+from mtbus_jax.predict import batches
 from mtbus_jax.predict.dicom_objects import Software, check_installed
 from mtbus_jax.predict.dicom_output import DicomOutput
-from mtbus_jax.predict.output import DICOM, PROBABILITY_FORMATS, Output, check_free
+from mtbus_jax.predict.out_folder import DICOM, check_free, held
+from mtbus_jax.predict.output import PROBABILITY_FORMATS, Output
 from mtbus_jax.predict.predictor import REFINE, Predictor
-from mtbus_jax.runtime import backend, host_memory, parallel, program_cache
+from mtbus_jax.predict.progress import Done
+from mtbus_jax.runtime import backend, host_memory, parallel, program_cache, stopping
 from mtbus_jax.training import bundled
 from mtbus_jax.training.bundled import CARD
 
@@ -50,7 +59,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     """
     args = _parser(program).parse_args(argv)
     out = Path(args.out)
-    check_free(out, overwrite=args.overwrite)
+    check_free(out, overwrite=args.overwrite, go_on=args.go_on)
     _check_apart(args.input, out)
     if args.dicom:
         check_installed()
@@ -69,23 +78,60 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
         print(f"network: the one that comes with mtbus_jax, see {bundled.PRETRAINED / CARD}")
     _announce(predictor, found)
     dicom = DicomOutput(Software.of(predictor)) if args.dicom else None
-    settings = _settings(args.run or bundled.PRETRAINED, predictor) | {"dicom": args.dicom}
-    output = Output(out, settings, probabilities=args.save_probabilities, dicom=dicom)
-    for path in found.unlisted:
-        output.failures.append(images.ReadError(path, "is a folder that cannot be opened"))
-    read: collections.deque[images.Source] = collections.deque()  # without a result so far
-
-    def frames() -> Iterator[images.Frame]:
-        for source, frame in _frames(found, output):
-            read.append(source)
-            yield frame
-
-    for prediction in predictor.stream(frames()):
-        output.write(read.popleft(), prediction)
-    output.finish()
+    settings = _settings(args.run or bundled.PRETRAINED, predictor)
+    settings |= {"dicom": args.dicom, "save_probabilities": args.save_probabilities}
+    with held(out), stopping.on_sigterm():
+        output = Output(
+            out,
+            settings,
+            found.sources,
+            probabilities=args.save_probabilities,
+            dicom=dicom,
+            go_on=args.go_on,
+        )
+        if args.go_on:
+            _tell_done(output)
+        try:
+            _predict(predictor, found, output, args.batch_size)
+        except UserError as error:
+            raise UserError(f"{error} {_how_to_go_on(output)}") from None
+        except KeyboardInterrupt as stop:  # `Stopped`, too
+            number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+            raise Stopped(f"stopped. {_how_to_go_on(output)}", number) from None
     if dicom is not None:
         _tell_dicom(dicom, out)
     return _report(output, out)
+
+
+def _predict(predictor: Predictor, found: images.Found, output: Output, batch_size: int) -> None:
+    """Predicts what is not done yet, and writes each result as it comes."""
+    for path in found.unlisted:
+        output.fail(images.ReadError(path, "is a folder that cannot be opened"))
+    waiting: collections.deque[batches.Item] = collections.deque()  # pictures without a result
+
+    def frames() -> Iterator[images.Frame]:
+        for item in batches.items(_with_bar(found.sources), output.done, batch_size):
+            waiting.append(item)
+            if item.frame is not None:
+                yield item.frame
+
+    def end_sources() -> None:
+        while waiting and waiting[0].frame is None:
+            item = waiting.popleft()
+            if item.error is not None:
+                output.fail(item.error)
+            elif item.stamp is not None:
+                output.end(item.source, Done(item.source.file, item.stamp, item.frames))
+
+    # A batch was full once, if so many pictures are done.
+    full = sum(output.done.values()) >= batch_size
+    for prediction in predictor.stream(frames(), full=full):
+        end_sources()
+        item = waiting.popleft()
+        if not item.done:
+            output.write(item.source, prediction)
+    end_sources()
+    output.finish()
 
 
 def _parser(program: str) -> commandline.Parser:
@@ -117,6 +163,13 @@ def _parser(program: str) -> commandline.Parser:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier prediction in --out"
+    )
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with a prediction in --out that was stopped, if there is one: what is finished "
+        "stays as it is",
     )
     return parser
 
@@ -183,32 +236,48 @@ def _count(number: int, thing: str) -> str:
 
 
 def _settings(run: str, predictor: Predictor) -> dict:
+    trusted = trust.read_content(Path(run)) if predictor.calibrated else None
     return {
         "run": str(Path(run).resolve()),
         "folds": list(predictor.folds),
+        "weights": predictor.trained.digest(),
         "test_time_augmentation": predictor.tta,
         "refine": predictor.refine,
         "calibrated": predictor.calibrated,
+        "calibration": trusted and _digest(trusted),
         "tasks": list(predictor.tasks),
         "class_names": list(predictor.classes.names),
         "image_size": list(predictor.image_size),
+        "version": mtbus_jax.__version__,
         "note": "Research software, not a medical device.",
     }
 
 
-def _frames(found: images.Found, output: Output) -> Iterator[tuple[images.Source, images.Frame]]:
-    """The pictures one by one, with a progress bar; files that cannot be read are noted."""
+def _digest(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_bar(sources: Iterable[images.Source]) -> Iterator[images.Source]:
+    """The files one by one, with a progress bar."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
     ) as bar:
-        for source in bar.track(found.sources, description="files"):
-            try:
-                for frame in images.read(source.path):
-                    yield source, frame
-            except images.ReadError as error:
-                output.failures.append(error)
+        yield from bar.track(sources, description="files")
+
+
+def _tell_done(output: Output) -> None:
+    again = ", ".join(output.again[:3]) + (" …" if len(output.again) > 3 else "")
+    changed = f"; changed since, or without all results, so done again: {again}" if again else ""
+    print(f"going on: {_count(len(output.done), 'file')} done before{changed}", flush=True)
+
+
+def _how_to_go_on(output: Output) -> str:
+    return (
+        f"{_count(output.count, 'picture')} done so far; to go on, give the same command with "
+        "--continue, and without --overwrite."
+    )
 
 
 def _tell_dicom(dicom: DicomOutput, out: Path) -> None:

@@ -11,6 +11,9 @@ from mtbus_jax.predict import dicom_objects, dicom_source
 from mtbus_jax.predict.dicom_objects import Place, Software
 from mtbus_jax.predict.predictor import Prediction
 
+_KINDS = ("segmentation", "capture")
+_NO_OBJECTS = "no DICOM objects: "
+
 
 class Made(NamedTuple):
     """The objects of one prediction.
@@ -77,7 +80,43 @@ class DicomOutput:
         except Exception as error:  # what a header holds that no device should have written
             reason = f"the header cannot be used ({type(error).__name__})"
         self.without[reason] += 1
-        return Made(None, None, f"no DICOM objects: {reason}")
+        return Made(None, None, f"{_NO_OBJECTS}{reason}")
+
+    def resume(self, source: Source, out: Path, rows: list[dict[str, str]]) -> bool:
+        """Takes up the series of objects that an earlier prediction made of a source.
+
+        Args:
+          source: where the pictures come from.
+          out: the folder of results.
+          rows: of its table, about the source.
+
+        Returns:
+          Whether the objects that the rows name can be read.
+        """
+        import pydicom
+
+        places = []
+        for row in rows:
+            for kind in _KINDS:
+                if not row[f"dicom_{kind}"]:
+                    continue
+                try:
+                    header = self._header(source.path)
+                    tags = ["SeriesInstanceUID", "InstanceNumber"]
+                    with silence.quiet():
+                        made = pydicom.dcmread(out / row[f"dicom_{kind}"], specific_tags=tags)
+                    series, number = str(made.SeriesInstanceUID), int(made.InstanceNumber)
+                    places.append((_key(header, kind), Place(series, number)))
+                except Exception:  # damaged; it is made again
+                    return False
+        for key, place in places:
+            self._series[key] = place.series
+            self._counts[place.series] = max(self._counts[place.series], place.number)
+        self.count += sum(1 for row in rows if row["dicom_capture"])
+        for row in rows:
+            if not row["dicom_capture"]:
+                self.without[row["notes"].rpartition(_NO_OBJECTS)[2]] += 1
+        return True
 
     def _header(self, path: Path) -> Any:
         """The header of a source; raises `dicom_source.NoObjectsError`, for each of its frames."""
@@ -104,7 +143,11 @@ class DicomOutput:
         """The next place in the series of that kind beside the source's own."""
         import highdicom
 
-        key = str(header.StudyInstanceUID), str(header.SeriesInstanceUID), kind
-        series = self._series.setdefault(key, str(highdicom.UID()))
+        series = self._series.setdefault(_key(header, kind), str(highdicom.UID()))
         self._counts[series] += 1
         return Place(series, self._counts[series])
+
+
+def _key(header: Any, kind: str) -> tuple[str, str, str]:
+    """What the objects of one series share."""
+    return str(header.StudyInstanceUID), str(header.SeriesInstanceUID), kind

@@ -1,152 +1,158 @@
-"""The folder of results: masks, overlays, probability maps, DICOM objects; tables at the end."""
+"""The folder of results: masks, overlays, probability maps, DICOM objects; tables row by row."""
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mtbus_jax.errors import UserError
-from mtbus_jax.files import cell, write_bytes, write_json, write_text
+from mtbus_jax.errors import UserError, unwritable
+from mtbus_jax.files import (
+    GrowingFile,
+    cell,
+    csv_line,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from mtbus_jax.images import ReadError, Source, overlay
+from mtbus_jax.predict import progress
 from mtbus_jax.predict.dicom_output import DicomOutput
-from mtbus_jax.predict.measure import DICOM_COLUMNS, columns, measure, result_name
+from mtbus_jax.predict.measure import columns, measure, result_name
+from mtbus_jax.predict.out_folder import (
+    CAPTURE,
+    DICOM,
+    FAILURES,
+    MASKS,
+    OURS,
+    OVERLAYS,
+    PROBABILITIES,
+    SEGMENTATION,
+    SETTINGS,
+    files_in,
+    source_of,
+)
 from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
+from mtbus_jax.predict.progress import PREDICTIONS, PROGRESS, Done
 
-SETTINGS, PREDICTIONS, FAILURES = "settings.json", "predictions.csv", "failures.csv"
-MASKS, OVERLAYS, PROBABILITIES, DICOM = "masks", "overlays", "probabilities", "dicom"
-SEGMENTATION, CAPTURE = ".seg.dcm", ".sc.dcm"  # endings in DICOM
 PROBABILITY_FORMATS = ("npy", "png")
-_FOLDERS = (MASKS, OVERLAYS, PROBABILITIES, DICOM)
-_OURS = {SETTINGS, PREDICTIONS, FAILURES, *_FOLDERS}
-# Columns of the table.
-_PATHS = ("mask", "overlay", "probability_map", *DICOM_COLUMNS)
-
-
-def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that results cannot go to; changes nothing.
-
-    Raises:
-      UserError: if it is a file, or holds something and ``overwrite`` is not given, or something
-        that no earlier prediction wrote, among the masks too.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file; give a folder.")
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if not held:
-        return
-    if not overwrite:
-        raise UserError(
-            f"--out={out} is not empty. Give another folder, or --overwrite to replace the results "
-            "of an earlier prediction there."
-        )
-    if SETTINGS not in held or held - _OURS:
-        foreign = sorted(held - _OURS) or sorted(held)
-        raise UserError(
-            f"--out={out} holds {', '.join(foreign[:3])}, which no prediction wrote, so "
-            "--overwrite does not touch it. Give another folder."
-        )
-    added = sorted(_files_in(out) - _written(out))
-    if added:
-        more = f" and {len(added) - 3} more" if len(added) > 3 else ""
-        raise UserError(
-            f"--out={out} holds {', '.join(added[:3])}{more}, which no prediction wrote, so "
-            "--overwrite does not touch it. Move it elsewhere, or give another folder."
-        )
-
-
-def _files_in(out: Path) -> set[str]:
-    """The files in the folders of results, as ``masks/name.png``."""
-    folders = [out / name for name in _FOLDERS]
-    found = [path for folder in folders for path in folder.rglob("*") if not path.is_dir()]
-    return {path.relative_to(out).as_posix() for path in found}
-
-
-def _written(out: Path) -> set[str]:
-    """Those of them that an earlier prediction wrote, by its table.
-
-    Where it ended before the table was written, an overlay is its own, and whatever is called like
-    one.
-    """
-    held = _files_in(out)
-    unfinished = {name for name in held if name.endswith(".partial")}  # by `files.write_bytes`
-    try:
-        with (out / PREDICTIONS).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return unfinished | {row.get(column) or "" for row in rows for column in _PATHS}
-    except FileNotFoundError:
-        drawn = {_stem(name) for name in held if name.startswith(f"{OVERLAYS}/")}
-        return unfinished | {name for name in held if _stem(name) in drawn}
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{out / PREDICTIONS} cannot be read ({error}), so --overwrite does not know what to "
-            "replace. Give another folder."
-        ) from None
-
-
-def _stem(name: str) -> str:
-    """``sub/x`` of ``masks/sub/x.png`` and of ``dicom/sub/x.seg.dcm``."""
-    name = name.partition("/")[2]
-    for ending in (SEGMENTATION, CAPTURE):
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return name.rpartition(".")[0]
+_FAILURE_COLUMNS = ("file", "from_frame", "reason")
 
 
 class Output:
-    """Writes results into a folder; every file appears whole or not at all."""
+    """Writes results into a folder.
+
+    Every file appears whole or not at all. The tables grow by whole rows; a process that is killed
+    may leave a last row that is cut.
+
+    Attributes:
+      done: pictures of the files that were finished before, by name.
+      again: names of files that had been finished before, and changed since or lost results.
+      failures: files that cannot be read.
+    """
 
     def __init__(
         self,
         out: Path,
         settings: dict[str, Any],
+        sources: Sequence[Source],
         *,
         probabilities: str | None = None,
         dicom: DicomOutput | None = None,
+        go_on: bool = False,
     ):
-        """Empties the folder (see `check_free`), or makes it, and writes the settings.
+        """Makes the folder ready: empties it (see `check_free`), or keeps what is finished there.
 
         Args:
           out: the folder.
           settings: what the results were made with, for ``settings.json``.
+          sources: all files to be predicted, in order.
           probabilities: one of `PROBABILITY_FORMATS` to write probability maps, or None.
           dicom: what makes DICOM objects, or None for none.
+          go_on: whether to keep what is finished there.
 
         Raises:
-          UserError: if the folder cannot be written.
+          UserError: if the folder cannot be written, or holds results that these do not belong to.
         """
         self._out, self._probabilities, self._dicom = out, probabilities, dicom
-        self._class_names = tuple(settings["class_names"])
-        self._rows: list[dict[str, Any]] = []
+        self._columns = columns(tuple(settings["class_names"]))
+        self._place = {cell(source.name): place for place, source in enumerate(sources)}
+        self._places: list[int] = []  # of the rows of the table
+        self._begun: set[str] = set()
+        self.done: dict[str, int] = {}
+        self.again: list[str] = []
         self.failures: list[ReadError] = []
+        rows, lines = [], []
+        remove_leftovers(out)
         try:
-            for name in sorted(_OURS - {SETTINGS}):
-                path = out / name
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / SETTINGS, settings)
+            if go_on and (out / SETTINGS).exists():
+                rows, lines = self._kept(settings, sources)
+            else:
+                self._empty()
+                out.mkdir(parents=True, exist_ok=True)
+                write_json(out / SETTINGS, settings)
+            self._progress = GrowingFile(out / PROGRESS, "".join(lines))
+            self._table = GrowingFile(out / PREDICTIONS, _csv(self._columns, rows, header=True))
+            self._failed = GrowingFile(out / FAILURES, _csv(_FAILURE_COLUMNS, [], header=True))
         except OSError as error:
             raise UserError(f"--out={out} cannot be written ({error}).") from None
 
+    def _empty(self) -> None:
+        for name in sorted(OURS - {SETTINGS}):
+            path = self._out / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _kept(
+        self, settings: dict[str, Any], sources: Sequence[Source]
+    ) -> tuple[list[dict[str, str]], list[str]]:
+        """Rows and progress of what is finished; files of what is not are removed."""
+        path = self._out / SETTINGS
+        earlier = read_json(path, {}, mend="Give --overwrite, or another folder")
+        progress.check_same(path, earlier, settings)
+        begun, done = progress.read(self._out)
+        progress.check_inputs(self._out, sources, done)
+        rows, lines = [], []
+        found = progress.finished(self._out, sources, progress.read_rows(self._out), done)
+        for source, known, own in found:
+            if self._dicom is not None and not self._dicom.resume(source, self._out, own):
+                continue
+            self.done[source.name] = known.frames
+            self._places += [self._place[cell(source.name)]] * len(own)
+            rows += own
+            lines += [progress.begun_line(source.name), progress.done_line(source.name, known)]
+        self._begun = set(self.done)
+        self.again = sorted(done.keys() - self.done.keys())
+        for folder in {(self._out / name).parent for name in files_in(self._out)}:
+            remove_leftovers(folder)
+        for name in files_in(self._out):
+            if source_of(name) in begun - self._begun:
+                (self._out / name).unlink(missing_ok=True)
+        return rows, lines
+
     @property
     def count(self) -> int:
-        """Predictions written so far."""
-        return len(self._rows)
+        """Rows of the table so far."""
+        return len(self._places)
 
     def write(self, source: Source, prediction: Prediction) -> None:
-        """Writes the files of one prediction and keeps its row.
+        """Writes the files of one prediction, then its row.
 
         Raises:
           UserError: if they cannot be written.
         """
+        if source.name not in self._begun:  # by this `_written` knows the files, should it end here
+            self._progress.append(progress.begun_line(source.name))
+            self._begun.add(source.name)
         name = result_name(source, prediction)
         row = measure(source, prediction)
         lines = caption(row, prediction.class_names)
@@ -159,7 +165,6 @@ class Output:
             colour=colour,
         )
         # Speckle hardly compresses: the lowest level takes a quarter of the time.
-        # The overlay comes first: by it `_written` knows the other files, should this end early.
         row["overlay"] = self._save(OVERLAYS, f"{name}.png", png(drawn, compress_level=1))
         if prediction.mask is not None:
             row["mask"] = self._save(MASKS, f"{name}.png", png(prediction.mask))
@@ -175,34 +180,47 @@ class Output:
                 row["dicom_segmentation"] = self._save(DICOM, file_name, made.segmentation)
             if made.capture is not None:
                 row["dicom_capture"] = self._save(DICOM, f"{name}{CAPTURE}", made.capture)
-        self._rows.append(row)
+        self._table.append(_csv(self._columns, [_cells(row)]))
+        self._places.append(self._place[cell(source.name)])
 
-    def finish(self) -> None:
-        """Writes the tables.
+    def end(self, source: Source, done: Done) -> None:
+        """Notes that a source has all its results.
 
         Raises:
-          UserError: if they cannot be written.
+          UserError: if that cannot be written.
         """
-        failures = [
-            {"file": each.file, "from_frame": each.number, "reason": each.reason}
-            for each in self.failures
-        ]
-        try:
-            write_text(self._out / PREDICTIONS, _table(columns(self._class_names), self._rows))
-            write_text(self._out / FAILURES, _table(("file", "from_frame", "reason"), failures))
-        except OSError as error:
-            raise UserError(f"--out={self._out} cannot be written ({error}).") from None
+        self._progress.append(progress.done_line(source.name, done))
+
+    def fail(self, failure: ReadError) -> None:
+        """Adds a file that cannot be read, or not to its end.
+
+        Raises:
+          UserError: if that cannot be written.
+        """
+        self.failures.append(failure)
+        row = {"file": failure.file, "from_frame": failure.number, "reason": failure.reason}
+        self._failed.append(_csv(_FAILURE_COLUMNS, [_cells(row)]))
+
+    def finish(self) -> None:
+        """Puts the rows into the order of the sources, where going on has mixed them.
+
+        Raises:
+          UserError: if the table cannot be written.
+        """
+        for file in (self._progress, self._table, self._failed):
+            file.close()
+        if self._places != sorted(self._places):
+            rows = progress.read_rows(self._out)
+            rows.sort(key=lambda row: self._place[progress.source_name(row["name"])])
+            write_text(self._out / PREDICTIONS, _csv(self._columns, rows, header=True))
 
     def _save(self, folder: str, file_name: str, content: bytes) -> str:
         path = self._out / folder / file_name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, content)
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be written ({error.strerror}). What was written before stays; "
-                "--overwrite replaces it next time."
-            ) from None
+            raise unwritable(path, error) from None
+        write_bytes(path, content)
         return f"{folder}/{file_name}"
 
 
@@ -254,9 +272,10 @@ def _probability_png(probability: np.ndarray) -> bytes:
 _ENCODERS = {"npy": _npy, "png": _probability_png}
 
 
-def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
-    return buffer.getvalue()
+def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]], *, header: bool = False) -> str:
+    lines = [[row.get(column, "") for column in columns] for row in rows]
+    return "".join(map(csv_line, [columns, *lines] if header else lines))
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: cell(value) for name, value in row.items()}

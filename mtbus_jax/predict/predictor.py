@@ -182,13 +182,14 @@ class Predictor:
             raise UserError("Predictor takes a list of pictures: give [path].")
         return list(self.stream([frame for image in images for frame in _frames(image)]))
 
-    def stream(self, frames: Iterable[images.Frame]) -> Iterator[Prediction]:
+    def stream(self, frames: Iterable[images.Frame], *, full: bool = False) -> Iterator[Prediction]:
         """Predicts frames as they come; holds a few batches, so there may be any number of them.
 
         While the next frames are read and results are used, the network works on others.
 
         Args:
           frames: see `images.read` and `images.from_array`.
+          full: compile for full batches, even if there is none: for the same last digits as theirs.
 
         Yields:
           One prediction per frame, in order.
@@ -196,6 +197,8 @@ class Predictor:
         frames = iter(frames)
         waiting: collections.deque[_Started] = collections.deque()
         pool = ThreadPoolExecutor(self._at_once)
+        if full:
+            self._programs.at_least(self._batch_size)
         try:
             while batch := list(itertools.islice(frames, self._batch_size)):
                 waiting.append(self._start(batch, pool))

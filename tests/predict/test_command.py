@@ -257,7 +257,8 @@ class TestCommand:
         assert call(world[0], out, archive / "sub", options=["--overwrite"]) == 0
         left = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
         assert left == [
-            *("failures.csv", "masks/b.png", "overlays/b.png", "predictions.csv", "settings.json")
+            *(".lock", "failures.csv", "masks/b.png", "overlays/b.png", "predictions.csv"),
+            *("progress.jsonl", "settings.json"),
         ]
 
     def test_overwrite_never_touches_other_files(self, world, archive, tmp_path):
