@@ -14,7 +14,7 @@ from typing import Any
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD
-from tfds_busi import columns, listing, search
+from tfds_busi import columns, labelme, listing, search
 
 MANIFEST = "manifest.csv"
 _MANIFESTS = (MANIFEST, "manifest.xlsx")
@@ -41,7 +41,14 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give the folder that holds the pictures.")
     for _ in range(_DEEPEST):
-        for understand in (_manifest, _nnunet, _image_folder, _class_folders, _one_folder):
+        for understand in (
+            _manifest,
+            _nnunet,
+            _labelme,
+            _image_folder,
+            _class_folders,
+            _one_folder,
+        ):
             found = understand(root)
             if found is not None:
                 return listing.finished(root, normal, *found)
@@ -114,6 +121,39 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
         entries.append(listing.Entry(name, path, (masks[name],), "", "", NO_FOLD))
     listing.refuse_empty(entries, images)
     return "nnU-Net's imagesTr and labelsTr, masks without classes", entries
+
+
+def _labelme(root: pathlib.Path) -> _Understood | None:
+    """Pictures with files of LabelMe beside them: outlines, whose label is the picture's class."""
+    files = {path.stem: path for path in _visible(root) if path.suffix.lower() == labelme.SUFFIX}
+    drawn = {stem: path for stem, path in files.items() if labelme.is_labelme(path)}
+    pictures = _pictures(root)
+    if not drawn or not {path.stem for path in pictures} & drawn.keys():
+        return None
+    listing.refuse_missing(
+        f"{root} holds files of LabelMe without a picture of that name",
+        sorted(path.name for stem, path in drawn.items() if stem not in {p.stem for p in pictures}),
+    )
+    entries = []
+    for path in pictures:
+        outlines = labelme.read(drawn[path.stem]) if path.stem in drawn else None
+        labels = outlines.labels if outlines else []
+        if len(labels) > 1:
+            raise UserError(
+                f"{drawn[path.stem]} has shapes labelled {' and '.join(labels)}; a picture has one "
+                "class. Give all its lesions the same label."
+            )
+        entries.append(
+            listing.Entry(
+                uid=path.stem,
+                image=path,
+                masks=(drawn[path.stem],) if labels else (() if outlines else None),
+                label=labels[0] if labels else "",
+                group="",
+                test_fold=NO_FOLD,
+            )
+        )
+    return f"pictures with {len(drawn)} files of LabelMe, whose labels are the classes", entries
 
 
 def _image_folder(root: pathlib.Path) -> _Understood | None:

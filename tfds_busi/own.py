@@ -18,6 +18,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from mtbus_jax.images.preprocess import lesion_of
 from mtbus_jax.types import Classes
+from tfds_busi import labelme
 from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
@@ -171,7 +172,10 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     image, notes, spacing = frames[0].grey, [], frames[0].spacing
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
-        drawn, between = lesion_of(images.decode_mask(path).pixels)
+        if path.suffix.lower() == labelme.SUFFIX:
+            drawn, between = labelme.read(path).mask, False
+        else:
+            drawn, between = lesion_of(images.decode_mask(path).pixels)
         if stretch and drawn.shape != image.shape and _same_shape(drawn, image):
             notes.append(f"{pathlib.Path(path).name} ({_size(drawn)} pixels) is stretched")
             drawn = preprocess.resize_nearest(drawn.astype(np.uint8), *image.shape) > 0
