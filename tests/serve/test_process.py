@@ -48,6 +48,8 @@ def server(run, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | environment,
+        # Where the tests run in the background, the shell has them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         for line in process.stdout:

@@ -275,6 +275,7 @@ _DEVICES_PROGRAM = textwrap.dedent(
     import jax, numpy as np
     from mtbus_jax.runtime import parallel
     from mtbus_jax.training import steps
+    from mtbus_jax.training.totals import Totals
     import test_steps as t
 
     def train(count):
