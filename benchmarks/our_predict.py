@@ -60,7 +60,8 @@ def main() -> None:
         for prediction in predictions:
             _ = to_original(prediction.probability, *prediction.frame.grey.shape) > 0.5
 
-    output = Output(options.out / "command", {"class_names": predictor.classes.names})
+    settings = {"class_names": list(predictor.classes.names)}
+    output = Output(options.out / "command", settings, sources)
 
     def command_output() -> None:
         for source, prediction in zip(sources, predictions, strict=True):
