@@ -21,6 +21,7 @@ VERBS = {
     "train": ("mtbus_jax.cli:train", "train the folds of a configuration and test them"),
     "evaluate": ("mtbus_jax.cli:evaluate", "test the trained folds of a run folder again"),
     "predict": ("mtbus_jax.predict.command:main", "masks and classes for pictures of one's own"),
+    "external": ("mtbus_jax.external.command:main", "test a network on a dataset it has not seen"),
     "serve": ("mtbus_jax.serve.command:main", "answer to pictures that are sent over HTTP"),
     "report": ("mtbus_jax.report.command:main", "write the report of a run folder"),
     "compare": ("mtbus_jax.report.command:compare_runs", "put run folders side by side"),

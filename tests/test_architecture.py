@@ -34,7 +34,7 @@ FLOORS = [
     {"evaluation"},
     {"report", "predict", "curate", "export"},
     {"crossval", "check", "serve"},
-    {"bundle", "ensemble", "pack", "reproduce"},
+    {"bundle", "ensemble", "external", "pack", "reproduce"},
     {"cli"},
 ]
 

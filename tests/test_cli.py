@@ -26,9 +26,8 @@ SMALL = [
     "--config.train.epochs=1",
 ]
 VERBS = [
-    "train", "evaluate", "predict", "serve", "report", "compare", "ensemble", "export", "check",
-    "curate",
-    "reproduce", "bundle", "pack",
+    "train", "evaluate", "predict", "external", "serve", "report", "compare", "ensemble", "export",
+    "check", "curate", "reproduce", "bundle", "pack",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def to_markdown(result: dict) -> str:
     if "networks" in result:
         lines += ["", *_networks_table(result, kinds[-1])]
     for kind, counts in result["confusion_counts"].items():
-        lines += ["", *_confusion_table(kind, counts, result["class_names"])]
+        lines += ["", *confusion_table(f"{kind}, all folds pooled", counts, result["class_names"])]
     if "trust" in result:
         lines += ["", *measure.to_markdown(result["trust"])]
     lines += ["", "Research software, not a medical device.", ""]
@@ -159,14 +159,21 @@ def plus_minus(figure: dict[str, Any] | None) -> str:
     return f"{figure['mean']:.3f}{spread}"
 
 
-def _confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> list[str]:
+def confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> list[str]:
+    """Lines of a confusion matrix in percent.
+
+    Args:
+      kind: of the predictions and images, such as ``raw``.
+      counts: images by true class and predicted class.
+      names: of the classes.
+    """
     rows = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row)
         cells = [f"{100 * count / total:.1f}" if total else "" for count in row]
         rows.append([name, *cells, total])
     return [
-        f"Confusion matrix, {kind}, in percent of the true class (all folds pooled):",
+        f"Confusion matrix, {kind}, in percent of the true class:",
         "",
         *markdown_table(["true class", *(f"as {name}" for name in names), "images"], rows),
     ]

@@ -28,6 +28,12 @@ from mtbus_jax.training import run_folder
 ROWS = "trust.csv"
 # Share of the cases that stay when the most uncertain are left out.
 KEPT = 0.8
+# What an image's error can be, for readers.
+ERROR_TITLES = {
+    "wrong": "wrong (class or mask)",
+    "wrong_class": "wrong class",
+    "dice_loss": "1 − DSC",
+}
 # Beginnings of the columns with a class's probability.
 _UNCALIBRATED, _CALIBRATED = "uncalibrated_", "calibrated_"
 
@@ -273,11 +279,6 @@ _FRACTION: Callable[[float], str] = "{:.3f}".format
 def to_markdown(content: dict[str, Any]) -> list[str]:
     """Lines about trust for ``summary.md``, from the content of ``trust.json``."""
     test, validation = content["measured"]["test"], content["measured"]["validation"]
-    titles = {
-        "wrong": "wrong (class or mask)",
-        "wrong_class": "wrong class",
-        "dice_loss": "1 − DSC",
-    }
     share = round(100 * (1 - KEPT))
     lines = [
         "## Trust",
@@ -289,7 +290,7 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         *markdown_table(
             ["error", "all", f"without {share} %", "at best"],
             [
-                [titles[name], *(_FRACTION(risk[each]) for each in ("all", "kept", "best"))]
+                [ERROR_TITLES[name], *(_FRACTION(risk[each]) for each in ("all", "kept", "best"))]
                 for name, risk in test["risk"].items()
             ],
         ),

@@ -1,0 +1,82 @@
+"""The command ``mtbus external``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mtbus_jax import commandline
+from mtbus_jax.external.elsewhere import SUMMARY_MD, test_elsewhere
+from mtbus_jax.predict.command import add_ensemble_flags
+from mtbus_jax.runtime import host_memory, program_cache
+
+
+def main(argv: Sequence[str], *, program: str) -> None:
+    """Tests networks on a dataset that they were not trained on: external validation.
+
+    Scores what ``mtbus predict`` answers, at the network's resolution: all trained folds together,
+    with the run's test-time augmentation, trust and refining. The dataset is one by name, or a
+    folder of your own pictures with masks or classes. See docs/external.md.
+    """
+    parser = commandline.Parser(program, main.__doc__)
+    path = {"type": commandline.file_path}
+    parser.add_argument(
+        "--run",
+        help="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
+        "with the library",
+        **path,
+    )
+    parser.add_argument(
+        "--data", required=True, help="name of a dataset, or a folder of your own", **path
+    )
+    parser.add_argument("--out", required=True, help="folder for the results", **path)
+    parser.add_argument(
+        "--rename",
+        type=_renamed,
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="a class of the dataset that the run calls otherwise, such as cyst=benign; cyst= "
+        "leaves its images out of the classification; may be given again",
+    )
+    parser.add_argument("--normal_class", default="", help="of a folder: the class without lesion")
+    parser.switch(
+        "--match_intensity",
+        help="bring the grey values of all pictures together to the distribution of the run's own "
+        "dataset, which has to be at hand",
+    )
+    add_ensemble_flags(parser)
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="pictures that go through the network together"
+    )
+    for flag, what in (
+        ("--data_dir", "folder of the built datasets"),
+        ("--manual_dir", "folder of the raw downloads"),
+        ("--cache_dir", "folder for resized arrays"),
+    ):
+        parser.add_argument(flag, help=what, **path)
+    args = parser.parse_args(argv)
+    host_memory.keep_freed_memory()
+    program_cache.open_cache()
+    places = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "cache_dir")}
+    content = test_elsewhere(
+        args.data,
+        args.out,
+        run=args.run,
+        rename=dict(args.rename),
+        match_intensity=args.match_intensity,
+        folds=args.folds,
+        tta=args.tta,
+        refine=args.refine,
+        places={name: value for name, value in places.items() if value},
+        normal_class=args.normal_class,
+        batch_size=args.batch_size,
+    )
+    print(f"{content['images']} images tested; {args.out}/{SUMMARY_MD}")
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    theirs, sign, ours = (part.strip() for part in text.partition("="))
+    if not theirs or not sign:
+        raise argparse.ArgumentTypeError(f"={text}: give THEIRS=OURS, such as cyst=benign")
+    return theirs, ours

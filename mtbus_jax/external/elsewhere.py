@@ -1,0 +1,181 @@
+"""Networks on a dataset that they were not trained on, and the files that tell of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtbus_jax import data, files, types
+from mtbus_jax.errors import UserError
+from mtbus_jax.external.markdown import to_markdown
+from mtbus_jax.external.score import LEVEL, RESAMPLES, measured, rows_of
+from mtbus_jax.images import from_array, intensity
+from mtbus_jax.predict import Predictor
+from mtbus_jax.training import run_folder
+
+CASES, SUMMARY_JSON, SUMMARY_MD = run_folder.CASES, run_folder.SUMMARY, "summary.md"
+_ALL_FILES = {CASES, SUMMARY_JSON, SUMMARY_MD}
+# Datasets of the same pictures.
+_SAME_PICTURES = {"busi": "curated_busi"}
+
+
+def test_elsewhere(
+    dataset: str,
+    out: Path | str,
+    *,
+    run: Path | str | None = None,
+    rename: Mapping[str, str] | None = None,
+    match_intensity: bool = False,
+    folds: Sequence[int] | None = None,
+    tta: bool | None = None,
+    refine: str | None = None,
+    places: Mapping[str, str] | None = None,
+    normal_class: str = "",
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    """Tests networks on other images and writes the figures.
+
+    Args:
+      dataset: a name of `data.load_cases`, or a folder.
+      out: folder for ``cases.csv``, ``summary.json`` and ``summary.md``; made if missing.
+      run: run folder or bundle; None for the network that comes with the library.
+      rename: classes of the dataset by the classes of the run that they are; "" for none, whose
+        images count for the masks alone. A class of the same name needs no entry.
+      match_intensity: bring the grey values to the distribution of the run's own dataset, which
+        has to be at hand, see `intensity.match`.
+      folds: of the ensemble, see `Predictor`.
+      tta: see `Predictor`.
+      refine: see `Predictor`.
+      places: fields of ``config.data`` that say where datasets lie here, by name.
+      normal_class: of a folder, the class that means "no lesion".
+      batch_size: pictures that go through the network together.
+
+    Returns:
+      The content of ``summary.json``.
+
+    Raises:
+      UserError: for a run, a dataset or a class that does not fit, or an ``out`` that holds other
+        things; nothing is written then.
+    """
+    out = Path(out).absolute()
+    _check_out(out)
+    predictor = Predictor(run, folds=folds, tta=tta, refine=refine, batch_size=batch_size)
+    config = predictor.trained.config
+    check_other(dataset, config.data.name)
+    places = dict(places or {})
+    cases = data.load_cases(
+        dataset,
+        image_size=predictor.image_size,
+        resize=config.data.resize,
+        normal_class=normal_class,
+        **places,
+    )
+    cases = with_classes(cases, predictor.classes, rename or {})
+    if not (cases.mask_known | cases.label_known).any():
+        raise UserError(f"{cases.name} has neither masks nor classes to test against.")
+    if match_intensity:
+        own = config.copy_and_resolve_references()
+        for field, place in places.items():
+            own.data[field] = place
+        reference = intensity.histogram(data.load_configured(own).image)
+        cases = dataclasses.replace(cases, image=intensity.match(cases.image, reference))
+    frames = (from_array(image[..., 0]) for image in cases.image)
+    predictions = list(predictor.stream(frames))
+    rows = rows_of(cases, predictions)
+    content = {
+        "name": config.name,
+        "model": config.model.name,
+        "trained_on": config.data.name,
+        "dataset": cases.name,
+        "folds": list(predictor.folds),
+        "predictions_per_image": predictor.members,
+        "weights": predictor.trained.digest(),
+        "refining": predictor.refine,
+        "intensity_matched": match_intensity,
+        "image_size": list(predictor.image_size),
+        "class_names": list(predictor.classes.names),
+        "images": len(cases),
+        "groups": len(set(cases.group.tolist())),
+        "resamples": RESAMPLES,
+        "level": LEVEL,
+        **measured(rows, predictor.classes, cases.group),
+    }
+    with files.folder_at_once(out) as folder:
+        text = rows.assign(uid=rows.uid.map(files.cell)).to_csv(index=False)
+        files.write_text(folder / CASES, text)
+        files.write_json(folder / SUMMARY_JSON, content)
+        files.write_text(folder / SUMMARY_MD, to_markdown(content))
+    return content
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is a file; give a folder.")
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if found - _ALL_FILES:
+        raise UserError(
+            f"--out={out} holds other things than an earlier test ({min(found - _ALL_FILES)}); "
+            "give an empty or a new folder."
+        )
+
+
+def check_other(dataset: str, trained_on: str) -> None:
+    """Refuses the pictures that the networks were trained on.
+
+    Raises:
+      UserError: if they are the same.
+    """
+    own = data.is_own(dataset) and Path(dataset).is_dir()
+    first = str(Path(dataset).resolve()) if own else _SAME_PICTURES.get(dataset, dataset)
+    trained = Path(trained_on).expanduser()
+    second = str(trained.resolve()) if own else _SAME_PICTURES.get(trained_on, trained_on)
+    if first == second:
+        raise UserError(
+            f"--data={dataset}: the run was trained on these pictures ({trained_on}). Its "
+            "cross-validated figures are in its summary.md; give another dataset here."
+        )
+
+
+def with_classes(
+    cases: types.Cases, classes: types.Classes, rename: Mapping[str, str]
+) -> types.Cases:
+    """The cases with the classes of a run instead of their own.
+
+    Args:
+      cases: with any classes.
+      classes: of the run.
+      rename: see `test_elsewhere`.
+
+    Raises:
+      UserError: for a class that has no counterpart, or a name in ``rename`` that is none.
+    """
+    for own, theirs in rename.items():
+        if own not in cases.classes.names:
+            raise UserError(
+                f"--rename={own}={theirs}: {cases.name} has no class {own}, but "
+                f"{', '.join(cases.classes.names)}."
+            )
+        if theirs and theirs not in classes.names:
+            raise UserError(
+                f"--rename={own}={theirs}: the run has no class {theirs}, but "
+                f"{', '.join(classes.names)}."
+            )
+    wanted = {name: rename.get(name, name) for name in cases.classes.names}
+    present = {cases.classes.names[code] for code in set(cases.label[cases.label_known].tolist())}
+    unknown = sorted(name for name in present if wanted[name] and wanted[name] not in classes.names)
+    if unknown:
+        raise UserError(
+            f"{cases.name} has the class {unknown[0]}, which the run does not know; it knows "
+            f"{', '.join(classes.names)}. Say which one it is, as in --rename={unknown[0]}="
+            f"{classes.names[0]}, or --rename={unknown[0]}= to leave it out of the classification."
+        )
+    codes = [
+        classes.names.index(name) if name in classes.names else types.NO_LABEL
+        for name in wanted.values()
+    ]
+    label = np.array([*codes, types.NO_LABEL], np.int32)[cases.label]  # NO_LABEL: the last one
+    return dataclasses.replace(cases, label=label, classes=classes)

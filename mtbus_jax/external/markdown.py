@@ -1,0 +1,69 @@
+"""``summary.md`` of an external test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtbus_jax.escaping import markdown, markdown_table
+from mtbus_jax.evaluation.markdown import confusion_table
+from mtbus_jax.evaluation.trust.measure import ERROR_TITLES, KEPT
+from mtbus_jax.metrics.meaning import meaning
+
+
+def to_markdown(content: dict[str, Any]) -> str:
+    """``summary.md`` from the content of ``summary.json``."""
+    height, width = content["image_size"]
+    kinds = list(content["results"])
+    titles = {"raw": "raw", "refined": "refined (PR)"}
+    matched = (
+        "Grey values were brought to the distribution of the training dataset; that looks at the "
+        "pictures tested, all together, and not at their masks or classes. "
+        if content["intensity_matched"]
+        else ""
+    )
+    figures = {kind: content["results"][kind] for kind in kinds}
+    rows = [
+        [
+            meaning(name).title,
+            *(_interval(figures[kind].get(name)) for kind in kinds),
+            figures["raw"][name]["n"],
+        ]
+        for name in figures["raw"]
+    ]
+    lines = [
+        f"# {markdown(content['name'])}, trained on {markdown(content['trained_on'])}, tested on "
+        f"{markdown(content['dataset'])}",
+        "",
+        f"{content['images']} images of {content['groups']} groups (patients or near-duplicates) "
+        f"at {height} × {width} pixels; the mean of {content['predictions_per_image']} predictions "
+        f"an image, of the networks of fold {', '.join(map(str, content['folds']))}. {matched}"
+        "Whether the two datasets share patients is not known here.",
+        "",
+        f"In brackets {100 * content['level']:.0f} % intervals, by the bootstrap over groups.",
+        "",
+        *markdown_table(["", *(titles[kind] for kind in kinds), "images"], rows),
+    ]
+    for kind, counts in content["confusion_counts"].items():
+        lines += ["", *confusion_table(kind, counts, content["class_names"])]
+    if content.get("risk"):
+        share = round(100 * (1 - KEPT))
+        table = [
+            [ERROR_TITLES[name], f"{found['all']:.3f}", f"{found['kept']:.3f}"]
+            for name, found in content["risk"].items()
+        ]
+        lines += [
+            "",
+            f"Mean error of the answers of `mtbus predict` (refining: {content['refining']}), and "
+            f"without the {share} % of which it is least certain:",
+            "",
+            *markdown_table(["error", "all", f"without {share} %"], table),
+        ]
+    return "\n".join([*lines, "", "Research software, not a medical device.", ""])
+
+
+def _interval(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    if not figure["n"]:
+        return "undefined"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
