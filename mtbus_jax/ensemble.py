@@ -104,7 +104,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
         if differing:
             raise UserError(
                 f"--runs: {folders[0]} and {folder} differ in more than the seed: "
-                f"{'; '.join(differing)}. Networks of an ensemble are trained alike."
+                f"{'; '.join(differing)}. Networks of an ensemble share everything else."
             )
         # What else the file says was added version by version.
         if any(split[field] != splits[0][field] for field in ("dataset", "split", "folds")):

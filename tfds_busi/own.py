@@ -1,4 +1,4 @@
-"""From a listed folder of one's own pictures to the records of a dataset."""
+"""From a listed folder of your own pictures to the records of a dataset."""
 
 from __future__ import annotations
 

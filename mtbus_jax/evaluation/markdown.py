@@ -76,7 +76,7 @@ def _warnings(result: dict) -> list[str]:
         )
     if result["split"] == run_splits.CUSTOM:
         warnings.append(
-            f"**A split of one's own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
+            f"**A split of your own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
             "are not those of a published, given or grouped split."
         )
     if not result["results"]:

@@ -28,7 +28,7 @@ class Source:
     Attributes:
       path: of the file.
       file: that path as text: relative to the folder it was found in, or as it was given; with
-        that folder where two files would be called alike.
+        that folder where two files would have one name.
       name: name for its results, relative, with ``/`` between folders and without suffix; unique
         even where upper and lower case are one.
     """

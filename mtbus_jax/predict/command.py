@@ -1,4 +1,4 @@
-"""Masks, overlays and a table for pictures of one's own.
+"""Masks, overlays and a table for your own pictures.
 
     python -m mtbus_jax.predict --out=predictions --input=PICTURES
     python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES

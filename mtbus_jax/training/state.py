@@ -98,7 +98,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: Adam's moments.
       plateau: learning-rate schedule and early stopping.
       best_params: parameters to be tested, see `KEPT`.
-      best_batch_stats: likewise.
+      best_batch_stats: running statistics to be tested with them.
     """
 
     step: jax.Array
@@ -268,7 +268,7 @@ def averaged(
 
     Exponential moving average (Polyak and Juditsky 1992, in the form of Tarvainen and Valpola
     2017): after step t, average ← d·average + (1 − d)·weights, d = min(decay, (1 + t)/(10 + t)),
-    so that the first weights are soon forgotten. Running statistics likewise.
+    so that the first weights are soon forgotten. Running statistics are averaged in the same way.
 
     Args:
       state: after the step, ``state.step`` = t.
