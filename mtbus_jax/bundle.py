@@ -80,7 +80,7 @@ def make_bundle(
 
     Raises:
       UserError: for a run without weights, evidence that is not of the same recipe or not complete,
-        data that is not to be had, or a folder that holds other things.
+        data that cannot be found, or a folder that holds other things.
     """
     run, out = Path(run), Path(out).absolute()
     sources = [Path(each) for each in evidence] or [run]

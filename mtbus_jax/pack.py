@@ -23,7 +23,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
       program: the command's name in messages.
 
     Raises:
-      UserError: if the dataset is not to be had or the file cannot be written.
+      UserError: if the dataset cannot be found or the file cannot be written.
     """
     parser = commandline.Parser(program, __doc__)
     parser.add_argument("--name", required=True, help=", ".join(data.DATASETS))

@@ -20,7 +20,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
     """The images that a configuration names.
 
     Raises:
-      UserError: if they are not to be had, or have no mask or no class for a task of the run.
+      UserError: if they cannot be found, or have no mask or no class for a task of the run.
     """
     image_size = tuple(config.data.image_size)
     own = stored.is_own(config.data.name)

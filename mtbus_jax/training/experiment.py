@@ -144,7 +144,7 @@ class Experiment:
         """A fresh state for ``fold``, the same on every machine.
 
         Raises:
-          UserError: if the encoder's weights are not to be had.
+          UserError: if the encoder's weights cannot be found.
         """
         key = fold_keys(self.config.seed, fold)[0]
         if not getattr(self.module, "encoder_weights", ""):
