@@ -1,6 +1,6 @@
 """Several trainings of one configuration as one run: a deep ensemble.
 
-    python -m mtbus_jax.ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
+    mtbus ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
 
 The runs differ in ``seed``, and else at most in the weights they started from and in how they were
 tested. The new run folder answers with the mean of their probabilities (Lakshminarayanan, Pritzel,
