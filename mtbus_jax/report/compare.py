@@ -87,7 +87,7 @@ def compare(workdirs: Sequence[Path | str]) -> Comparison:
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2:
-        raise UserError("--compare needs at least two run folders.")
+        raise UserError("a comparison needs at least two run folders.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--compare: the same run folder is given twice.")
     runs = [read(path) for path in paths]
