@@ -5,7 +5,7 @@
 
 Each round trains one epoch by the library's own loop (`train.FoldLoop`), makes as many calls of the
 compiled train program alone, and evaluates the validation images alone; all in one process, the
-order turning around every round, so that a busy machine slows all of them alike. Printed are the
+order turning around every round, so that a busy machine slows all of them equally. Printed are the
 median milliseconds per step, and the medians and quartiles of two ratios taken round by round:
 epoch over steps, and epoch over steps and validation. The second is the loop itself: shuffling,
 dispatch, sums, schedule, log file. TensorBoard, the display and checkpoints are off; with

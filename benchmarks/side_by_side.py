@@ -1,7 +1,7 @@
 """Times two or more sides of a comparison in turn, each in a process of its own.
 
 The sides live in different environments (JAX here, PyTorch there) and wait, idle, for their turn;
-rounds alternate, so that whatever else the machine does touches all sides alike. Only ratios
+rounds alternate, so that whatever else the machine does slows all sides equally. Only ratios
 within one call mean something. Needs the standard library alone: both environments import it.
 
 A side is a script that ends in `serve(step, facts)`; `compare` starts the sides and asks them.

@@ -2,7 +2,7 @@
 
   python main.py --config=configs/attention_mtl.py --workdir=runs/attention_mtl
 
-Of doi 10.1038/s41598-026-51534-7 only the abstract was at hand: a multi-task U-Net with
+Of doi 10.1038/s41598-026-51534-7 only the abstract is known: a multi-task U-Net with
 deterministic oversampling, prediction refinement and "attention-guided feature learning" on "a
 curated version of BUSI", Dice "up to 0.81", accuracy "up to 0.96–0.98", without a word of folds. So
 this is no reproduction. Our assumptions: attention gates on the skips (Oktay et al. 2018), the 450

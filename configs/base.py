@@ -52,7 +52,8 @@ def get_config() -> config_dict.ConfigDict:
     model.encoder_weights = config_dict.placeholder(str)
     # lite_unet, acsnet: batch norms of the encoder keep their running statistics.
     model.frozen_statistics = config_dict.placeholder(bool)
-    model.deep_supervision = config_dict.placeholder(bool)  # unetpp, nnunet, bts_unet
+    # unetpp, basic_unetpp, nnunet, bts_unet, lite_unet: maps at several depths are trained.
+    model.deep_supervision = config_dict.placeholder(bool)
     model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
     model.variant = config_dict.placeholder(str)  # acsnet: released, or paper as printed
     # acsnet: its parts, see docs/networks.md; all are on unless they are switched off.

@@ -1,9 +1,9 @@
 """Makes a trained network small enough to hand on: weights, trust and a card, without images.
 
-    python -m mtbus_jax.bundle --run=runs/best --out=network
-    python -m mtbus_jax.bundle --run=runs/final --evidence=runs/best --out=network
+    mtbus bundle --run=runs/best --out=network
+    mtbus bundle --run=runs/final --evidence=runs/best --out=network
 
-The folder that it writes stands in for a run folder with `mtbus_jax.predict`. With
+The folder that it writes stands in for a run folder in ``mtbus predict``. With
 ``--evidence``, ``--run`` was trained on every image (``data.split=all``), and cross-validated runs
 of the same recipe say how good it is: their figures go into the card, and trust is fitted on the
 predictions of the first.
@@ -80,7 +80,7 @@ def make_bundle(
 
     Raises:
       UserError: for a run without weights, evidence that is not of the same recipe or not complete,
-        data that is not to be had, or a folder that holds other things.
+        data that cannot be found, or a folder that holds other things.
     """
     run, out = Path(run), Path(out).absolute()
     sources = [Path(each) for each in evidence] or [run]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from logging import ERROR
 from typing import NoReturn
@@ -21,6 +23,8 @@ from absl import logging
 from mtbus_jax.errors import UserError, exit_on_user_error
 
 Command = Callable[..., int | None]
+
+_AS_PYTHON = warnings.formatwarning
 
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
@@ -47,8 +51,16 @@ def run(program: str, command: Command, argv: Sequence[str] | None = None) -> No
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno < ERROR or "orbax" not in record.pathname
     )
+    warnings.formatwarning = functools.partial(_warning, program)
     with exit_on_user_error(program):
         sys.exit(command(sys.argv[1:] if argv is None else argv, program=program))
+
+
+def _warning(program: str, message, category, *where) -> str:
+    """A warning to the user as one line; one to programmers as Python shows it."""
+    if category is UserWarning:
+        return f"{program}: {message}\n"
+    return _AS_PYTHON(message, category, *where)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

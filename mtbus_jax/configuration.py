@@ -113,7 +113,7 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
 
     Args:
       given: from `take`.
-      default: file for a command line that names none; None: it must.
+      default: file for a command line that names none; with None it has to name one.
 
     Returns:
       The configuration, locked, with ``~`` expanded in fields that name files.
@@ -225,7 +225,7 @@ def _leaves(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def _check_fields(config: config_dict.ConfigDict, base: config_dict.ConfigDict, shown: str) -> None:
-    """Refuses fields that ``configs/base.py`` does not have, and lacks those that it has.
+    """Refuses a configuration with other fields than those of ``configs/base.py``.
 
     A section that was replaced as a whole may leave options of the network out.
     """

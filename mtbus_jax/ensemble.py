@@ -1,6 +1,6 @@
 """Several trainings of one configuration as one run: a deep ensemble.
 
-    python -m mtbus_jax.ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
+    mtbus ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
 
 The runs differ in ``seed``, and else at most in the weights they started from and in how they were
 tested. The new run folder answers with the mean of their probabilities (Lakshminarayanan, Pritzel,
@@ -104,7 +104,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
         if differing:
             raise UserError(
                 f"--runs: {folders[0]} and {folder} differ in more than the seed: "
-                f"{'; '.join(differing)}. Networks of an ensemble are trained alike."
+                f"{'; '.join(differing)}. Networks of an ensemble share everything else."
             )
         # What else the file says was added version by version.
         if any(split[field] != splits[0][field] for field in ("dataset", "split", "folds")):

@@ -1,6 +1,6 @@
 """Packs a dataset, resized, into one small file for machines without it.
 
-    python -m mtbus_jax.pack --name=curated_busi --out=curated_busi.npz
+    mtbus pack --name=curated_busi --out=curated_busi.npz
 
 ``python main.py … --config.data.arrays_file=curated_busi.npz`` reads it, without the dataset and
 without tensorflow-datasets. The file holds images of the dataset: its licence applies.
@@ -23,15 +23,15 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
       program: the command's name in messages.
 
     Raises:
-      UserError: if the dataset is not to be had or the file cannot be written.
+      UserError: if the dataset cannot be found or the file cannot be written.
     """
     parser = commandline.Parser(program, __doc__)
     parser.add_argument("--name", required=True, help=", ".join(data.DATASETS))
     parser.add_argument(
         "--out", required=True, type=commandline.file_path, help="file to write (.npz)"
     )
-    parser.add_argument("--height", type=int, default=128, help="pixels after resizing")
-    parser.add_argument("--width", type=int, default=128, help="pixels after resizing")
+    parser.add_argument("--height", type=int, default=128, help="pixels; default: %(default)s")
+    parser.add_argument("--width", type=int, default=128, help="pixels; default: %(default)s")
     parser.add_argument(
         "--resize",
         default=preprocess.NEAREST,

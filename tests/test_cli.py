@@ -50,6 +50,21 @@ def ends(capsys, *argv: str) -> tuple[int, str, str]:
     return caught.value.code or 0, out, " ".join(err.split())
 
 
+def test_a_warning_to_the_user_is_one_line_without_code():
+    program = (
+        "import warnings; from mtbus_jax import commandline\n"
+        "def command(argv, *, program):\n"
+        "    warnings.warn('a mask is stretched', UserWarning)\n"
+        "    warnings.warn('call it otherwise', FutureWarning)\n"
+        "commandline.run('mtbus train', command, [])"
+    )
+    done = run(command=[sys.executable, "-c", program])
+    assert done.returncode == 0
+    first, *others = done.stderr.splitlines()
+    assert first == "mtbus train: a mask is stretched"
+    assert "FutureWarning: call it otherwise" in others[0] and ":4:" in others[0]
+
+
 def test_help_lists_each_subcommand_in_one_line(capsys):
     code, out, err = ends(capsys, "--help")
     assert (code, err) == (0, "")

@@ -64,7 +64,7 @@ CONFIGS = [
     ),
     BusConfig(
         name="folder",
-        description="Pictures of one's own, from a folder in one of several layouts.",
+        description="Your own pictures, from a folder in one of several layouts.",
         source="folder",
         version=FOLDER_VERSION,
     ),

@@ -1,4 +1,4 @@
-"""Folders of one's own pictures: which layout a folder has, and what it lists.
+"""Folders of your own pictures: which layout a folder has, and what it lists.
 
 Nothing is decoded here. `read` looks at names and tables only and raises `UserError` where
 something is missing or does not fit together.

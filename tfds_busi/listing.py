@@ -1,4 +1,4 @@
-"""What a folder of one's own pictures lists: entries, checked and in order, and their classes."""
+"""What a folder of your own pictures lists: entries, checked and in order, and their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a listed folder of one's own pictures to the records of a dataset."""
+"""From a listed folder of your own pictures to the records of a dataset."""
 
 from __future__ import annotations
 
@@ -113,15 +113,9 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
       The name of its set for each that is in one, by uid. None, with a warning, if the packages of
       curate are not installed or there are more than 5,000 pictures.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if len(entries) < 2:
         return {}
-    if missing or len(entries) > _MOST_COMPARED:
-        reason = (
-            "install them with: pip install 'mtbus_jax[curate]'"
-            if missing
-            else f"there are more than {_MOST_COMPARED} pictures"
-        )
+    if reason := why_not_compared(len(entries)):
         warnings.warn(
             "near-duplicates were not looked for, so that the same lesion may be in training and "
             f"test images ({reason}). A column group in manifest.csv keeps them together.",
@@ -133,6 +127,13 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
 
     print(f"looking for near-duplicates among {len(entries)} pictures", file=sys.stderr)
     return pipeline.group_names(root, [(entry.uid, entry.image) for entry in entries])
+
+
+def why_not_compared(count: int) -> str:
+    """Why near-duplicates among so many pictures cannot be looked for, in words; "" if they can."""
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        return "pip install '.[curate]' in a checkout of mtbus_jax installs what that needs"
+    return f"there are more than {_MOST_COMPARED} pictures" if count > _MOST_COMPARED else ""
 
 
 class Decoded(NamedTuple):

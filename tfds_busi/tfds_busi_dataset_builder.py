@@ -1,4 +1,4 @@
-"""TFDS builder: BUSI, Curated BUSI, BUS-UCLM, the phantoms, and folders of one's own pictures.
+"""TFDS builder: BUSI, Curated BUSI, BUS-UCLM, the phantoms, and folders of your own pictures.
 
     tfds build tfds_busi --config=curated_busi --manual_dir=DIR
     tfds build tfds_busi --config=folder --manual_dir=DIR

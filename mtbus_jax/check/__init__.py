@@ -1,1 +1,1 @@
-"""Looking through a folder of one's own pictures before anything is trained on it."""
+"""Looking through a folder of your own pictures before anything is trained on it."""

@@ -71,6 +71,7 @@ class Checked:
       groups_given: whether a table says what belongs together.
       duplicates: names of pictures that are near-duplicates of each other, a list for each set;
         None if they were not looked for.
+      not_compared: why they were not, in words.
     """
 
     root: Path
@@ -79,6 +80,7 @@ class Checked:
     seen: list[Seen]
     groups_given: bool
     duplicates: list[list[str]] | None
+    not_compared: str
 
     @property
     def usable(self) -> list[Seen]:
@@ -104,14 +106,14 @@ def check(folder: Path, *, normal: str = "", duplicates: bool = True) -> Checked
     seen = list(_seen(listing))
     usable = {each.uid for each in seen if not each.problem}
     found = None
-    if duplicates:
+    reason = own.why_not_compared(len(usable)) if duplicates else "--no_duplicates"
+    if not reason:
         # Groups of a table come before near-duplicates; here both are of interest.
-        alike = own.near_duplicates([e for e in listing.entries if e.uid in usable], listing.root)
-        if alike is not None:
-            sets: dict[str, list[str]] = {}
-            for uid, name in alike.items():
-                sets.setdefault(name, []).append(uid)
-            found = list(sets.values())
+        entries = [entry for entry in listing.entries if entry.uid in usable]
+        sets: dict[str, list[str]] = {}
+        for uid, name in (own.near_duplicates(entries, listing.root) or {}).items():
+            sets.setdefault(name, []).append(uid)
+        found = list(sets.values())
     return Checked(
         root=listing.root,
         layout=listing.layout,
@@ -119,6 +121,7 @@ def check(folder: Path, *, normal: str = "", duplicates: bool = True) -> Checked
         seen=seen,
         groups_given=any(entry.group for entry in listing.entries),
         duplicates=found,
+        not_compared=reason,
     )
 
 
@@ -237,7 +240,7 @@ def warnings(checked: Checked) -> list[str]:
             + ". A grouped split keeps each set together."
         )
     if checked.duplicates is None:
-        found.append("Near-duplicates were not looked for.")
+        found.append(f"Near-duplicates were not looked for ({checked.not_compared}).")
     marked = Counter(each.label for each in usable if each.marks)
     if marked and len(counts) > 1:
         shares = {name: marked[name] / counts[name] for name in counts}

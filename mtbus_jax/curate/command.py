@@ -1,6 +1,6 @@
 """Finds copies in an archive of ultrasound images, and audits splits for them.
 
-    python -m mtbus_jax.curate --input=Dataset_BUSI_with_GT --out=curation
+    mtbus curate --input=Dataset_BUSI_with_GT --out=curation
 
 writes ``report.md`` with its plots, ``review.html`` to decide by eye, and the tables
 ``groups.csv``, ``pairs.csv``, ``ranking.csv``, ``marks.csv`` and ``problems.csv``. The pairs that a

@@ -188,7 +188,7 @@ def _unique(root: Path, entries: list[Entry]) -> list[Entry]:
         uid = entry.uid
         if counts[uid] > 1:
             uid = images.as_text(entry.path.relative_to(root))
-        # Names that are no UTF-8 may look alike in it.
+        # Two names that are no UTF-8 may become the same text.
         candidate, number = uid, 1
         while candidate in taken:
             number += 1

@@ -5,7 +5,8 @@ The definition is that of scikit-image's `structural_similarity` with its defaul
 
 For images ``a`` and ``b``, a window of ``N`` = 49 pixels and the window sums ``S``::
 
-    mean_a = S(a) / N,   var_a = (S(a²) - N mean_a²) / (N - 1),   likewise cov_ab from S(ab)
+    mean_a = S(a) / N,   var_a = (S(a²) - N mean_a²) / (N - 1)
+    cov_ab = (S(ab) - N mean_a mean_b) / (N - 1)
     ssim = (2 mean_a mean_b + C1)(2 cov_ab + C2) / ((mean_a² + mean_b² + C1)(var_a + var_b + C2))
 
 Means and variances belong to one image and are computed once per image. Only ``S(ab)`` belongs to a

@@ -39,7 +39,7 @@ def load_cases(
     ``manual_dir`` or by download. A folder is built again when its files have changed.
 
     Args:
-      name: one of `stored.DATASETS` or `stored.LIKE_FOLDERS`, or a folder of one's own pictures
+      name: one of `stored.DATASETS` or `stored.LIKE_FOLDERS`, or a folder of your own pictures
         (docs/own_data.md).
       image_size: height and width in pixels after resizing.
       resize: how images are resized, of `preprocess.RESIZES`; masks are sampled either way.

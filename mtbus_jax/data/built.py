@@ -1,4 +1,4 @@
-"""The public datasets and folders of one's own as TFDS builds them: building and reading records.
+"""The public datasets and folders of your own as TFDS builds them: building and reading records.
 
 tensorflow-datasets is imported when a function is called, so importing this module costs nothing.
 """

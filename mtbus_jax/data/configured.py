@@ -20,7 +20,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
     """The images that a configuration names.
 
     Raises:
-      UserError: if they are not to be had, or have no mask or no class for a task of the run.
+      UserError: if they cannot be found, or have no mask or no class for a task of the run.
     """
     image_size = tuple(config.data.image_size)
     own = stored.is_own(config.data.name)
@@ -55,9 +55,9 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
 
 
 def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigDict:
-    """A copy of a configuration in which everything that depends on the data is said.
+    """A copy of a configuration with every field that depends on the data filled in.
 
-    Classes are named. A folder of one's own, and a dataset with a file of folds, has no published
+    Classes are named. A folder of your own, and a dataset with a file of folds, has no published
     split: "published", the default, becomes "given" where there are folds, else "grouped".
 
     Args:

@@ -13,14 +13,14 @@ from mtbus_jax.types import CLASSES, NO_LABEL, Cases, Classes
 
 # The public datasets that `load_cases` knows by name.
 DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
-# Those that are read like a folder of one's own: classes and folds are what their tables say.
+# Read like a folder of your own: classes and folds are what their tables say.
 LIKE_FOLDERS = ("bus_bra", "breast_usg")
 
 # Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
 # and nearest neighbours.
 FORMAT = 2
 ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
-# Of a folder of one's own.
+# Of a folder of your own.
 OPTIONAL = ("has_mask", "class_names", "normal")
 
 

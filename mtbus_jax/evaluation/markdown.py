@@ -76,7 +76,7 @@ def _warnings(result: dict) -> list[str]:
         )
     if result["split"] == run_splits.CUSTOM:
         warnings.append(
-            f"**A split of one's own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
+            f"**A split of your own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
             "are not those of a published, given or grouped split."
         )
     if not result["results"]:
@@ -122,7 +122,7 @@ def _figure_table(result: dict, kinds: list[str]) -> list[str]:
         cells = [meaning(name).title]
         figures = {kind: result["results"][kind]["figures"].get(name) for kind in kinds}
         cells += [plus_minus(figures[kind]) for kind in kinds]
-        cells.append(_image_counts([f["n"] for f in figures.values() if f]))
+        cells.append(image_counts([f["n"] for f in figures.values() if f]))
         for kind in shown:
             beside = (figures[kind] or {}).get("published")
             ours = with_n(figures[kind]) if beside else None
@@ -135,8 +135,12 @@ def _has_published(result: dict, kind: str) -> bool:
     return any(figure["published"] for figure in result["results"][kind]["figures"].values())
 
 
-def _image_counts(counts: list[list[int]]) -> str:
-    """Images behind the figure: one number, or raw / refined where refining changed it."""
+def image_counts(counts: list[list[int]]) -> str:
+    """Images behind a figure: one number, or raw / refined where refining changed it.
+
+    Args:
+      counts: images of each fold, for each kind of prediction in the order of the columns.
+    """
     totals = [str(sum(n)) for n in counts]
     return totals[0] if len(set(totals)) == 1 else " / ".join(totals)
 

@@ -1,7 +1,7 @@
-"""Takes a trained run away: StableHLO and ONNX files, a model card, a script that needs no JAX.
+"""Writes a trained run for use without this library: StableHLO and ONNX, or a page for browsers.
 
-    python -m mtbus_jax.export --run=runs/mt_unetpp --out=export
-    python -m mtbus_jax.export --run=runs/mt_unetpp --web --out=mt_unetpp.html
+    mtbus export --run=runs/mt_unetpp --out=export
+    mtbus export --run=runs/mt_unetpp --web --out=mt_unetpp.html
 
 The second writes one HTML file that computes in a browser. Each model file is read again and
 compared with the network before anything appears in ``--out``.
@@ -138,7 +138,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
     parser.add_argument(
         "--runtime",
         type=commandline.file_path,
-        help=f"with --web: {ARCHIVE}, or the folder it was unpacked to, for want of npm",
+        help=f"with --web: {ARCHIVE}, or the folder it was unpacked to, if there is no npm",
     )
     args = parser.parse_args(argv)
     if args.web:

@@ -84,7 +84,7 @@ def about(run: Path, original: trained_folds.Trained) -> list[str]:
 
 
 def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
-    """Images of the run's dataset, or simulated ones where it is not at hand; builds nothing.
+    """Images of the run's dataset, or simulated ones if it is not here; builds nothing.
 
     Args:
       config: of the run.
@@ -104,7 +104,7 @@ def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
         images.append(preprocess.resize(picture.image, height, width, method=method))
     words = f"{_CHECK_IMAGES} simulated images"
     if config.data.name != "phantom":
-        words += f" ({config.data.name} was not at hand)"
+        words += f" ({config.data.name} was not on the machine)"
     return np.stack(images)[..., None].astype(np.float32), words
 
 

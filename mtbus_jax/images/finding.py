@@ -28,7 +28,7 @@ class Source:
     Attributes:
       path: of the file.
       file: that path as text: relative to the folder it was found in, or as it was given; with
-        that folder where two files would be called alike.
+        that folder where two files would have one name.
       name: name for its results, relative, with ``/`` between folders and without suffix; unique
         even where upper and lower case are one.
     """
@@ -83,7 +83,12 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
         elif given.is_file():
             picked.append((given, Path(given.name)))
         else:
-            raise UserError(f"--input={given}: there is no such file or folder.")
+            # A shell expands a pattern only where it is a word of its own.
+            hint = f" For the files that it fits, write --input {given}, with a space."
+            pattern = any(sign in str(given) for sign in "*?[")
+            raise UserError(
+                f"--input={given}: there is no such file or folder.{hint if pattern else ''}"
+            )
     picked = list({os.path.abspath(path): (path, part) for path, part in picked}.values())
     if not picked:
         raise UserError(

@@ -35,7 +35,9 @@ def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
     if truth.dtype != bool or prediction.dtype != bool:
         raise TypeError(f"masks must be boolean, got {truth.dtype} and {prediction.dtype}")
     if truth.shape != prediction.shape or truth.ndim != 2:
-        raise ValueError(f"masks must be 2-D and alike, got {truth.shape} and {prediction.shape}")
+        raise ValueError(
+            f"masks must be 2-D and equal in shape, got {truth.shape} and {prediction.shape}"
+        )
 
 
 def dice(truth: np.ndarray, prediction: np.ndarray) -> float:

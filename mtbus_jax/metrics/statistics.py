@@ -152,7 +152,7 @@ def bootstrap_mean_difference(
       a: ``(n,)`` float, one value per image; pairs with a NaN in either are dropped.
       b: ``(n,)`` float, of the same images in the same order.
       strata: ``(n,)``, equal for the images of a stratum, such as the fold of each image; None to
-        draw from all images alike.
+        draw from all images together.
       resamples: number of bootstrap samples, ≥ 1; memory is ``16 * resamples * n`` bytes for the
         largest stratum.
       level: coverage of the interval, between 0 and 1, both excluded.
@@ -176,7 +176,7 @@ def bootstrap_mean_difference(
         strata = np.asarray(strata)
         if strata.shape != kept.shape:
             raise ValueError(
-                f"strata must be alike in shape to a and b, got {strata.shape} and {kept.shape}"
+                f"strata must have the shape of a and b, got {strata.shape} and {kept.shape}"
             )
         stratum = np.unique(strata[kept], return_inverse=True)[1]
     if len(difference) == 0:

@@ -103,7 +103,7 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
 
 
 def check_encoder_weights(module: nn.Module) -> None:
-    """Refuses encoder weights that are not to be had, before anything is trained.
+    """Refuses encoder weights that cannot be found, before anything is trained.
 
     Raises:
       UserError: see `weights.find`.
@@ -120,7 +120,7 @@ def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[s
       variables: from `init`.
 
     Raises:
-      UserError: if the weights are not to be had, or belong to another network.
+      UserError: if the weights cannot be found, or belong to another network.
     """
     if not getattr(module, "encoder_weights", ""):
         return variables

@@ -1,4 +1,4 @@
-"""Masks and classes for pictures of one's own: ``python -m mtbus_jax.predict``, or from Python
+"""Masks and classes for your own pictures: ``python -m mtbus_jax.predict``, or from Python
 
     predictor = mtbus_jax.predict.Predictor("runs/mt_unetpp")
     for prediction in predictor(["scan.dcm", "frame.png"]):

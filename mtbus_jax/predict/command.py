@@ -1,10 +1,10 @@
-"""Masks, overlays and a table for pictures of one's own.
+"""Masks, overlays and a table for your own pictures.
 
-    python -m mtbus_jax.predict --out=predictions --input=PICTURES
-    python -m mtbus_jax.predict --run=runs/mt_unetpp --out=predictions --input=PICTURES
+    mtbus predict --input=PICTURES --out=predictions
+    mtbus predict --run=runs/mt_unetpp --input=PICTURES --out=predictions
 
-The first line takes the network that comes with the library, trained on Curated BUSI, the second
-one of your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
+The first takes the network that comes with the library, trained on Curated BUSI, the second one of
+your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
 ``pip install '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv`` are
 written; with ``--dicom``, for DICOM files, also objects that an archive takes. A file that cannot
 be read does not stop the others; it is listed, and the exit code is 2. A prediction that was
@@ -184,8 +184,8 @@ def add_ensemble_flags(parser: commandline.Parser) -> None:
     parser.add_argument(
         "--tta",
         action=argparse.BooleanOptionalAction,
-        help="test-time augmentation: predict flipped and turned versions too, 8 times the work (4 "
-        "if the network's input is not square); by default as in the run's evaluation",
+        help="test-time augmentation: average over flipped and turned versions as in training, "
+        "2 to 8 times the work; by default as in the run's evaluation",
     )
     parser.add_argument(
         "--refine", choices=REFINE, help="how mask and class are made to agree; default: the run's"

@@ -85,7 +85,7 @@ def check_installed() -> None:
     except ModuleNotFoundError:
         raise UserError(
             "--dicom needs highdicom: pip install '.[dicom]' in a checkout of mtbus_jax. Or leave "
-            "--dicom away."
+            "--dicom out."
         ) from None
 
 

@@ -189,7 +189,7 @@ class Predictor:
 
         Args:
           frames: see `images.read` and `images.from_array`.
-          full: compile for full batches, even if there is none: for the same last digits as theirs.
+          full: compile for full batches even if there is none, for results equal to the last bit.
 
         Yields:
           One prediction per frame, in order.

@@ -96,7 +96,7 @@ def read(out: Path) -> tuple[set[str], dict[str, Done]]:
         if not (out / PREDICTIONS).exists():
             return set(), {}  # ended before it began
         raise UserError(
-            f"{path} is missing, so nobody knows what is finished: a version before there was "
+            f"{path} is missing, so it is unknown what is finished: a version before there was "
             "--continue wrote these results. Give --overwrite, or another folder."
         ) from None
     except OSError as error:
@@ -141,7 +141,7 @@ def read_rows(out: Path) -> list[dict[str, str]]:
 
 def _damaged(path: Path, problem: str) -> UserError:
     return UserError(
-        f"{path} is damaged ({problem}), so nobody knows what is finished. Give another folder."
+        f"{path} is damaged ({problem}), so it is unknown what is finished. Give another folder."
     )
 
 
@@ -231,5 +231,5 @@ def check_inputs(out: Path, sources: Sequence[Source], done: dict[str, Done]) ->
         raise UserError(
             f"--continue: {out} holds results of {names}{more}, which --input does not name now, "
             "or whose results would have another name. Give the --input that began them; files may "
-            "be added to it as long as no two are called alike but for their suffix."
+            "be added to it as long as no two differ in their suffix alone."
         )

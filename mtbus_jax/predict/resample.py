@@ -11,7 +11,7 @@ def to_original(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Probabilities at the size of the picture, by linear interpolation between what was sampled.
 
     The network saw some rows of the picture, those of `preprocess.sampled`, so its row i speaks for
-    the i-th of them, and rows between are interpolated; columns likewise. Below the network's size
+    the i-th of them, and rows between are interpolated; so are columns. Below the network's size
     several of its rows speak for one of the picture, and their mean is taken.
     Beyond the last sampled row or column its value holds.
 

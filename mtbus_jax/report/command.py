@@ -1,7 +1,7 @@
 """Writes a run's report, or puts runs side by side.
 
-    python -m mtbus_jax.report --run=runs/mt_unetpp
-    python -m mtbus_jax.report --compare runs/mt_unetpp runs/no_oversampling --out=compare.html
+    mtbus report --run=runs/mt_unetpp
+    mtbus compare runs/mt_unetpp runs/no_oversampling --out=compare.html
 
 The report is ``report.html`` in the run folder; training writes it too. Pictures come from the
 dataset, so a report made where the dataset is not has none, and says so. The comparison goes to

@@ -28,8 +28,8 @@ class Test:
       a: name of the one run.
       b: name of the other.
       images: compared.
-      mean_a: of the measure over them; for `CORRECT` the accuracy.
-      mean_b: likewise.
+      mean_a: mean of the measure for run a; for `CORRECT` the accuracy.
+      mean_b: of run b over the same images.
       low: lower end of the 95 % interval of the difference a − b, from a bootstrap within folds.
       high: its upper end.
       effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive
@@ -62,7 +62,7 @@ class Comparison:
 
     Attributes:
       names: of the runs, distinct, in the order given.
-      runs: likewise.
+      runs: in the same order.
       warnings: what a reader must know before the figures.
       tests: every pair of runs, for every measure both have.
       changed: by pair of names, the common images whose Dice differs most: ``uid``, ``label``,
@@ -87,7 +87,7 @@ def compare(workdirs: Sequence[Path | str]) -> Comparison:
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2:
-        raise UserError("--compare needs at least two run folders.")
+        raise UserError("a comparison needs at least two run folders.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--compare: the same run folder is given twice.")
     runs = [read(path) for path in paths]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mtbus_jax.evaluation.markdown import PUBLISHED_DEVIATION, plus_minus, with_n
+from mtbus_jax.evaluation.markdown import PUBLISHED_DEVIATION, image_counts, plus_minus, with_n
 from mtbus_jax.metrics.meaning import BOTH, CLASSIFICATION, KINDS, SEGMENTATION, meaning
 from mtbus_jax.report import markup
 from mtbus_jax.report.markup import Markup, element, number, percent
@@ -61,8 +61,8 @@ def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Mar
     # Of several published settings, the last is the one of the final result.
     marks += [("mark-published", each) for each in list(beside.values())[-1:]]
     cells.append(element("td", scale(marks) if of_figure.share else None, class_="scale"))
-    counts = sorted({sum(figure["n"]) for figure in figures.values() if figure}, reverse=True)
-    cells.append(element("td", " / ".join(map(str, counts))))
+    counts = image_counts([figure["n"] for figure in figures.values() if figure])
+    cells.append(element("td", counts))
     return element("tr", element("th", title, scope="row"), cells)
 
 

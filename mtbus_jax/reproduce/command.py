@@ -1,6 +1,6 @@
 """Reproduces a table of Aumente-Maestro et al. 2025: trains what is missing, writes the table.
 
-    python -m mtbus_jax.reproduce --table=5 --workdir=runs/tables
+    mtbus reproduce --table=5 --workdir=runs/tables
 
 writes ``table_5.md``, ``.csv`` and ``.tex`` and the tests of significance. Given again, the command
 goes on where it was. ``--dry_run`` says what it would train and how long that takes here;

@@ -142,7 +142,7 @@ def tree_from_primary(work: Callable[[], T], like: Any) -> T:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A block that all processes have left well, or none: a failure in one is raised in all.
+    """A block that ends well in all processes or fails in all: a failure in one is raised in all.
 
     Raises:
       UserError: after the block, if it failed in another process.

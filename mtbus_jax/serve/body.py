@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 SECONDS = 30.0  # for a client to send its picture
-CLIENT_LEFT = 499  # as servers count it; nobody is there to be told
+CLIENT_LEFT = 499  # the status that servers log for it; it is never sent
 _PATIENCE = 2  # times the limit: so much is read, so that a client gets to its answer
 _MULTIPART, _DICOM = b"multipart/form-data", b"application/dicom"
 

@@ -2,8 +2,8 @@
 
 A checkpoint names the data and the split it was trained on, and is refused on others. It also
 names the order of its channels (`models.channel_order`); one of a former order is converted as it
-is read, which all weights of run folders are here. It has a digest of every array, see `packing`,
-without which only those of former versions are read. Of several processes, process 0 alone writes
+is read; all weights of run folders are read here. It has a digest of every array, see `packing`;
+only a checkpoint of a former version may lack it. Of several processes, process 0 alone writes
 and reads; the others get what it has read.
 """
 
@@ -107,7 +107,7 @@ class Checkpoints:
           best_epoch: of its best weights, see `state.kept_epoch`; 0 if there are none yet.
 
         Raises:
-          UserError: if they cannot be written, such as for want of space.
+          UserError: if they cannot be written, for example because the disk is full.
         """
         if parallel.is_primary():
             # The best weights come first: `latest` never refers to weights that are not on disk.
@@ -117,7 +117,7 @@ class Checkpoints:
     def save_best(self, state: TrainState, best_epoch: int) -> None:
         """Writes the best weights alone, where those on disk are others; arguments as of `save`.
 
-        A run that goes on needs it where ``best`` was removed, or is of another course of it.
+        A run that goes on needs it if ``best`` was removed or is of an earlier training.
         """
         if parallel.is_primary():
             self._save_best(state, best_epoch)
@@ -250,7 +250,7 @@ class Checkpoints:
             raise Unreadable(f"{path} cannot be read: {error}. {mend}.") from None
 
     def _is_stale(self, best: int, latest: int) -> bool:
-        """Whether the weights in ``best`` are known to be of another course than the state."""
+        """Whether the weights in ``best`` are known to be of another training than the state."""
         try:
             written, named = self._leaves(BEST, best), self._leaves(LATEST, latest)
         except Damaged:

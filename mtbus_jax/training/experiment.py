@@ -79,7 +79,7 @@ class Experiment:
         if len(config.loss.class_weights) not in (0, len(classes)):
             raise UserError(
                 f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
-                f"of the {len(classes)} classes {', '.join(classes.names)}, or () for all alike."
+                f"of the {len(classes)} classes {', '.join(classes.names)}, or () for 1 each."
             )
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
@@ -144,7 +144,7 @@ class Experiment:
         """A fresh state for ``fold``, the same on every machine.
 
         Raises:
-          UserError: if the encoder's weights are not to be had.
+          UserError: if the encoder's weights cannot be found.
         """
         key = fold_keys(self.config.seed, fold)[0]
         if not getattr(self.module, "encoder_weights", ""):
@@ -221,7 +221,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
             "False leaves out; set eval.tta=True as well."
         )
-    # The classes of a folder of one's own are known once it has been read.
+    # The classes of a folder of your own are known once it has been read.
     public = config.data.name in data.DATASETS
     known = types.Classes.of(config.data).names if public or config.data.class_names else None
     classes = tuple(config.data.classes)

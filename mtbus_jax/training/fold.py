@@ -194,7 +194,7 @@ class FoldRun:
         Args:
           standing: after `state.end_epoch`.
           train_means: see `Totals.means`.
-          validation_means: likewise; empty without validation images.
+          validation_means: see `Totals.means`; empty without validation images.
           finite_steps: see `Totals`.
           seconds: that the epoch took.
           state: gives the whole state after the epoch; called only to save it.

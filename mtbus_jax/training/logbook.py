@@ -58,7 +58,7 @@ class Logbook:
         """Appends one epoch; ``row`` holds ``epoch`` (from 1) and numbers by name.
 
         Raises:
-          UserError: if it cannot be written, such as for want of space.
+          UserError: if it cannot be written, for example because the disk is full.
         """
         if not parallel.is_primary():
             return

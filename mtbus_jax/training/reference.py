@@ -76,7 +76,8 @@ def page() -> str:
     lines = [
         "# All fields of a configuration",
         "",
-        "The defaults are the published recipe of MT UNet++ on Curated BUSI. A value that is not "
+        "For looking up a field. The defaults are the published recipe of MT UNet++ on Curated "
+        "BUSI. A value that is not "
         "allowed is refused before anything is read or compiled. `None` stands for a network's own "
         "default. Made by `python -m mtbus_jax.training.reference` from "
         "[`configs/base.py`](../configs/base.py); a test compares the two.",

@@ -31,17 +31,17 @@ class PlateauSchedule(NamedTuple):
     Attributes:
       learning_rate: initial learning rate.
       factor: what the learning rate is multiplied by.
-      patience: bad epochs in a row that the learning rate survives.
+      patience: bad epochs in a row that leave the learning rate as it is.
       threshold: relative improvement below which an epoch is bad for the learning rate.
       min_learning_rate: the learning rate is not lowered below this.
-      stop_patience: epochs in a row without a new best loss that training survives.
+      stop_patience: epochs in a row without a new best loss that do not end training.
       keep: one of `KEPT`.
       average_decay: with the average, share of it that a step leaves as it is.
       course: one of `COURSES`; only with the plateau does the learning rate depend on the loss.
       warmup: with the cosine, share of all steps in which the learning rate rises from 0.
       floor: with the cosine, where it ends, as a share of the initial learning rate.
       decay: with the decay, what the learning rate is multiplied by.
-      decay_epochs: with the decay, after how many epochs, again and again.
+      decay_epochs: with the decay, how many epochs lie between two multiplications.
     """
 
     learning_rate: float = 1e-4
@@ -98,7 +98,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: Adam's moments.
       plateau: learning-rate schedule and early stopping.
       best_params: parameters to be tested, see `KEPT`.
-      best_batch_stats: likewise.
+      best_batch_stats: running statistics to be tested with them.
     """
 
     step: jax.Array
@@ -139,7 +139,7 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam, or AdamW, without its learning rate, which `learning_rate` gives for each step.
 
-    Its ``update`` takes one thing more, ``applies``: a boolean scalar; where it is false the
+    Its ``update`` takes a further argument, ``applies``, a boolean scalar: where it is false the
     directions are zero and the moments stay.
 
     Args:
@@ -206,7 +206,7 @@ def create(
     """A fresh state.
 
     Args:
-      variables: initial ones of the network, see `models.init`.
+      variables: initial variables of the network, see `models.init`.
       optimizer: from `make_optimizer`.
       schedule: the plateau schedule.
     """
@@ -241,7 +241,7 @@ def learning_rate(
     total_steps: jax.Array | int,
     epoch: jax.Array | int = 0,
 ) -> jax.Array | float:
-    """Of one optimiser step, scalar.
+    """The learning rate of one optimiser step, a scalar.
 
     Args:
       schedule: says what steers it.
@@ -268,7 +268,7 @@ def averaged(
 
     Exponential moving average (Polyak and Juditsky 1992, in the form of Tarvainen and Valpola
     2017): after step t, average ← d·average + (1 − d)·weights, d = min(decay, (1 + t)/(10 + t)),
-    so that the first weights are soon forgotten. Running statistics likewise.
+    so that the first weights are soon forgotten. Running statistics are averaged in the same way.
 
     Args:
       state: after the step, ``state.step`` = t.

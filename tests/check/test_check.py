@@ -8,6 +8,7 @@ from PIL import Image
 
 from mtbus_jax.check import command, look
 from mtbus_jax.errors import UserError
+from tfds_busi import own
 
 SHAPE = (60, 90)
 
@@ -70,6 +71,7 @@ def test_the_command_writes_a_sheet_and_a_table(folder, tmp_path, capsys):
     assert "benign: 3 pictures, 2 with a lesion drawn, 1 with an empty mask" in shown
     assert "height 240 to 240 pixels, width 360 to 360" in shown
     assert "masks that touch the border: 1" in shown
+    assert "Near-duplicates were not looked for (--no_duplicates)." in shown
     with (out / "images.csv").open(newline="") as file:
         rows = {row["uid"]: row for row in csv.DictReader(file)}
     assert len(rows) == 12
@@ -79,6 +81,14 @@ def test_the_command_writes_a_sheet_and_a_table(folder, tmp_path, capsys):
     assert "odd &lt;b&gt;" in page
     assert "<b>.png" not in page
     assert "Research software, not a medical device" in page
+
+
+def test_it_says_what_the_search_for_copies_needs(folder, monkeypatch, recwarn):
+    monkeypatch.setattr(own, "_NEEDED", ("no_such_package",))
+    checked = look.check(folder)
+    (said,) = [line for line in look.warnings(checked) if "Near-duplicates" in line]
+    assert "pip install '.[curate]'" in said
+    assert not recwarn.list  # it is said once
 
 
 def test_an_output_among_the_pictures_is_refused(folder):

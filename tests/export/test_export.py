@@ -180,7 +180,7 @@ def test_images_of_the_run_are_taken_where_they_are_at_hand(run):
     images, words = source.check_images(config)
     assert images.shape == (6, tiny.HEIGHT, tiny.WIDTH, 1)
     assert np.ptp(images) > 100
-    assert words == "6 simulated images (curated_busi was not at hand)"
+    assert words == "6 simulated images (curated_busi was not on the machine)"
 
 
 # Refusals.

@@ -311,6 +311,14 @@ class TestFinding:
         ]
         assert len(images.find([tmp_path / "Masks"]).sources) == 2
 
+    def test_a_pattern_that_no_shell_has_expanded_gets_a_hint(self, tmp_path):
+        self.touch(tmp_path, "x.png")
+        with pytest.raises(UserError, match=r"with a space"):
+            images.find([tmp_path / "*.png"])
+        with pytest.raises(UserError) as caught:
+            images.find([tmp_path / "y.png"])
+        assert "with a space" not in str(caught.value)
+
     def test_linked_folders_are_searched_once(self, tmp_path):
         self.touch(tmp_path, "in/real/a.png", "elsewhere/b.png")
         (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")

@@ -138,6 +138,23 @@ def test_figures_are_those_of_the_summary_beside_the_published(made):
     assert shown["Jaccard"][2:6] == [""] * 4
 
 
+def test_counts_of_images_stand_in_the_order_of_the_columns():
+    def figure(*images):
+        return {"mean": 0.5, "sd": None, "folds": [0.5], "n": images, "published": None}
+
+    def shown(raw, refined):
+        kinds = {
+            kind: {"figures": {"recall": figure(*n)}, "published_setting": None}
+            for kind, n in (("raw", raw), ("refined", refined))
+        }
+        table = str(results.figure_table({"results": kinds}))
+        return re.findall(r"<td>([\d /]+)</td>", table)[-1]
+
+    assert shown((20, 33), (22, 34)) == "53 / 56"
+    assert shown((22, 34), (20, 33)) == "56 / 53"
+    assert shown((30, 30), (30, 30)) == "60"
+
+
 def test_folds_and_confusion_are_those_of_the_summary(made):
     workdir, _, page, _ = made
     found = files.read_json(workdir / "summary.json")

@@ -91,7 +91,7 @@ class FoldTrust:
       conformal_threshold: least probability of a class in a prediction set.
       presence: see `Presence`.
       class_error: probability of a wrong class from the signs of `Doubt`.
-      mask_error: probability of a mask with a Dice below `WRONG_DICE`, likewise.
+      mask_error: probability of a mask with a Dice below `WRONG_DICE`, from the same signs.
       warning_threshold: uncertainty above which there is a warning.
       validation_images: it was fitted on.
     """

@@ -1,12 +1,12 @@
 """The embedded dataset ``phantom``: simulated breast ultrasound with exact masks, made from a seed.
 
 Not for medical use and no substitute for patients: it lets the library run, train and be tested
-where no real dataset is at hand. A picture is drawn in three steps: a breast of layered tissue
-(`phantom_tissue`), lesions in it (`phantom_lesion`) and a scan of both (`phantom_scan`). The class
+without a real dataset. A picture is drawn in three steps: a breast of layered tissue
+(`tissue`), lesions in it (`lesion`) and a scan of both (`scanner`). The class
 shows in shape, orientation, margin, echo pattern and posterior features, as in the BI-RADS
 ultrasound lexicon; fat lobules, shadows of ligaments and ribs are there to be mistaken for lesions.
 
-``python -m mtbus_jax.phantom --contact_sheet=sheet.png`` writes a page of examples.
+``python -m mtbus_jax.images.phantom --contact_sheet=sheet.png`` writes a page of examples.
 """
 
 from __future__ import annotations

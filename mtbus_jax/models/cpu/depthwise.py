@@ -1,9 +1,10 @@
 """Depthwise convolutions as sums of shifted products.
 
 XLA's CPU backend computes a convolution with as many groups as channels one group at a time, and
-its gradients likewise. A sum over the taps of the kernel, each a product of a shifted map with one
-weight per channel, is one pass over memory that XLA vectorises over the channels. Both gradients
-have the same form. Used on a CPU, for values and gradients; elsewhere the convolution is XLA's.
+its gradients in the same way. A sum over the taps of the kernel, each a product of a shifted map
+with one weight per channel, is one pass over memory that XLA vectorises over the channels. Both
+gradients have the same form. Used on a CPU, for values and gradients; elsewhere the convolution is
+XLA's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def depthwise_convolution(image: jax.Array, kernel: jax.Array, *, stride: int = 
     Args:
       image: ``(batch, height, width, channels)``.
       kernel: ``(k, k, 1, channels)``, k odd, of the image's type.
-      stride: 1 or 2, of rows and columns alike.
+      stride: 1 or 2, of both rows and columns.
 
     Returns:
       ``(batch, ⌈height/stride⌉, ⌈width/stride⌉, channels)``.

