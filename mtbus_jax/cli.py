@@ -12,6 +12,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mtbus_jax import commandline
 from mtbus_jax.errors import UserError
@@ -151,7 +152,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         from_environment=args.distributed,
     )
     # Imported late, so that --help and what is refused above answer at once.
-    from mtbus_jax import crossval
+    from mtbus_jax import crossval, report
     from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import backend, host_memory, parallel, program_cache
 
@@ -167,4 +168,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         result = crossval.train_and_evaluate(config, args.workdir)
     if parallel.is_primary():
         print(markdown.to_markdown(result))
+        page = Path(args.workdir, report.REPORT)
         print(f"Run folder: {args.workdir}")
+        if page.exists():
+            print(f"To look at it, open {page} in a browser.")

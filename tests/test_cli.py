@@ -210,6 +210,7 @@ def test_train_evaluate_and_compare(tmp_path, phantom_data_dir):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "| DSC average |" in done.stdout
+        assert f"open {tmp_path / name / 'report.html'} in a browser" in done.stdout
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     again = run("evaluate", f"--workdir={tmp_path / 'a'}", cwd=tmp_path, **environment)
     assert again.returncode == 0, again.stderr

@@ -235,7 +235,7 @@ def test_other_types_and_shapes_are_refused(name):
         metric(mask.astype(np.uint8), blank().astype(np.uint8))
     with pytest.raises(ValueError, match="2-D"):
         metric(mask[..., None], mask[..., None])
-    with pytest.raises(ValueError, match="alike"):
+    with pytest.raises(ValueError, match="equal in shape"):
         metric(mask, mask.T)
 
 

@@ -313,7 +313,9 @@ def test_bootstrap_wants_a_resample():
 
 
 def test_bootstrap_wants_a_stratum_for_each_image():
-    with pytest.raises(ValueError, match=r"strata must be alike .* \(2,\) and \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"strata must have the shape of a and b.* \(2,\) and \(3,\)"
+    ):
         st.bootstrap_mean_difference(np.ones(3), np.zeros(3), strata=np.array([0, 1]))
 
 
