@@ -13,10 +13,9 @@ from mtbus_jax import data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.league.entries import Entry
-from mtbus_jax.reproduce.plan import Job, Scale
+from mtbus_jax.reproduce.plan import Job, Scale, check_folder
 from mtbus_jax.training import memory, run_folder, run_splits
 from mtbus_jax.training.experiment import Experiment, check_values
-from mtbus_jax.training.logbook import check_epochs
 
 FOLDS, SEEDS = (0, 1), (1993, 1994, 1995)
 # Flags that set what the league itself varies.
@@ -146,10 +145,7 @@ class League:
         """
         for entry in self.trainable:
             for seed in self.seeds:
-                config, directory = self.config(entry, seed), self.directory(entry, seed)
-                run_folder.check_run(directory, config)
-                for fold in self.folds:
-                    check_epochs(run_folder.fold_dir(directory, fold), config.train.epochs)
+                check_folder(self.directory(entry, seed), self.config(entry, seed))
 
     def load(self) -> types.Cases:
         """The images, which all rows share; a dataset that is not built yet is built.
