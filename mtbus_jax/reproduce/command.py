@@ -25,8 +25,19 @@ _LEAGUE_BASE = "best"  # likewise, of the league
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
     add, within = parser.add_argument, commandline.within
-    add("--table", type=int, help="table to reproduce: 4 to 11")
+    add("--table", type=int, help="table to reproduce: 4 to 11; of --paper=acsnet 1, 2, 4 or 5")
     add("--figure", type=int, help="figure to reproduce: 6")
+    add(
+        "--paper",
+        choices=("acsnet", "residual_unet"),
+        help="a table of another paper instead, beside the runs in --runs; nothing is trained",
+    )
+    add(
+        "--runs",
+        type=commandline.names,
+        default=(),
+        help="paper: run folders by row, as in --runs=acsnet=runs/acsnet,unet=runs/unet",
+    )
     parser.switch("--league", help="make the league table of all networks instead")
     add(
         "--workdir",
@@ -143,6 +154,11 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
     if args.league:
         _run_league(args, given, command)
         return
+    if args.paper is not None:
+        _run_paper(args, given, command)
+        return
+    if args.runs:
+        raise UserError("--runs belongs to --paper.")
     for flag in ("seeds", "networks", "weights", "no_measure"):
         if getattr(args, flag):
             raise UserError(f"--{flag} belongs to --league.")
@@ -179,6 +195,13 @@ def _run_league(args: argparse.Namespace, given: configuration.Given, command: s
         raise UserError("--league makes a table of its own; leave --table, --figure, --cases out.")
     recipe = configuration.read(given, default=_LEAGUE_BASE)
     league.run(args, recipe, frozenset(given.changes), _scale(args), command)
+
+
+def _run_paper(args: argparse.Namespace, given: configuration.Given, command: str) -> None:
+    from mtbus_jax.reproduce.papers import command as papers
+
+    config = configuration.read(given, default=_BASE)
+    papers.run(args, config.data.manual_dir, command)
 
 
 def _write_table(study, table, command: str) -> None:
