@@ -244,7 +244,7 @@ def test_a_run_is_the_recipe_with_another_network(tmp_path):
         for name in ("learning_rate", "batch_size", "augmentation", "course", "weight_decay"):
             assert config.train[name] == recipe.train[name]
         assert config.loss == recipe.loss
-        Experiment.from_config(config)
+        assert config.data.image_size == (tiny.HEIGHT, tiny.WIDTH)
     unet = league.config(entries.Entry("unet", "unet"), 1993)
     assert {name for name, value in unet.model.items() if value is not None} == {"name"}
 

@@ -93,7 +93,7 @@ def read(paper: Paper, row: PaperRow, folder: Path, manual_dir: str) -> Run:
     classes = types.Classes.of(config.data)
     run = Run(
         folder,
-        _departures(config, wanted),
+        _departures(config, wanted, folds),
         folds,
         len(cases),
         _over_folds([_ours(rows, classes) for _, rows in cases.groupby("fold")]),
@@ -111,7 +111,9 @@ def configuration_of(paper: Paper, row: PaperRow) -> config_dict.ConfigDict:
     return config
 
 
-def _departures(config: config_dict.ConfigDict, wanted: config_dict.ConfigDict) -> tuple[str, ...]:
+def _departures(
+    config: config_dict.ConfigDict, wanted: config_dict.ConfigDict, folds: tuple[int, ...]
+) -> tuple[str, ...]:
     # What is left at the network's own default is the same as that default said.
     own, theirs = (run_folder.flatten(each.to_dict()) for each in (config, wanted))
     silent = {
@@ -119,11 +121,16 @@ def _departures(config: config_dict.ConfigDict, wanted: config_dict.ConfigDict) 
         for field, value in theirs.items()
         if field.startswith("model.") and (own.get(field) is None) and value is True
     }
-    return tuple(
+    found = [
         f"{field} = {here} instead of {there}"
         for field, here, there in run_folder.differences(config, wanted)
         if field not in _SILENT and field not in silent
-    )
+    ]
+    if config.train.epochs != wanted.train.epochs:
+        found.append(f"{config.train.epochs} epochs instead of {wanted.train.epochs}")
+    if len(folds) != wanted.data.fold_count:
+        found.append(f"{len(folds)} folds instead of {wanted.data.fold_count}")
+    return tuple(found)
 
 
 def _over_folds(folds: list[dict[str, float]]) -> dict[str, Spread]:
