@@ -20,6 +20,7 @@ _PANEL, _HEIGHT, _TOP, _BOTTOM, _LEFT, _RIGHT = 520, 420, 40, 56, 56, 24
 _COLOURS = {"drawn": "#0072b2", "ImageNet": "#d55e00"}
 _INK, _GRID = "#222222", "#dddddd"
 _LETTER, _LINE = 6.0, 12  # size of a letter of the names, pixels
+_DOT = 4  # radius
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _panel(title: str, points: list[_Point]) -> list[Markup]:
     for tick in vertical.ticks:
         y = row(tick)
         marks.append(_line(_LEFT, y, _PANEL - _RIGHT, y, _GRID))
-        marks.append(_text(_LEFT - 6, y + 4, f"{tick:.{vertical.digits}f}", anchor="end"))
+        marks.append(_text(_LEFT - 6, y + 4, f"{tick:.3f}", anchor="end"))
     for power in range(low, high + 1):
         x = column(10.0**power)
         marks.append(_line(x, _TOP, x, _HEIGHT - _BOTTOM, _GRID))
@@ -94,16 +95,18 @@ def _panel(title: str, points: list[_Point]) -> list[Markup]:
     label = "GFLOP of a forward pass of one image"
     marks.append(_text(_PANEL - _RIGHT, _HEIGHT - 24, label, anchor="end"))
     marks.append(_frontier([(column(p.cost), row(p.value)) for p in best_for_their_cost(points)]))
-    taken: list[tuple[float, float, float, float]] = []
+    places = [(column(point.cost), row(point.value)) for point in points]
+    taken = [(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in places]
     for point, span in zip(points, spans, strict=True):
         x, y, colour = column(point.cost), row(point.value), _COLOURS[point.origin]
         if span:
             ends = row(point.value + span), row(point.value - span)
-            marks.append(_line(x, ends[0], x, ends[1], colour))
+            marks.append(_line(x, ends[0], x, ends[1], colour, opacity=0.35))
         text = f"{point.name}: {point.value:.3f}, {point.cost:.2f} GFLOP"
-        dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": 4, "fill": colour}
+        dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": _DOT, "fill": colour}
         marks.append(element("circle", element("title", text), **dot))
-        marks.append(_name(point.name, x, y, taken))
+        # Which weights there were, its colour says.
+        marks.append(_name(point.name.removesuffix("_imagenet"), x, y, taken))
     return marks
 
 
@@ -119,8 +122,11 @@ def best_for_their_cost(points: list[_Point]) -> list[_Point]:
 def _name(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
     """A name beside its point where it covers no other name, as far as there is such a place."""
     width = _LETTER * len(text)
-    places = [(x + 7, y + 4), (x - 7 - width, y + 4)]
-    places += [(x + 7, y + 4 + sign * n * _LINE) for n in (1, 2, 3) for sign in (-1, 1)]
+    places = [
+        (left, y + 4 + lines * _LINE)
+        for lines in (0, -1, 1, -2, 2)
+        for left in (x + 7, x - 7 - width)
+    ]
     inside = [p for p in places if p[0] >= _LEFT and p[0] + width <= _PANEL - 2] or places[1:2]
     free = [p for p in inside if not any(_overlap(_box(p, width), box) for box in taken)]
     left, base = (free or inside)[0]
@@ -148,15 +154,18 @@ def _legend() -> list[Markup]:
     marks = []
     for number, (name, colour) in enumerate(_COLOURS.items()):
         x = _LEFT + 130 * number
-        marks.append(element("circle", cx=x, cy=_HEIGHT - 10, r=4, fill=colour))
+        marks.append(element("circle", cx=x, cy=_HEIGHT - 10, r=_DOT, fill=colour))
         marks.append(_text(x + 8, _HEIGHT - 6, f"weights: {name}"))
     text = "bar: deviation over seeds; dashed: best for its cost"
     return [*marks, _text(_LEFT + 270, _HEIGHT - 6, text)]
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> Markup:
+def _line(
+    x1: float, y1: float, x2: float, y2: float, colour: str, *, opacity: float = 1.0
+) -> Markup:
     ends = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-    return element("line", **{k: f"{v:.1f}" for k, v in ends.items()}, stroke=colour)
+    style = {"stroke": colour, "stroke_opacity": opacity}
+    return element("line", **{k: f"{v:.1f}" for k, v in ends.items()}, **style)
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str | None = None):
