@@ -88,7 +88,7 @@ def rows(league: League) -> list[Row]:
 
     def order(row: Row) -> float:
         spread = row.best(FIGURES[0]) or row.best(FIGURES[1])
-        return -spread.mean if spread else math.inf
+        return -spread.mean if spread and math.isfinite(spread.mean) else math.inf
 
     return sorted(found, key=order)
 
