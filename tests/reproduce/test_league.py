@@ -278,7 +278,7 @@ def test_operations_in_closed_form(world, tmp_path):
 def test_a_cost_of_other_settings_is_measured_again(world, tmp_path):
     league = make_league(tmp_path, networks=("tiny",))
     entry = league.entries[0]
-    cost = costs.Cost(1, 2.0, 3.0, 4.0, 5, "a machine", costs._settings(league, entry))
+    cost = costs.Cost(1, 2.0, 3.0, 4.0, 5, "a machine", 0.5, costs._settings(league, entry))
     path = costs._path(league, entry)
     path.parent.mkdir()
     path.write_text(json.dumps(dataclasses.asdict(cost)))
@@ -290,6 +290,21 @@ def test_a_cost_of_other_settings_is_measured_again(world, tmp_path):
         costs.read(league, entry)
 
 
+def test_a_busy_machine_is_named(written):
+    rows = results.rows(written)
+    load = {"tiny": 0.9, "other": 4.0}
+    rows = [
+        dataclasses.replace(
+            row, cost=costs.Cost(1, 1.0, 1.0, 1.0, 1, "m", load[row.entry.name], {})
+        )
+        for row in rows
+    ]
+    text = "\n".join(write._how_to_read(rows))
+    assert "**Measured on a busy machine:** times of other are too long" in text
+    assert "more than one machine" not in text
+    assert "busy" not in "\n".join(write._how_to_read(rows[:1]))
+
+
 def test_a_measurement_that_fails_stops_no_other(world, tmp_path, monkeypatch):
     league = make_league(tmp_path, networks=("tiny", "other"))
     settings = {entry: costs._settings(league, entry) for entry in league.trainable}
@@ -297,7 +312,7 @@ def test_a_measurement_that_fails_stops_no_other(world, tmp_path, monkeypatch):
     def measure(league, entry, cases):
         if entry.name == "tiny":
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return costs.Cost(1, 2.0, 3.0, 4.0, 5, "a machine", settings[entry])
+        return costs.Cost(1, 2.0, 3.0, 4.0, 5, "a machine", 0.5, settings[entry])
 
     monkeypatch.setattr(costs, "measure", measure)
     failures = costs.measure_missing(league, world)
@@ -312,7 +327,7 @@ def test_the_picture(written):
     rows = [
         dataclasses.replace(
             row,
-            cost=costs.Cost(1, measured[row.entry.name], 1.0, 1.0, 1, "", {}),
+            cost=costs.Cost(1, measured[row.entry.name], 1.0, 1.0, 1, "", 0.5, {}),
         )
         for row in results.rows(written)
     ]

@@ -28,6 +28,7 @@ from mtbus_jax.runtime import parallel
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.trained_folds import Member, Trained
 
+BUSY = 1.5
 _CALLS = 10
 # Only the operations of this program are counted, so it is compiled soon rather than well.
 _COUNTED_ONLY = {"xla_backend_optimization_level": 0}
@@ -45,6 +46,8 @@ class Cost:
       predict_ms: milliseconds of a forward pass of one image by itself.
       train_memory_bytes: see `estimate.Step`.
       machine: that measured time and memory.
+      load: of the machine in the minute before, processes per core; 0 where it does not tell. Above
+        `BUSY` times are those of a machine that did other work as well.
       settings: that the measurement belongs to.
     """
 
@@ -54,6 +57,7 @@ class Cost:
     predict_ms: float
     train_memory_bytes: int
     machine: str
+    load: float
     settings: dict[str, Any]
 
 
@@ -123,6 +127,7 @@ def measure(league: League, entry: Entry, cases: types.Cases) -> Cost:
     config = league.config(entry, league.seeds[0])
     experiment = Experiment.from_config(config)
     variables = models.init(experiment.module, jax.random.key(0), (*config.data.image_size, 1))
+    load = _load()
     operations = count_operations(experiment, variables)
     predict_seconds = _seconds_to_predict(experiment, variables, cases)
     step = estimate.measure_step(config, cases)
@@ -133,6 +138,7 @@ def measure(league: League, entry: Entry, cases: types.Cases) -> Cost:
         predict_ms=1e3 * predict_seconds,
         train_memory_bytes=step.memory_bytes,
         machine=_machine(experiment),
+        load=load,
         settings=_settings(league, entry),
     )
 
@@ -179,6 +185,13 @@ def _seconds_to_predict(
         jax.block_until_ready(program.compiled(program.variables[0], image))
         times.append(time.perf_counter() - started)
     return statistics.median(times[1:])
+
+
+def _load() -> float:
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # not on every platform
+        return 0.0
 
 
 def _machine(experiment: Experiment) -> str:

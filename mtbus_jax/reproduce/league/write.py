@@ -13,7 +13,7 @@ from mtbus_jax.errors import unwritable
 from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.reproduce.facts import NOTICE
 from mtbus_jax.reproduce.league import about as about_lib
-from mtbus_jax.reproduce.league import picture, results
+from mtbus_jax.reproduce.league import costs, picture, results
 from mtbus_jax.reproduce.league.entries import Entry
 from mtbus_jax.reproduce.league.plan import League
 from mtbus_jax.reproduce.league.results import KINDS, Row, Spread
@@ -24,7 +24,7 @@ _TOLD = 3  # missing jobs of a row that are named
 # Columns of the CSV file.
 _BEHIND = ("dsc_behind_first", "dsc_behind_low", "dsc_behind_high")
 _COST = ("parameters", "gflop", "train_images_per_second", "predict_ms", "train_memory_bytes")
-_COST += ("machine",)
+_COST += ("machine", "load")
 
 
 def write(league: League, *, command: str, not_measured: dict[Entry, str]) -> list[Path]:
@@ -186,6 +186,13 @@ def _how_to_read(rows: list[Row]) -> list[str]:
     ]
     if machines:
         lines += ["", f"Times and memory measured on {'; and on '.join(machines)}."]
+    busy = [row.entry.name for row in rows if row.cost and row.cost.load > costs.BUSY]
+    if busy:
+        lines += [
+            "",
+            f"> **Measured on a busy machine:** times of {', '.join(busy)} are too long, since "
+            "other work ran as well; the CSV file has the load. Remove `costs/` to measure again.",
+        ]
     if len(machines) > 1:
         lines += ["", "> **Measured on more than one machine:** the CSV file says which row where."]
     return lines
