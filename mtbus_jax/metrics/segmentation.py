@@ -15,7 +15,7 @@ float. NaN means undefined; averages leave it out and give the number of images 
 
 Specificity is undefined where the truth fills the image. Distances are in pixels of the arrays
 given. The released code of Aumente-Maestro et al. 2025 computed some of this otherwise; its numbers
-are available under names that start with ``legacy_``.
+are available under names that start with ``legacy_``. Those of ACSNet stand in `acsnet`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ import scipy
 
 def _counts(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int]:
     """True positives, false positives, false negatives."""
-    _check(truth, prediction)
+    check(truth, prediction)
     tp = int(np.count_nonzero(truth & prediction))
     return tp, int(np.count_nonzero(prediction)) - tp, int(np.count_nonzero(truth)) - tp
 
 
-def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
+def check(truth: np.ndarray, prediction: np.ndarray) -> None:
+    """Refuses what are no two masks of one image.
+
+    Raises:
+      TypeError: if one is not boolean.
+      ValueError: if they are not 2-D or not alike.
+    """
     if truth.dtype != bool or prediction.dtype != bool:
         raise TypeError(f"masks must be boolean, got {truth.dtype} and {prediction.dtype}")
     if truth.shape != prediction.shape or truth.ndim != 2:
@@ -98,19 +104,20 @@ def average_surface_distance(truth: np.ndarray, prediction: np.ndarray) -> float
     return distances if isinstance(distances, float) else float(np.concatenate(distances).mean())
 
 
-def _boundary(mask: np.ndarray) -> np.ndarray:
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """``(height, width)`` bool: pixels of a mask with a 4-neighbour outside it or the image."""
     return mask & ~scipy.ndimage.binary_erosion(mask)
 
 
 def _surface_distances(truth: np.ndarray, prediction: np.ndarray):
-    return _set_distances(truth, prediction, _boundary(truth), _boundary(prediction))
+    return _set_distances(truth, prediction, boundary(truth), boundary(prediction))
 
 
 def _set_distances(
     truth: np.ndarray, prediction: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> float | tuple[np.ndarray, np.ndarray]:
     """Distances of each pixel of ``a`` to set ``b`` and back, or the value for empty masks."""
-    _check(truth, prediction)
+    check(truth, prediction)
     if not truth.any() or not prediction.any():
         return np.nan if truth.any() or prediction.any() else 0.0
     to_b = scipy.ndimage.distance_transform_edt(~b)
@@ -123,7 +130,7 @@ def legacy_hausdorff(truth: np.ndarray, prediction: np.ndarray) -> float:
 
     Not a distance in pixels; only for comparison with the published tables.
     """
-    _check(truth, prediction)
+    check(truth, prediction)
     if truth.any() != prediction.any():
         return np.nan
     rows = truth.astype(float), prediction.astype(float)

@@ -1,6 +1,7 @@
 """Reproduces a table of Aumente-Maestro et al. 2025: trains what is missing, writes the table.
 
     mtbus reproduce --table=5 --workdir=runs/tables
+    mtbus reproduce --league --workdir=runs/league
 
 writes ``table_5.md``, ``.csv`` and ``.tex`` and the tests of significance. Given again, the command
 goes on where it was. ``--dry_run`` says what it would train and how long that takes here;
@@ -17,20 +18,33 @@ from pathlib import Path
 from mtbus_jax import commandline, configuration
 from mtbus_jax.errors import UserError
 
-_BASE = "base"  # the configuration that every run starts from
+_BASE = "base"  # the configuration that every run of a table starts from
+_LEAGUE_BASE = "best"  # likewise, of the league
 
 
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
     add, within = parser.add_argument, commandline.within
-    add("--table", type=int, help="table to reproduce: 4 to 11")
+    add("--table", type=int, help="table to reproduce: 4 to 11; of --paper=acsnet 1, 2, 4 or 5")
     add("--figure", type=int, help="figure to reproduce: 6")
+    add(
+        "--paper",
+        choices=("acsnet", "residual_unet"),
+        help="a table of another paper instead, beside the runs in --runs; nothing is trained",
+    )
+    add(
+        "--runs",
+        type=commandline.names,
+        default=(),
+        help="paper: run folders by row, as in --runs=acsnet=runs/acsnet,unet=runs/unet",
+    )
+    parser.switch("--league", help="make the league table of all networks instead")
     add(
         "--workdir",
         type=commandline.file_path,
         help="folder for runs and results; made if missing",
     )
-    parser.add_configuration(_BASE)
+    parser.add_configuration(f"{_BASE}; with --league {_LEAGUE_BASE}")
     add("--epochs", type=int, help="train for so many epochs instead")
     add("--image_size", type=commandline.numbers, help="height,width in pixels instead")
     add("--width", type=int, help="feature maps of the first level instead, for every network")
@@ -41,6 +55,24 @@ def _parser(program: str) -> commandline.Parser:
         default=(),
         help="images of the figure by uid; default: medians",
     )
+    add(
+        "--seeds",
+        type=commandline.numbers,
+        help="league: seeds of each network's runs; default: 1993,1994,1995",
+    )
+    add(
+        "--networks",
+        type=commandline.names,
+        default=(),
+        help="league: these rows or networks only; default: all",
+    )
+    add(
+        "--weights",
+        type=commandline.names,
+        default=(),
+        help="league: files of ImageNet weights, as in --weights=resnet18=FILE",
+    )
+    parser.switch("--no_measure", help="league: measure no network's cost")
     parser.switch("--dry_run", help="say what would be trained, and how long")
     parser.switch("--no_train", help="write from what is there")
     add(
@@ -72,7 +104,7 @@ def _parser(program: str) -> commandline.Parser:
     return parser
 
 
-def _study(args: argparse.Namespace, given: configuration.Given):
+def _scale(args: argparse.Namespace):
     from mtbus_jax.reproduce import plan
 
     if not args.workdir:
@@ -82,33 +114,17 @@ def _study(args: argparse.Namespace, given: configuration.Given):
             f"--image_size={','.join(map(str, args.image_size))}: give height and width in pixels, "
             "such as --image_size=64,64."
         )
-    scale = plan.Scale(
+    return plan.Scale(
         epochs=args.epochs, image_size=args.image_size, width=args.width, folds=args.folds
     )
+
+
+def _study(args: argparse.Namespace, given: configuration.Given):
+    from mtbus_jax.reproduce import plan
+
+    scale = _scale(args)
     config = configuration.read(given, default=_BASE)
     return plan.Study(Path(args.workdir), config, frozenset(given.changes), scale)
-
-
-def _slurm(args: argparse.Namespace):
-    from mtbus_jax.reproduce import launch
-
-    options = {
-        name: getattr(args, f"slurm_{name}")
-        for name in ("partition", "account", "time", "gpus", "cpus", "mem_gb")
-    }
-    slurm = launch.Slurm(**options)
-    if args.launcher == "inline" and (slurm.is_wanted or args.parallel_jobs):
-        raise UserError("--slurm_… and --parallel_jobs need --launcher=submitit.")
-    return slurm
-
-
-def _launcher(args: argparse.Namespace, slurm):
-    from mtbus_jax.reproduce import launch
-
-    if args.launcher == "inline":
-        return launch.inline
-    folder = Path(args.workdir) / "submitit"
-    return launch.through_submitit(folder, slurm=slurm, parallel=args.parallel_jobs)
 
 
 def _choose(kind: str, number: int | None, known: dict):
@@ -130,19 +146,27 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
       UserError: for wrong use or bad input, and at the end if a row is missing.
     """
     # Imported late, so that --help answers at once.
-    import jax
-
-    from mtbus_jax import crossval
-    from mtbus_jax.reproduce import estimate, jobs, plan, rows
+    from mtbus_jax.reproduce import estimate, jobs, missing, plan, rows
     from mtbus_jax.runtime import program_cache
 
+    if args.max_attempts < 1:
+        raise UserError(f"--max_attempts={args.max_attempts} must be at least 1.")
+    if args.league:
+        _run_league(args, given, command)
+        return
+    if args.paper is not None:
+        _run_paper(args, given, command)
+        return
+    if args.runs:
+        raise UserError("--runs belongs to --paper.")
+    for flag in ("seeds", "networks", "weights", "no_measure"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag} belongs to --league.")
     table = _choose("table", args.table, rows.TABLES)
     columns = _choose("figure", args.figure, rows.FIGURES)
     if table is None and columns is None:
         numbers = ", ".join(map(str, rows.TABLES))
-        raise UserError(f"--table is missing, one of {numbers}; or --figure=6.")
-    if args.max_attempts < 1:
-        raise UserError(f"--max_attempts={args.max_attempts} must be at least 1.")
+        raise UserError(f"--table is missing, one of {numbers}; or --figure=6, or --league.")
     study = _study(args, given)
     runs = rows.runs_of((table.rows if table else ()) + (columns or ()))
     study.check_folders(runs)
@@ -151,25 +175,33 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
     if args.dry_run:
         print(estimate.to_text(estimate.estimate(wanted)))
         return
-    missing = [job for job in wanted if not jobs.is_finished(job)]
-    if missing and not args.no_train:
-        slurm = _slurm(args)
-        if args.launcher == "submitit":
-            # The devices belong to the jobs; here only tables are computed.
-            jax.config.update("jax_platforms", "cpu")
-        plan.check_jobs(missing)
-        launch = _launcher(args, slurm)
-        if args.retry_failed:
-            jobs.forget_failures(missing)
-        jobs.attempt_all(missing, launch, max_attempts=args.max_attempts)
-        if args.launcher == "submitit":
-            for job in {job.workdir: job for job in missing if jobs.is_finished(job)}.values():
-                crossval.write_tables(job.config, job.workdir)
+    unfinished = [job for job in wanted if not jobs.is_finished(job)]
+    if unfinished and not args.no_train:
+        slurm = missing.slurm_of(args)
+        missing.leave_devices_to_jobs(args)
+        plan.check_jobs(unfinished)
+        missing.train(unfinished, args, slurm)
     if table:
         _write_table(study, table, command)
     if columns:
         _write_figure(study, args.figure, columns, args.cases, command)
-    _refuse_missing([job for job in missing if not jobs.is_finished(job)], args)
+    missing.refuse([job for job in unfinished if not jobs.is_finished(job)], args)
+
+
+def _run_league(args: argparse.Namespace, given: configuration.Given, command: str) -> None:
+    from mtbus_jax.reproduce.league import command as league
+
+    if args.table is not None or args.figure is not None or args.cases:
+        raise UserError("--league makes a table of its own; leave --table, --figure, --cases out.")
+    recipe = configuration.read(given, default=_LEAGUE_BASE)
+    league.run(args, recipe, frozenset(given.changes), _scale(args), command)
+
+
+def _run_paper(args: argparse.Namespace, given: configuration.Given, command: str) -> None:
+    from mtbus_jax.reproduce.papers import command as papers
+
+    config = configuration.read(given, default=_BASE)
+    papers.run(args, config.data.manual_dir, command)
 
 
 def _write_table(study, table, command: str) -> None:
@@ -194,30 +226,6 @@ def _write_figure(study, number: int, columns, uids: tuple[str, ...], command: s
         return
     about = facts.gather(study, rows.runs_of(columns), command=command)
     print("Written:", *gallery.write_figure(study, found, number, facts=about, uids=uids))
-
-
-def _refuse_missing(missing: list, args: argparse.Namespace) -> None:
-    """Ends the command as failed, naming what is missing and why."""
-    from mtbus_jax.reproduce import jobs
-
-    if not missing:
-        return
-    texts = []
-    for job in missing[:8]:
-        record = jobs.read_record(job)
-        if jobs.is_running(job):
-            texts.append(f"{job.name} is being trained by another process")
-        elif record.attempts:
-            log = f" ({record.log})" if record.log else ""
-            texts.append(f"{job.name} failed {record.attempts} times{log}: {record.error}")
-        else:
-            texts.append(f"{job.name} is not finished")
-    if len(missing) > len(texts):
-        texts.append(f"and {len(missing) - len(texts)} more")
-    mend = "Leave --no_train out to train them." if args.no_train else (
-        "Mend that and give the command again with --retry_failed."
-    )  # fmt: skip
-    raise UserError(f"{len(missing)} jobs are missing: {'; '.join(texts)}. {mend}")
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.reproduce") -> None:

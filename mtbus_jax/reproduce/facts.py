@@ -84,7 +84,7 @@ def gather(study: Study, runs: tuple[TableRun, ...], *, command: str) -> Facts:
         split=configs[0]["data.split"],
         folds=tuple(configs[0]["data.folds"]),
         leaks=_leaks(study, runs),
-        hardware=_unique(_hardware(study.directory(run)) for run in runs),
+        hardware=_unique(hardware(study.directory(run)) for run in runs),
         runs=tuple(run.name for run in runs),
         command=command,
     )
@@ -129,7 +129,8 @@ def _leaks(study: Study, runs: tuple[TableRun, ...]) -> dict[str, tuple[int, int
     return found
 
 
-def _hardware(directory: Path) -> list[str]:
+def hardware(directory: Path) -> list[str]:
+    """On what a run folder was trained, one line; none if nothing has been trained in it."""
     path = directory / run_folder.ENVIRONMENT
     if not path.exists():
         return []

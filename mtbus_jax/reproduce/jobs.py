@@ -89,6 +89,17 @@ def is_running(job: Job) -> bool:
         return not free
 
 
+def state_in_words(job: Job) -> str:
+    """A job that is not finished, and why."""
+    record = read_record(job)
+    if is_running(job):
+        return f"{job.name} is being trained by another process"
+    if record.attempts:
+        log = f" ({record.log})" if record.log else ""
+        return f"{job.name} failed {record.attempts} times{log}: {record.error}"
+    return f"{job.name} is not finished"
+
+
 def forget_failures(jobs: list[Job]) -> None:
     """Lets jobs that failed too often be tried again."""
     for job in jobs:

@@ -134,10 +134,34 @@ class Study:
         if self.workdir.exists() and not self.workdir.is_dir():
             raise UserError(f"--workdir={self.workdir} is a file; give a folder.")
         for run in runs:
-            config = self.config(run)
-            run_folder.check_run(self.directory(run), config)
-            for fold in config.data.folds:
-                check_epochs(run_folder.fold_dir(self.directory(run), fold), config.train.epochs)
+            check_folder(self.directory(run), self.config(run))
+
+
+# What a run says of its data once it has been read, where its configuration left it open.
+_RESOLVED = ("classes", "class_names", "normal_class")
+
+
+def check_folder(directory: Path, config: config_dict.ConfigDict) -> None:
+    """Refuses a run folder that cannot be, or continue, a run of ``config``.
+
+    Reads small files only, and not the data: what the configuration leaves open is taken to be what
+    the run there has found. Training looks again, at the data.
+
+    Args:
+      directory: the run folder, there or not.
+      config: with all folds named.
+
+    Raises:
+      UserError: for a run of another configuration, or one trained for more epochs.
+    """
+    if (directory / run_folder.CONFIG).exists():
+        there = run_folder.load_config(directory).data
+        config = copy.deepcopy(config)
+        for field in _RESOLVED:
+            config.data[field] = config.data[field] or there[field]
+    run_folder.check_run(directory, config)
+    for fold in config.data.folds:
+        check_epochs(run_folder.fold_dir(directory, fold), config.train.epochs)
 
 
 def check_jobs(jobs: list[Job]) -> None:

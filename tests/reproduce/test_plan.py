@@ -121,6 +121,16 @@ def test_folders_of_something_else_are_refused(tmp_path):
         make_study(tmp_path / "file").check_folders((MT_DO,))
 
 
+def test_a_run_that_has_found_its_classes_in_the_data_is_gone_on_with(tmp_path):
+    study = make_study(tmp_path)
+    cases = dataclasses.replace(tiny.make_cases(), name="curated_busi")
+    run_folder.open_run(study.directory(MT_DO), data.resolve(study.config(MT_DO), cases))
+    study.check_folders((MT_DO,))
+    other = make_study(tmp_path, **{"data.class_names": ("normal", "benign", "malignant")})
+    with pytest.raises(UserError, match=r"data\.class_names"):
+        other.check_folders((MT_DO,))
+
+
 def test_a_longer_training_is_not_passed_off_as_a_shorter_one(tmp_path):
     study = make_study(tmp_path, scale=Scale(epochs=3))
     fold = run_folder.fold_dir(study.directory(MT_DO), 1)
