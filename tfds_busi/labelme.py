@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 import skimage.draw
+from PIL import Image
 
 from mtbus_jax.errors import UserError
 
 SUFFIX = ".json"
+
+# What fields of other types and sizes, and a broken PNG file within, raise.
+_BROKEN = (
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Image.DecompressionBombError,
+)
 
 
 class Outlines(NamedTuple):
@@ -48,7 +63,7 @@ def read(path: pathlib.Path) -> Outlines:
         for shape in content["shapes"]:
             mask |= _inside(shape, mask.shape)
             labels.append(str(shape["label"]).strip())
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+    except _BROKEN as error:
         raise UserError(
             f"{path} is no file of LabelMe that can be read ({type(error).__name__}: {error})."
         ) from None
@@ -56,13 +71,20 @@ def read(path: pathlib.Path) -> Outlines:
 
 
 def _inside(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centre lies in a shape; LabelMe gives points as (column, row)."""
+    """Pixels whose centre lies in a shape; LabelMe gives points as (column, row).
+
+    LabelMe's own masks have the pixels under the outline as well, up to one more on each side.
+    """
     kind = shape.get("shape_type", "polygon")
     points = np.array(shape["points"], float)
     if not np.isfinite(points).all():
         raise ValueError("a point is no number")
     corners = points[:, ::-1]  # rows, columns
-    if kind == "polygon" and len(corners) >= 3:
+    if kind == "mask" and len(corners) == 2:
+        return _painted(shape["mask"], corners, size)
+    if (kind == "polygon" and len(corners) >= 3) or (
+        kind == "oriented_rectangle" and len(corners) == 4
+    ):
         return skimage.draw.polygon2mask(size, corners - 0.5)
     if kind == "rectangle" and len(corners) in (2, 4):
         (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
@@ -73,3 +95,24 @@ def _inside(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         rows, cols = np.mgrid[: size[0], : size[1]] + 0.5
         return np.hypot(rows - corners[0][0], cols - corners[0][1]) <= radius
     raise ValueError(f"a shape of the type {kind!r} with {len(corners)} points has no inside")
+
+
+def _painted(text: str, corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask that was painted or proposed: a PNG file in base64 of the pixels between two corners.
+
+    Args:
+      text: the file; all that is not black is inside.
+      corners: ``(2, 2)``, the first and the last pixel, row and column.
+      size: of the picture.
+    """
+    with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as file:
+        if file.width > size[1] or file.height > size[0]:
+            raise ValueError("a mask is larger than the picture")
+        part = np.asarray(file.convert("L")) > 0
+    top, left = np.floor(corners[0]).astype(int)
+    mask = np.zeros(size, bool)
+    place = mask[max(top, 0) : top + part.shape[0], max(left, 0) : left + part.shape[1]]
+    if min(top, left) < 0 or place.shape != part.shape:
+        raise ValueError("a mask does not lie in the picture")
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return mask

@@ -14,7 +14,7 @@ from typing import Any
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD
-from tfds_busi import columns, labelme, listing, search
+from tfds_busi import columns, labelme, listing, nrrd, search
 
 MANIFEST = "manifest.csv"
 _MANIFESTS = (MANIFEST, "manifest.xlsx")
@@ -193,12 +193,12 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
         return None
     entries, stray, with_masks = [], [], False
     for folder in folders:
-        files = _pictures(folder, deep=True)
+        files = _pictures(folder, deep=True, drawn=True)
         stems = {(path.parent, path.stem) for path in files}
         masks: dict[tuple[pathlib.Path, str], list[pathlib.Path]] = {}
         images = []
         for path in files:
-            owner = pairing.picture_of(path)
+            owner = _owner(path)
             if owner is None:
                 images.append(path)
             elif (path.parent, owner) in stems:
@@ -224,17 +224,20 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
 
 def _one_folder(root: pathlib.Path) -> _Understood | None:
     """Pictures in one folder, masks beside them, a table of labels with them, as in BrEaST."""
-    files = _pictures(root)
+    files = _pictures(root, drawn=True)
     stems = {path.stem for path in files}
     masks: dict[str, list[pathlib.Path]] = {}
-    images = []
+    images, stray = [], []
     for path in files:
-        owner = pairing.picture_of(path)
+        owner = _owner(path)
         other = _OTHER_NAME.fullmatch(path.stem)
         if owner in stems:
             masks.setdefault(owner, []).append(path)
+        elif path.suffix.lower() == nrrd.SUFFIX:
+            stray.append(str(path))
         elif other is None or other[1] not in stems:
             images.append(path)
+    listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     table, tables = columns.joined_tables(root, {path.stem for path in images})
     if not images or not (masks or tables):
         return None
@@ -275,9 +278,14 @@ def _entry(
 def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Mask files by the name that an image of theirs may have."""
     found: dict[str, list[pathlib.Path]] = {}
-    for path in _pictures(folder):
-        found.setdefault(pairing.picture_of(path) or path.stem, []).append(path)
+    for path in _pictures(folder, drawn=True):
+        found.setdefault(_owner(path) or path.stem, []).append(path)
     return found
+
+
+def _owner(path: pathlib.Path) -> str | None:
+    """Stem of the picture that a file is a mask of by its name; None if it says nothing of one."""
+    return nrrd.picture_of(path) if path.suffix.lower() == nrrd.SUFFIX else pairing.picture_of(path)
 
 
 def _mask_stems(stem: str) -> list[str]:
@@ -317,12 +325,16 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(search.visible(folder))
 
 
-def _pictures(folder: pathlib.Path, *, deep: bool = False) -> list[pathlib.Path]:
+def _pictures(
+    folder: pathlib.Path, *, deep: bool = False, drawn: bool = False
+) -> list[pathlib.Path]:
+    """Pictures in a folder; ``deep``: and below it, ``drawn``: and Slicer's segmentations."""
+    suffixes = (*pairing.SUFFIXES, *([nrrd.SUFFIX] if drawn else []))
     found = []
     for path in _visible(folder):
         if path.is_dir():
-            found += _pictures(path, deep=True) if deep else []
-        elif path.suffix.lower() in pairing.SUFFIXES:
+            found += _pictures(path, deep=True, drawn=drawn) if deep else []
+        elif path.suffix.lower() in suffixes:
             found.append(path)
     return found
 

@@ -18,7 +18,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from mtbus_jax.images.preprocess import lesion_of
 from mtbus_jax.types import Classes
-from tfds_busi import labelme
+from tfds_busi import labelme, nrrd
 from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
@@ -175,6 +175,8 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     for path in entry.masks or ():
         if path.suffix.lower() == labelme.SUFFIX:
             drawn, between = labelme.read(path).mask, False
+        elif path.suffix.lower() == nrrd.SUFFIX:
+            drawn, between = nrrd.read(path, image.shape), False
         else:
             drawn, between = lesion_of(images.decode_mask(path).pixels)
         if stretch and drawn.shape != image.shape and _same_shape(drawn, image):

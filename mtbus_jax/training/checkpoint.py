@@ -24,12 +24,11 @@ from mtbus_jax import schema
 from mtbus_jax.errors import UserError, reason
 from mtbus_jax.models import channel_order
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import packing
+from mtbus_jax.training import orbax_items, packing
+from mtbus_jax.training.orbax_items import LEAVES, ORIGIN, STATE
 from mtbus_jax.training.packing import Damaged
 from mtbus_jax.training.state import TrainState
 
-# The items of a checkpoint: packed arrays, what they depend on, the list of their leaves.
-_STATE, _ORIGIN, _LEAVES = "state", "origin", "leaves"
 _ORDER = "channel_order"  # in the origin; checkpoints without it have order 1
 LATEST, BEST = "latest", "best"
 # A state before the latest one, to go on from should that have rotted.
@@ -139,9 +138,9 @@ class Checkpoints:
         origin = self._origin | {_ORDER: channel_order.CURRENT}
         args = ocp.args.Composite(
             **{
-                _STATE: ocp.args.StandardSave(arrays),
-                _ORIGIN: ocp.args.JsonSave(origin),
-                _LEAVES: ocp.args.JsonSave(leaves),
+                STATE: ocp.args.StandardSave(arrays),
+                ORIGIN: ocp.args.JsonSave(origin),
+                LEAVES: ocp.args.JsonSave(leaves),
             }
         )
         with self._told(name):
@@ -161,9 +160,11 @@ class Checkpoints:
                 create=False,
                 # What a killed process left half-written; a fold has one process at a time.
                 cleanup_tmp_directories=True,
-                multiprocessing_options=_alone(),
+                multiprocessing_options=orbax_items.alone(),
             )
-            self._managers[name] = ocp.CheckpointManager(self._directory / name, options=options)
+            self._managers[name] = ocp.CheckpointManager(
+                self._directory / name, options=options, item_handlers=orbax_items.handlers()
+            )
         return self._managers[name]
 
     @contextlib.contextmanager
@@ -266,18 +267,18 @@ class Checkpoints:
         Raises:
           Damaged: if there is one that cannot be read.
         """
-        if not (self._directory / name / str(epoch) / _LEAVES).exists():
+        if not (self._directory / name / str(epoch) / LEAVES).exists():
             return None
-        found = self._restore(name, epoch, _LEAVES, ocp.args.JsonRestore())
-        if problem := schema.misfit(found, packing.LEAVES, _LEAVES):
+        found = self._restore(name, epoch, LEAVES, ocp.args.JsonRestore())
+        if problem := schema.misfit(found, packing.LEAVES, LEAVES):
             raise Damaged(problem)
         return found
 
     def _restore(self, name: str, epoch: int, item: str, args: Any) -> Any:
         path = self._directory / name / str(epoch)
-        handler = ocp.CompositeCheckpointHandler()
+        handler, alone = ocp.CompositeCheckpointHandler(), orbax_items.alone()
         try:
-            with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
+            with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
                 return checkpointer.restore(path, args=ocp.args.Composite(**{item: args}))[item]
         except Exception as error:  # Orbax raises nearly anything on a damaged or foreign one
             raise Damaged(
@@ -292,13 +293,13 @@ class Checkpoints:
           UserError: if it is, and cannot be used here.
         """
         path = self._directory / name / str(epoch)
-        origin = self._restore(name, epoch, _ORIGIN, ocp.args.JsonRestore())
+        origin = self._restore(name, epoch, ORIGIN, ocp.args.JsonRestore())
         order = self._check_origin(path, origin)
         leaves = self._leaves(name, epoch)
         # Host arrays: as device arrays they could go to the devices alone that they came from.
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         wanted = abstract if leaves is None else packing.room(leaves)
-        found = self._restore(name, epoch, _STATE, ocp.args.StandardRestore(wanted))
+        found = self._restore(name, epoch, STATE, ocp.args.StandardRestore(wanted))
         try:
             if leaves is not None:
                 found = packing.unpack(found, leaves, abstract)
@@ -335,10 +336,3 @@ class Checkpoints:
                 "wrote it. Its best weights can still be tested and predict."
             )
         return order
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax expects all processes to take part unless told otherwise."""
-    if jax.process_count() == 1:
-        return ocp.options.MultiprocessingOptions()
-    return ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})

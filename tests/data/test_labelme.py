@@ -1,5 +1,7 @@
 """Folders as LabelMe leaves them, and the simulated folder of docs/own_data.md."""
 
+import base64
+import io
 import json
 import pathlib
 import re
@@ -26,8 +28,16 @@ def outlines(path, *shapes, size=(HEIGHT, WIDTH)):
         "version": "5.5.0",
         "flags": {},
         "shapes": [
-            {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}}
-            for label, kind, points in shapes
+            {
+                "label": label,
+                "points": points,
+                "group_id": None,
+                "description": "",
+                "shape_type": kind,
+                "flags": {},
+                "mask": mask[0] if mask else None,
+            }
+            for label, kind, points, *mask in shapes
         ],
         "imagePath": path.with_suffix(".png").name,
         "imageData": None,
@@ -35,6 +45,13 @@ def outlines(path, *shapes, size=(HEIGHT, WIDTH)):
         "imageWidth": size[1],
     }
     path.write_text(json.dumps(content))
+
+
+def painted(mask, *, mode="1"):
+    """The field of a shape of the type mask: a PNG file in base64, of one bit a pixel."""
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).convert(mode).save(file, format="PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 BOX = [[10, 5], [30, 5], [30, 25], [10, 25]]  # columns 10 to 29, rows 5 to 24
@@ -70,6 +87,38 @@ def test_classes_and_masks_are_those_of_the_outlines(folder):
     assert by_name["c"].masks == () and by_name["d"].masks is None
 
 
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_painted_masks_lie_where_they_were_painted(folder, mode):
+    """Version 5.2 and later paint, and propose by a network, masks; their corners are included."""
+    part = np.random.default_rng(0).random((7, 11)) > 0.4
+    shape = ("benign", "mask", [[20, 12], [30, 18]], painted(part, mode=mode))
+    outlines(folder / "a.json", shape, ("benign", "polygon", [[1, 1], [4, 1], [4, 3], [1, 3]]))
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[12:19, 20:31] = part
+    expected[1:3, 1:4] = True
+    np.testing.assert_array_equal(labelme.read(folder / "a.json").mask, expected)
+
+
+def test_turned_rectangles_are_their_four_corners(folder):
+    """A square that stands on a corner: all pixels whose centre is less than 10 from its middle."""
+    corners = [[30, 10], [40, 20], [30, 30], [20, 20]]
+    outlines(folder / "a.json", ("benign", "oriented_rectangle", corners))
+    row, col = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    distance = abs(row - 20) + abs(col - 30)
+    found = labelme.read(folder / "a.json").mask
+    assert found[distance < 10].all() and not found[distance > 10].any()
+
+
+def test_pictures_within_the_file_change_nothing(folder):
+    before = labelme.read(folder / "a.json")
+    content = json.loads((folder / "a.json").read_text())
+    content["imageData"] = base64.b64encode((folder / "a.png").read_bytes()).decode("ascii")
+    (folder / "a.json").write_text(json.dumps(content, ensure_ascii=False, indent=2))
+    after = labelme.read(folder / "a.json")
+    assert after.labels == before.labels
+    np.testing.assert_array_equal(after.mask, before.mask)
+
+
 def test_two_classes_in_a_picture_are_refused(folder):
     shapes = ("benign", "polygon", BOX), ("malignant", "polygon", BOX)
     outlines(folder / "a.json", *shapes)
@@ -90,6 +139,12 @@ def test_outlines_without_their_picture_are_named(folder):
         (("benign", "polygon", BOX[:2]), "has no inside"),
         (("benign", "polygon", [[0, 0], [float("nan"), 1], [2, 2]]), "no number"),
         (("benign", "polygon", [["x", 0], [1, 1], [2, 2]]), "ValueError"),
+        (("benign", "mask", [[0, 0], [2, 2]]), "TypeError"),
+        (("benign", "mask", [[0, 0], [2, 2]], "no base64"), "Error"),
+        (("benign", "mask", [[0, 0], [2, 2]], "iVBORw0KGgo="), "UnidentifiedImageError"),
+        (("benign", "mask", [[55, 0], [62, 4]], painted(np.ones((5, 8)))), "in the picture"),
+        (("benign", "mask", [[-1, 0], [2, 2]], painted(np.ones((3, 4)))), "in the picture"),
+        (("benign", "mask", [[0, 0], [60, 1]], painted(np.ones((2, 61)))), "larger than"),
     ],
 )
 def test_a_shape_without_an_inside_is_refused_by_file(folder, shape, words):
@@ -97,6 +152,13 @@ def test_a_shape_without_an_inside_is_refused_by_file(folder, shape, words):
     with pytest.raises(UserError, match=r"a\.json is no file of LabelMe") as caught:
         layouts.read(folder)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(float("inf"), WIDTH), (10**9, 10**9), (-1, WIDTH)])
+def test_impossible_sizes_are_refused_by_file(folder, size):
+    outlines(folder / "a.json", size=size)
+    with pytest.raises(UserError, match=r"a\.json is no file of LabelMe"):
+        layouts.read(folder)
 
 
 def test_outlines_of_a_picture_of_another_size_are_refused(folder):

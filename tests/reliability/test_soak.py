@@ -87,6 +87,10 @@ def assert_flat(what, seconds, memory, count):
         f"{', '.join(f'{np.median(third):.1f}' for third in thirds)} MB in its thirds, largest "
         f"{memory.max():.1f}; {slope:+.2f} MB a minute, {growth:+.2f} MB from second to last third"
     )
+    for part in np.array_split(np.arange(len(memory)), 12):
+        print(
+            f"until minute {seconds[part[-1]] / 60:5.1f}: median {np.median(memory[part]):.1f} MB"
+        )
     assert count > LEAST_WORK * MINUTES
     assert growth < MOST_GROWTH
 
