@@ -36,6 +36,9 @@ def get_config() -> config_dict.ConfigDict:
     data.resize = "nearest"
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
+    # What is done to an image before, at its own size: none; or multi_peak, the generalised
+    # histogram equalisation of Cheng and Shi 2004. Prediction and export do the same.
+    data.enhancement = "none"
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
 

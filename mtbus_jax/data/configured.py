@@ -31,12 +31,14 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             name=config.data.name,
             image_size=image_size,
             resize=config.data.resize,
+            enhancement=config.data.enhancement,
         )
     else:
         cases = arrays.load_cases(
             config.data.name,
             image_size=image_size,
             resize=config.data.resize,
+            enhancement=config.data.enhancement,
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,

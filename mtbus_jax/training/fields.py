@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mtbus_jax import augment, losses, splits
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import preprocess
+from mtbus_jax.images import enhancement, preprocess
 from mtbus_jax.training import state
 
 # None leaves everything in the parameters' type, which is float32.
@@ -97,6 +97,7 @@ CHOICES = {
     "data.split": splits.SPLITS,
     "data.resize": preprocess.RESIZES,
     "loss.dice": losses.DICE,
+    "data.enhancement": enhancement.ENHANCEMENTS,
     "train.oversample_rule": splits.REPLICATION_RULES,
     "train.augmentation": tuple(augment.METHODS),
     "train.rotation_fill": augment.FILLS,

@@ -33,6 +33,7 @@ _CONFIG = {
         "folds_file?": str,
         "image_size": [int],
         "resize?": str,
+        "enhancement?": str,
         "data_dir?": str,
         "manual_dir?": str,
         "arrays_file?": str,

@@ -50,6 +50,7 @@ _FREE_FIELDS = frozenset(
 _FORMER = {
     "data": {
         "resize": "nearest",
+        "enhancement": "none",
         "class_names": types.CLASSES.names,
         "normal_class": types.CLASSES.names[types.NORMAL],
         "fold_count": 4,
