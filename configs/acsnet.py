@@ -17,7 +17,6 @@ from 1e-4 to a tenth), with the text's fixed weights of the losses, λ = 0.7. Wh
   - The learning rate falls with every step, theirs with every epoch.
   - Folds are drawn with near-duplicates on one side, theirs from an unsorted listing of a folder,
     which cannot be drawn again. As validation one fold is held out of the training images.
-  - The network has an output for the class normal, of which no image is used.
   - The weights tested are those of the last epoch.
 """
 
@@ -29,7 +28,7 @@ def get_config():
     config = base.get_config()
     config.name = "acsnet"
     config.data.name = "busi"
-    config.data.classes = ("benign", "malignant")
+    config.data.class_names = ("benign", "malignant")
     config.data.split = "grouped"
     config.data.fold_count = 5
     config.data.image_size = (256, 256)

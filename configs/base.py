@@ -28,17 +28,19 @@ def get_config() -> config_dict.ConfigDict:
     data.folds_file = ""  # CSV file with the columns uid and fold, for a split of your own
     data.folds = ()  # which folds to train and test; () is all
     data.classes = ()  # whose images are used at all; () is all
-    data.class_names = ()  # of a folder: its classes in the order of their codes; () as found
+    # Classes to tell apart, for each an output of the network, in the order of their codes; () is
+    # all. Images of the others are left out: ("benign", "malignant") is the binary protocol.
+    data.class_names = ()
     data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
     data.image_size = (128, 128)  # pixels, (height, width); multiples of 16; some 32
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.
     data.resize = "nearest"
-    data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
-    data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     # What is done to an image before, at its own size: none; or multi_peak, the generalised
     # histogram equalisation of Cheng and Shi 2004. Prediction and export do the same.
     data.enhancement = "none"
+    data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
+    data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
     data.cache_dir = ""  # resized arrays; "" is ~/.cache/mtbus_jax
 

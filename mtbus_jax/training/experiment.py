@@ -230,10 +230,12 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"data.classes={classes!r}: name some of {', '.join(known or ('the classes',))}, once "
             "each, or () for all."
         )
-    if public and tuple(config.data.class_names) not in ((), types.CLASS_NAMES):
+    named = tuple(config.data.class_names)
+    if public and named != tuple(name for name in types.CLASS_NAMES if name in named):
         raise UserError(
-            f"data.class_names={tuple(config.data.class_names)!r} is for a folder of your own; the "
-            f"classes of {config.data.name} are {', '.join(types.CLASS_NAMES)}."
+            f"data.class_names={named!r}: the classes of {config.data.name} are "
+            f"{', '.join(types.CLASS_NAMES)}. Name those to tell apart, once each and in this "
+            "order, or () for all."
         )
 
 
