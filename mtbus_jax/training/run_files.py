@@ -42,6 +42,9 @@ _CONFIG = {
     "model": {"name": str},
     "loss": {
         "weight": float,
+        "weighting?": str,
+        "lossnet?": float,
+        "lossnet_weights?": str,
         "gamma": float,
         "dice?": str,
         "dice_smoothing?": float,

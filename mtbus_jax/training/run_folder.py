@@ -74,6 +74,9 @@ _FORMER = {
         "l2": 0.0,
     },
     "loss": {
+        "weighting": "fixed",
+        "lossnet": 0.0,
+        "lossnet_weights": "",
         "double_softmax": False,
         "label_smoothing": 0.0,
         "cross_entropy": 0.0,
