@@ -77,7 +77,7 @@ def joined_with_surroundings(image: np.ndarray) -> np.ndarray | None:
     Returns:
       The same shape, uint8; None if all values are alike.
     """
-    grey = image.astype(np.int64)
+    grey = image.astype(np.int32)
     lowest, highest = int(grey.min()), int(grey.max())
     if lowest == highest:
         return None
@@ -86,9 +86,10 @@ def joined_with_surroundings(image: np.ndarray) -> np.ndarray | None:
     around = sum(padded[r : r + height, c : c + width] for r in range(3) for c in range(3))
     laplacian = 9 * grey - around
     # At most ±½; a picture without a positive, or negative, one has nothing to divide.
-    above = np.maximum(laplacian, 0) / (2 * max(int(laplacian.max()), 1))
-    below = np.minimum(laplacian, 0) / (2 * max(int(-laplacian.min()), 1))
-    joined = (grey - lowest) + LOCAL_WEIGHT * (above + below)
+    least, most = max(-int(laplacian.min()), 1), max(int(laplacian.max()), 1)
+    joined = (grey - lowest) + LOCAL_WEIGHT * (
+        laplacian / np.where(laplacian > 0, 2 * most, 2 * least)
+    )
     start, end = float(joined.min()), float(joined.max())
     if start == end:
         return None

@@ -21,7 +21,7 @@ import tiny
 from mtbus_jax import bundle, crossval, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import evaluate
-from mtbus_jax.export import card, command, formats, interface, source, web
+from mtbus_jax.export import card, command, formats, interface, source
 from mtbus_jax.training import run_folder, trained_folds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -433,7 +433,7 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     assert "nearest neighbour" in facts["steps"][2]
 
 
-def test_a_run_that_enhances_its_pictures_takes_along_what_does_it(own_run, tmp_path, monkeypatch):
+def test_a_run_that_enhances_its_pictures_takes_along_what_does_it(own_run, tmp_path):
     path = own_run / "config.json"
     content = json.loads(path.read_text())
     content["data"] |= {"enhancement": "multi_peak", "arrays_file": ""}
@@ -449,11 +449,6 @@ def test_a_run_that_enhances_its_pictures_takes_along_what_does_it(own_run, tmp_
         "assert not [m for m in sys.modules if m.startswith(('mtbus', 'jax'))]"
     )
     subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path / "out", check=True)
-    # A page does without Python, and says so.
-    monkeypatch.setattr(formats, "check_available", lambda *_: None)
-    with pytest.raises(UserError, match=r"data\.enhancement=multi_peak.*without --web"):
-        web.export_page(own_run, tmp_path / "page.html")
-    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_bundle_is_exported_with_its_own_card(run, tmp_path):

@@ -10,7 +10,6 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.export import formats, source
 from mtbus_jax.export.web import contents, page, runtime
 from mtbus_jax.export.web.about import about
-from mtbus_jax.images.enhancement import NONE
 
 SUFFIX = ".html"
 
@@ -60,11 +59,6 @@ def export_page(
         raise UserError(f"--weights={weights}: give {' or '.join(contents.WEIGHTS)}.")
     formats.check_available((formats.ONNX,), onnx_python)
     original = source.load(run, folds)
-    if original.config.data.enhancement != NONE:
-        raise UserError(
-            f"{run} enhances its pictures (data.enhancement={original.config.data.enhancement}), "
-            "which a page cannot. Export it without --web, or train a network without it."
-        )
     code = runtime.load(None if runtime_from is None else Path(runtime_from))
     measured = source.about(run, original)
     images, checked_on = source.check_images(original.config)
