@@ -16,7 +16,8 @@ import side_by_side
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.runtime import host_memory, parallel, program_cache
-from mtbus_jax.training import fold, state, steps
+from mtbus_jax.training import fold, schedule, state, steps
+from mtbus_jax.training.optimizer import make_optimizer
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
     module = models.create("unetpp", width=int(arrays["width"]))
     params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
     params = flax.traverse_util.unflatten_dict(params, sep="/")
-    optimizer = state.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
-    schedule = state.PlateauSchedule()
-    train_state = state.create({"params": params}, optimizer=optimizer, schedule=schedule)
+    optimizer = make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
+    plateau = schedule.PlateauSchedule()
+    train_state = state.create({"params": params}, optimizer=optimizer, schedule=plateau)
     image = jnp.asarray(arrays["image"], jnp.float32)
     valid = jnp.ones(len(image), jnp.float32)
     batch = types.Batch(
@@ -41,7 +42,7 @@ def main() -> None:
             steps.train_step,
             module=module,
             optimizer=optimizer,
-            schedule=schedule,
+            schedule=plateau,
             loss=losses.LossOptions(0.85),
             key=jax.random.key(0),
         ),

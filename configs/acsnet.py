@@ -12,12 +12,12 @@ Networks of its Table 1 are overrides, see docs/networks.md: --config.model.gate
 
 The recipe follows the released code (Adam β₂ 0.999, coupled decay 1e-4, 90 epochs, batch 8, cosine
 from 1e-4 to a tenth), with the text's fixed weights of the losses, λ = 0.7. What differs:
-  - The code learns the two weights; the text adds LossNet, a loss on features of VGG-16, to the
-    Dice loss. Neither is here.
+  - The code learns the two weights, as --config.loss.weighting=learned does here. The text adds
+    LossNet, a loss on features of VGG-16, to the Dice loss; with a file of VGG-16 so does
+    --config.loss.lossnet=0.2 --config.loss.lossnet_weights=vgg16-397923af.pth
   - The learning rate falls with every step, theirs with every epoch.
   - Folds are drawn with near-duplicates on one side, theirs from an unsorted listing of a folder,
     which cannot be drawn again. As validation one fold is held out of the training images.
-  - The network has an output for the class normal, of which no image is used.
   - The weights tested are those of the last epoch.
 """
 
@@ -29,7 +29,7 @@ def get_config():
     config = base.get_config()
     config.name = "acsnet"
     config.data.name = "busi"
-    config.data.classes = ("benign", "malignant")
+    config.data.class_names = ("benign", "malignant")
     config.data.split = "grouped"
     config.data.fold_count = 5
     config.data.image_size = (256, 256)

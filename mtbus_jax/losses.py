@@ -7,6 +7,7 @@ where the text leaves a choice.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,9 @@ from mtbus_jax import types
 # How the Dice loss measures the size of a prediction: Σ p², or Σ p as He et al. 2024 (ACSNet) do.
 SQUARED, PLAIN = "squared", "plain"
 DICE = (SQUARED, PLAIN)
+# How the losses of the two tasks are joined: with fixed shares, or with weights that are learnt.
+FIXED, LEARNED = "fixed", "learned"
+WEIGHTINGS = (FIXED, LEARNED)
 
 
 def dice_loss(
@@ -162,6 +166,36 @@ def reconstruction_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Arra
     return jnp.mean((reconstruction - image / 255) ** 2, tuple(range(1, image.ndim)))
 
 
+def learned_weighting(
+    loss: jax.Array, scale: jax.Array, *, share: jax.Array | float = 1.0
+) -> jax.Array:
+    """A task's loss L with a weight that training learns, L/(2p²) + ln(1 + p²).
+
+    The first term is the uncertainty weighting of Kendall, Gal and Cipolla 2018 (CVPR), p in the
+    place of their noise σ; the second keeps p from growing without end, and replaces their ln σ,
+    which falls below 0 for p < 1, by a term that never does (Liebel and Körner 2018, arXiv
+    1805.06334). So the released code of He et al. 2024 (ACSNet) has it. For a constant L the
+    smallest value lies at p² = (L + √(L² + 8L))/4.
+
+    Args:
+      loss: any shape, float32, ≥ 0.
+      scale: p, a scalar that is not 0; its sign does not matter.
+      share: of the batch that ``loss`` is a sum over, 0..1: devices that share a batch then add up
+        to one second term.
+
+    Returns:
+      The same shape, float32, ≥ 0.
+    """
+    return 0.5 / scale**2 * loss + share * jnp.log1p(scale**2)
+
+
+def initial_weights(weighting: str) -> dict[str, jax.Array]:
+    """The p of `learned_weighting` for each task before the first step, 1; empty if it is fixed."""
+    if weighting == FIXED:
+        return {}
+    return {name: jnp.ones((), jnp.float32) for name in ("segmentation", "classification")}
+
+
 class LossParts(NamedTuple):
     """The total and its parts, each a scalar mean over the valid images.
 
@@ -178,6 +212,8 @@ class LossOptions(NamedTuple):
     """The numbers and names that `multitask_loss` takes by the same names."""
 
     weight: float
+    weighting: str = FIXED
+    lossnet: float = 0.0
     gamma: float = 2.0
     reconstruction: float = 1.0
     double_softmax: bool = False
@@ -193,6 +229,8 @@ def multitask_loss(
     batch: types.Batch,
     *,
     weight: float,
+    weighting: str = FIXED,
+    lossnet: float = 0.0,
     gamma: float = 2.0,
     reconstruction: float = 1.0,
     double_softmax: bool = False,
@@ -201,11 +239,15 @@ def multitask_loss(
     dice: str = SQUARED,
     dice_smoothing: float = 1.0,
     class_weights: tuple[float, ...] = (),
+    loss_weights: Mapping[str, jax.Array] | None = None,
+    difference: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     count: jax.Array | None = None,
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
 
-    With one task only, that task's loss has weight 1. Which tasks are on is read off ``outputs``. A
+    With learned weights it is the sum of `learned_weighting` over the two tasks while training, and
+    their plain sum on validation images: there the weights themselves could lower it. With one task
+    only, that task's loss has weight 1. Which tasks are on is read off ``outputs``. A
     network that reconstructs its input (``outputs.aux["reconstruction"]``) adds that loss.
 
     An image whose mask or label is not known adds nothing to that task's loss. The sum is divided
@@ -215,7 +257,9 @@ def multitask_loss(
     Args:
       outputs: of the network.
       batch: images with their truth; padding (``valid`` = 0) does not count.
-      weight: λ, the share of the segmentation loss, in [0, 1].
+      weight: λ, the share of the segmentation loss, in [0, 1]; of fixed weights.
+      weighting: one of `WEIGHTINGS`.
+      lossnet: weight of ``difference`` beside the segmentation loss.
       gamma: exponent of the focal loss.
       reconstruction: weight of the reconstruction loss.
       double_softmax: see `focal_loss`.
@@ -224,6 +268,9 @@ def multitask_loss(
       dice: ``sizes`` of `dice_loss`.
       dice_smoothing: ``smoothing`` of `dice_loss`.
       class_weights: see `focal_loss`; by the true class.
+      loss_weights: p of each task, see `initial_weights`; None, or empty, on validation images.
+      difference: of the finest map's logits and the mask, ``(batch,)``, see `models.lossnet.loss`;
+        None without one, or on validation images, so that epochs are judged without it.
       count: number of valid images to divide by; default: this batch's. Given when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
@@ -248,6 +295,8 @@ def multitask_loss(
             dice=dice,
             dice_smoothing=dice_smoothing,
         )
+        if difference is not None:
+            per_image = per_image + lossnet * difference(outputs.segmentation[0], batch.mask)
         segmentation = mean(per_image, batch.mask_known)
     if outputs.class_logits is not None:
         per_image = focal_loss(
@@ -263,8 +312,16 @@ def multitask_loss(
         total = segmentation
     elif not outputs.segmentation:
         total = classification
-    else:
+    elif weighting == FIXED:
         total = weight * segmentation + (1 - weight) * classification
+    elif loss_weights:
+        share = mean(jnp.ones_like(batch.valid))
+        total = sum(
+            learned_weighting(loss, loss_weights[name], share=share)
+            for name, loss in (("segmentation", segmentation), ("classification", classification))
+        )
+    else:
+        total = segmentation + classification
     if "reconstruction" in outputs.aux:
         reconstructed = mean(reconstruction_loss(outputs.aux["reconstruction"], batch.image))
         total = total + reconstruction * reconstructed

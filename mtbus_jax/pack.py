@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtbus_jax import commandline, data
-from mtbus_jax.images import preprocess
+from mtbus_jax.images import enhancement, preprocess
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
@@ -38,6 +38,12 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         choices=preprocess.RESIZES,
         help="how images become smaller, as data.resize",
     )
+    parser.add_argument(
+        "--enhancement",
+        default=enhancement.NONE,
+        choices=enhancement.ENHANCEMENTS,
+        help="of images before they are resized, as data.enhancement",
+    )
     for flag, what in (
         ("--data_dir", "where built datasets lie"),
         ("--manual_dir", "raw downloads, to build from if needed"),
@@ -49,10 +55,11 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         args.name,
         image_size=size,
         resize=args.resize,
+        enhancement=args.enhancement,
         data_dir=args.data_dir,
         manual_dir=args.manual_dir,
     )
-    data.save_arrays(cases, args.out, resize=args.resize)
+    data.save_arrays(cases, args.out, resize=args.resize, enhancement=args.enhancement)
     megabytes = Path(args.out).stat().st_size / 1e6
     print(f"{len(cases)} images of {cases.name} at {size}: {args.out}, {megabytes:.1f} MB")
 

@@ -126,7 +126,7 @@ def test_every_config_leaf_is_read():
     # Passed on as a whole: to the network, whose attributes they are, and to the loss.
     whole = {
         "model": {f.name for cls in models.REGISTRY.values() for f in dataclasses.fields(cls)},
-        "loss": set(losses.LossOptions._fields),
+        "loss": {*losses.LossOptions._fields, *({"lossnet_weights"} & read)},
     }
     for section, fields in base.get_config().items():
         if not isinstance(fields, ml_collections.ConfigDict):

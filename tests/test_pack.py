@@ -41,6 +41,15 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"\(area\).*\(nearest\)"):
         data.load_arrays(path, name="phantom", image_size=SIZE)
     data.load_arrays(path, name="phantom", image_size=SIZE, resize="area")
+    with pytest.raises(UserError, match=r"\(area\).*\(multi_peak, area\)"):
+        data.load_arrays(
+            path, name="phantom", image_size=SIZE, resize="area", enhancement="multi_peak"
+        )
+    data.save_arrays(tiny.make_cases(), path, resize="area", enhancement="multi_peak")
+    with pytest.raises(UserError, match=r"data\.enhancement"):
+        data.load_arrays(path, name="phantom", image_size=SIZE, resize="area")
+    data.load_arrays(path, name="phantom", image_size=SIZE, resize="area", enhancement="multi_peak")
+    data.save_arrays(tiny.make_cases(), path, resize="area")
     with np.load(path) as stored:
         old = {name: stored[name] for name in stored.files if name != "format"}
     np.savez_compressed(path, **old)

@@ -19,8 +19,13 @@ import numpy as np
 
 from mtbus_jax.data import built, stored
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import enhancement as enhancement_source
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.enhancement import NONE
 from mtbus_jax.types import Cases
+
+# Not part of a cached file's name: what most runs have.
+_UNNAMED = (preprocess.NEAREST, NONE)
 
 
 def load_cases(
@@ -28,6 +33,7 @@ def load_cases(
     *,
     image_size: tuple[int, int] = (128, 128),
     resize: str = preprocess.NEAREST,
+    enhancement: str = NONE,
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -43,6 +49,7 @@ def load_cases(
         (docs/own_data.md).
       image_size: height and width in pixels after resizing.
       resize: how images are resized, of `preprocess.RESIZES`; masks are sampled either way.
+      enhancement: of images before that, of `enhancement.ENHANCEMENTS`.
       data_dir: where the built datasets lie; None or "" for ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       manual_dir: folder with the raw data as downloaded (unpacked or zip); None or "" to download.
@@ -75,13 +82,14 @@ def load_cases(
             manual_dir = pathlib.Path(name).expanduser().resolve()
         config = built.folder_config(manual_dir, normal_class) if own else name
         builder = built.build(config, data_dir or None, manual_dir or None)
-        key = _cache_key(builder, height, width, resize)
-        kind = "" if resize == preprocess.NEAREST else f"_{resize}"
+        how = (resize, enhancement)
+        key = _cache_key(builder, height, width, *how)
+        kind = "".join(f"_{each}" for each in how if each not in _UNNAMED)
         stem = f"{builder.builder_config.name}_{builder.version}"
         path = _cache_folder(cache_dir) / f"{stem}_{height}x{width}{kind}.npz"
         arrays = _read_cache(path, key)
         if arrays is None:
-            arrays = built.decode(builder, height, width, resize)
+            arrays = built.decode(builder, height, width, *how)
             built.check_complete(builder, arrays)
             _write_cache(path, key, arrays)
     return stored.cases_from(manual_dir.name if own else name, arrays)
@@ -117,11 +125,12 @@ def fingerprint(cases: Cases) -> str:
     return digest.hexdigest()
 
 
-def _cache_key(builder: Any, height: int, width: int, resize: str) -> str:
+def _cache_key(builder: Any, height: int, width: int, *how: str) -> str:
     """Names exactly what the cached arrays were computed from, and how."""
-    digest = hashlib.sha256(f"{stored.FORMAT} {height} {width} {resize}".encode())
+    digest = hashlib.sha256(f"{stored.FORMAT} {height} {width} {' '.join(how)}".encode())
     sources = [
         pathlib.Path(preprocess.__file__),
+        pathlib.Path(enhancement_source.__file__),
         *sorted(pathlib.Path(builder.data_path).iterdir()),
     ]
     for path in sources:

@@ -106,8 +106,10 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     return Builder(config=config, data_dir=builder.data_dir_root)
 
 
-def decode(builder: Any, height: int, width: int, resize: str) -> dict[str, np.ndarray]:
-    """Reads every record, resized: what `stored.cases_from` takes."""
+def decode(
+    builder: Any, height: int, width: int, resize: str, enhancement: str
+) -> dict[str, np.ndarray]:
+    """Reads every record as `preprocess.to_input` has it: what `stored.cases_from` takes."""
     own = builder.builder_config.source == "folder"
     codes = {}
     columns: dict[str, list[Any]] = {name: [] for name in ARRAYS}
@@ -118,7 +120,7 @@ def decode(builder: Any, height: int, width: int, resize: str) -> dict[str, np.n
         image = preprocess.to_greyscale(example["image"])
         mask = preprocess.merge_masks([example["mask"]])
         columns["uid"].append(_text(example["uid"]))
-        small = preprocess.resize(image, height, width, method=resize)
+        small = preprocess.to_input(image, height, width, resizing=resize, enhancement=enhancement)
         columns["image"].append(small[..., None])
         columns["mask"].append(preprocess.resize_nearest(mask, height, width)[..., None])
         label = example["label"]

@@ -31,19 +31,21 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             name=config.data.name,
             image_size=image_size,
             resize=config.data.resize,
+            enhancement=config.data.enhancement,
         )
     else:
         cases = arrays.load_cases(
             config.data.name,
             image_size=image_size,
             resize=config.data.resize,
+            enhancement=config.data.enhancement,
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,
             normal_class=normal_class,
         )
     cases = arrays.only_classes(
-        _in_order(cases, Classes.of(config.data), named=bool(config.data.class_names)),
+        _named(cases, tuple(config.data.class_names)),
         tuple(config.data.classes),
     )
     if config.data.folds_file:
@@ -76,19 +78,31 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
     return config
 
 
-def _in_order(cases: Cases, classes: Classes, *, named: bool) -> Cases:
-    """The cases with their class codes in the order that the configuration names, if it does."""
-    if not named or classes == cases.classes:
+def _named(cases: Cases, names: tuple[str, ...]) -> Cases:
+    """The images of the classes that the configuration names, with codes in its order.
+
+    An image without a known class stays. For no name, the cases as they are.
+
+    Raises:
+      UserError: if there is no such class, or one is named twice.
+    """
+    known, normal = cases.classes.names, cases.classes.normal
+    if names in ((), known):
         return cases
-    names = classes.names
-    if sorted(names) != sorted(cases.classes.names):
+    if len(set(names)) != len(names) or set(names) - set(known):
         raise UserError(
-            f"data.class_names={names!r}: {cases.name} has the classes "
-            f"{', '.join(cases.classes.names)}; name all of them, once each."
+            f"data.class_names={names!r}: {cases.name} has the classes {', '.join(known)}; name "
+            "those to tell apart, once each."
         )
-    code = np.array([*(names.index(name) for name in cases.classes.names), NO_LABEL])
-    label = code[cases.label].astype(np.int32)  # NO_LABEL is -1: the last one
-    return dataclasses.replace(cases, label=label, classes=classes)
+    kept = ~cases.label_known | np.isin(cases.label, [known.index(name) for name in names])
+    cases = cases.take(np.flatnonzero(kept))
+    code = np.array([*(names.index(n) if n in names else NO_LABEL for n in known), NO_LABEL])
+    healthy = None if normal is None else known[normal]
+    return dataclasses.replace(
+        cases,
+        label=code[cases.label].astype(np.int32),  # NO_LABEL is -1: the last one
+        classes=Classes(names, names.index(healthy) if healthy in names else None),
+    )
 
 
 def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.enhancement import NONE
 from mtbus_jax.types import CLASSES, NO_LABEL, Cases, Classes
 
 # The public datasets that `load_cases` knows by name.
@@ -112,7 +113,11 @@ def arrays_of(cases: Cases) -> dict[str, np.ndarray]:
 
 
 def save_arrays(
-    cases: Cases, path: str | os.PathLike[str], *, resize: str = preprocess.NEAREST
+    cases: Cases,
+    path: str | os.PathLike[str],
+    *,
+    resize: str = preprocess.NEAREST,
+    enhancement: str = NONE,
 ) -> None:
     """Writes the cases to one file of a few MB, for machines without the dataset.
 
@@ -120,6 +125,7 @@ def save_arrays(
       cases: from `load_cases`.
       path: of the ``.npz`` file to write.
       resize: how their images were resized.
+      enhancement: how they were enhanced.
 
     Raises:
       UserError: if it cannot be written.
@@ -134,6 +140,7 @@ def save_arrays(
                 name=np.array(cases.name),
                 format=np.array(FORMAT),
                 resize=np.array(resize),
+                enhancement=np.array(enhancement),
                 **arrays,
             )
         os.replace(temporary, path)
@@ -147,6 +154,7 @@ def load_arrays(
     name: str,
     image_size: tuple[int, int],
     resize: str = preprocess.NEAREST,
+    enhancement: str = NONE,
 ) -> Cases:
     """Reads what `save_arrays` wrote; needs neither the dataset nor tensorflow-datasets.
 
@@ -155,6 +163,7 @@ def load_arrays(
       name: the dataset it must hold.
       image_size: the height and width in pixels that its images must have.
       resize: how they must have been resized.
+      enhancement: how they must have been enhanced.
 
     Raises:
       UserError: if the file is missing, broken, or holds something else.
@@ -164,6 +173,7 @@ def load_arrays(
             cases = cases_from(str(stored["name"]), dict(stored))
             written = int(stored["format"]) if "format" in stored else 1
             resized = str(stored["resize"]) if "resize" in stored else preprocess.NEAREST
+            enhanced = str(stored["enhancement"]) if "enhancement" in stored else NONE
     except FileNotFoundError:
         raise UserError(
             f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
@@ -184,10 +194,15 @@ def load_arrays(
         )
     held = (cases.name, cases.image.shape[1:3], resized)
     wanted = pathlib.Path(name).expanduser().resolve().name if is_own(name) else name
-    if held != (wanted, tuple(image_size), resize):
+    if held != (wanted, tuple(image_size), resize) or enhanced != enhancement:
         raise UserError(
-            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels ({resized}), the "
-            f"configuration asks for {name} at {tuple(image_size)} ({resize}). Write another file, "
-            "or change data.name, data.image_size or data.resize."
+            f"data.arrays_file={path} holds {held[0]} at {held[1]} pixels "
+            f"({_in_words(resized, enhanced)}), the configuration asks for {name} at "
+            f"{tuple(image_size)} ({_in_words(resize, enhancement)}). Write another file, or "
+            "change data.name, data.image_size, data.resize or data.enhancement."
         )
     return cases
+
+
+def _in_words(resize: str, enhancement: str) -> str:
+    return resize if enhancement == NONE else f"{enhancement}, {resize}"

@@ -62,6 +62,10 @@ def fold_figures(
         per_class = classification.f1_per_class(label, predicted, classes=len(classes))
         for name, value in zip(classes.names, per_class, strict=True):
             figures[f"f1_{name}"] = _defined(value, n)
+        rates = classification.rates_one_vs_rest(label, predicted, classes=len(classes))
+        for rate, values in rates._asdict().items():
+            for name, value in zip(classes.names, values, strict=True):
+                figures[f"{rate}_{name}"] = _defined(value, n)
         figures["f1_weighted"] = _defined(classification.f1_weighted(label, predicted), n)
     if not refined and "predicted" in rows:
         # Refining moves the decision, not the probabilities: the AUC belongs to the raw column.

@@ -9,7 +9,7 @@ from mtbus_jax import models, types
 from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.export import interface
 from mtbus_jax.export.formats import BATCH_SIZES, TOLERANCE, Written
-from mtbus_jax.images import preprocess
+from mtbus_jax.images import enhancement, preprocess
 from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.models import weights
 from mtbus_jax.training.trained_folds import Trained
@@ -67,9 +67,11 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "files": [each.name for each in files],
         "image_size": {"height": height, "width": width},
         "resize": trained.config.data.resize,
+        "enhancement": trained.config.data.enhancement,
         "steps": [
             "decode to 8 bits a channel; ignore an alpha channel",
             "colour to grey by ITU-R 601 luma: (9797 R + 19234 G + 3737 B) >> 15",
+            *_enhancing(trained.config.data.enhancement),
             f"resize to image_size {_RESIZING[trained.config.data.resize]}",
             "float32 grey values 0..255, no normalisation",
         ],
@@ -91,6 +93,15 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "nearest-neighbour resizing takes, as masks were resized in training, constant beyond the "
         "last; then the mask rule",
     }
+
+
+def _enhancing(method: str) -> list[str]:
+    if method == enhancement.NONE:
+        return []
+    return [
+        "multi-peak generalised histogram equalisation of the whole picture: `equalise_multi_peak` "
+        "of enhancement.py, which says what it does"
+    ]
 
 
 def model_card(

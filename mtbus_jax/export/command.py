@@ -21,10 +21,12 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.export import card, formats, predict_onnx, source, web
 from mtbus_jax.export.web.contents import WEIGHTS
 from mtbus_jax.export.web.runtime import ARCHIVE
+from mtbus_jax.images import enhancement
 from mtbus_jax.training import bundled, run_files
 
 PREPROCESSING, CARD, SCRIPT = "preprocessing.json", "model_card.md", "predict_onnx.py"
-_ALL_FILES = {PREPROCESSING, CARD, SCRIPT, *formats.FILES.values()}
+ENHANCEMENT = "enhancement.py"  # of a run that enhances its pictures; the script calls it
+_ALL_FILES = {PREPROCESSING, CARD, SCRIPT, ENHANCEMENT, *formats.FILES.values()}
 
 
 def export_run(
@@ -36,6 +38,8 @@ def export_run(
     onnx_python: str = formats.ONNX_PYTHON,
 ) -> list[formats.Written]:
     """Writes the folder ``out``: model files, `PREPROCESSING`, `CARD` and, with ONNX, `SCRIPT`.
+
+    Where the run enhances its pictures, `ENHANCEMENT` does it for whoever has no JAX.
 
     Args:
       run: the run folder, or a bundle.
@@ -71,6 +75,8 @@ def export_run(
         files.write_text(folder / CARD, text)
         if formats.ONNX in wanted:
             shutil.copyfile(predict_onnx.__file__, folder / SCRIPT)
+        if original.config.data.enhancement != enhancement.NONE:
+            shutil.copyfile(enhancement.__file__, folder / ENHANCEMENT)
     return written
 
 

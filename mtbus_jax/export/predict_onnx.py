@@ -11,6 +11,8 @@ Research software, not a medical device.
 """
 
 import argparse
+import functools
+import importlib.util
 import json
 import os
 import sys
@@ -38,6 +40,7 @@ class Model:
         )
         self.size = self.facts["image_size"]["height"], self.facts["image_size"]["width"]
         self.class_names = self.facts["class_names"]
+        self.enhance = enhancer(folder, self.facts)
         order = self.session.get_modelmeta().custom_metadata_map.get("class_names")
         if order != ",".join(self.class_names):
             raise ValueError(
@@ -55,7 +58,7 @@ class Model:
           the class or None. Mask and class are refined: they tell the same story.
         """
         resize = {"nearest": resize_nearest, "area": resize_area}[self.facts["resize"]]
-        image = resize(grey, *self.size).astype(np.float32)[None, :, :, None]
+        image = resize(self.enhance(grey), *self.size).astype(np.float32)[None, :, :, None]
         names = [output.name for output in self.session.get_outputs()]
         outputs = dict(zip(names, self.session.run(names, {"image": image}), strict=True))
         threshold = self.facts["mask_threshold"]
@@ -75,6 +78,17 @@ class Model:
             if empty and normal is not None and class_id is not None:
                 class_id = normal
         return mask, probability, class_id
+
+
+def enhancer(folder, facts):
+    """What enhances a grey picture as in training: ``enhancement.py`` of the export, or nothing."""
+    method = facts.get("enhancement", "none")
+    if method == "none":
+        return lambda grey: grey
+    specification = importlib.util.spec_from_file_location("enhancement", folder / "enhancement.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return functools.partial(module.enhance, method=method)
 
 
 def read_grey(path):

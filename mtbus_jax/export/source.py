@@ -100,8 +100,14 @@ def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
     images = []
     for i in range(_CHECK_IMAGES):
         picture = phantom.make_phantom(i, label=i % len(types.CLASS_NAMES))
-        method = config.data.resize
-        images.append(preprocess.resize(picture.image, height, width, method=method))
+        small = preprocess.to_input(
+            picture.image,
+            height,
+            width,
+            resizing=config.data.resize,
+            enhancement=config.data.enhancement,
+        )
+        images.append(small)
     words = f"{_CHECK_IMAGES} simulated images"
     if config.data.name != "phantom":
         words += f" ({config.data.name} was not on the machine)"
@@ -115,7 +121,11 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
         if not Path(config.data.arrays_file).is_file():
             return None
         cases = data.load_arrays(
-            config.data.arrays_file, name=name, image_size=image_size, resize=config.data.resize
+            config.data.arrays_file,
+            name=name,
+            image_size=image_size,
+            resize=config.data.resize,
+            enhancement=config.data.enhancement,
         )
     elif name == "phantom":
         return None
@@ -129,6 +139,7 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
             name,
             image_size=image_size,
             resize=config.data.resize,
+            enhancement=config.data.enhancement,
             data_dir=config.data.data_dir,
             cache_dir=config.data.cache_dir,
         )

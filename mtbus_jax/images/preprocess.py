@@ -3,7 +3,7 @@
 Everything here works on host arrays and follows Aumente-Maestro et al. 2025 as released, to the
 pixel: the grey value and the nearest neighbour that OpenCV takes, grey values 0..255 without
 normalisation. `docs/parity.md` says what was compared. A run can ask for the mean over an area
-instead of the nearest neighbour; masks are always sampled.
+instead of the nearest neighbour, and for enhanced pictures; masks are always sampled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
+from mtbus_jax.images.enhancement import enhance
 
 # ITU-R BT.601 luma in 15-bit fixed point, weights and sum cut off instead of rounded: what OpenCV
 # (4.10, 5.0) makes of a coloured PNG file that it is asked to read as grey, equal for all 2**24
@@ -94,6 +96,24 @@ def merge_masks(masks: Sequence[np.ndarray]) -> np.ndarray:
     if len({plane.shape for plane in planes}) > 1:
         raise ValueError(f"masks of one image differ in size: {[p.shape for p in planes]}")
     return np.logical_or.reduce(planes)
+
+
+def to_input(
+    image: np.ndarray, height: int, width: int, *, resizing: str, enhancement: str
+) -> np.ndarray:
+    """A grey picture as the network sees it: enhanced at its own size, then resized.
+
+    Args:
+      image: ``(source_height, source_width)`` uint8.
+      height: target height in pixels.
+      width: target width in pixels.
+      resizing: one of `RESIZES`.
+      enhancement: one of `enhancement.ENHANCEMENTS`.
+
+    Returns:
+      ``(height, width)`` uint8.
+    """
+    return resize(enhance(image, method=enhancement), height, width, method=resizing)
 
 
 def resize(image: np.ndarray, height: int, width: int, *, method: str) -> np.ndarray:

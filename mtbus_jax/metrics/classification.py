@@ -5,6 +5,8 @@ scikit-learn takes a second to import, so that is done where it is needed: train
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mtbus_jax import types
@@ -46,8 +48,47 @@ def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
     )
 
 
+class Rates(NamedTuple):
+    """Of each class against the others, ``(classes,)`` each; NaN where nothing is counted.
+
+    Attributes:
+      sensitivity: TP/(TP+FN), also called recall; undefined for a class of no image.
+      specificity: TN/(TN+FP); undefined for a class of all images.
+      precision: TP/(TP+FP), also called positive predictive value; undefined for a class that is
+        never predicted.
+    """
+
+    sensitivity: np.ndarray
+    specificity: np.ndarray
+    precision: np.ndarray
+
+
+def rates_one_vs_rest(
+    label: np.ndarray, predicted: np.ndarray, *, classes: int = _CLASSES
+) -> Rates:
+    """How often a class is found, the others are told from it, and its name is right.
+
+    Of two classes, the sensitivity of the one is the specificity of the other.
+
+    Args:
+      label: ``(n,)`` class codes.
+      predicted: likewise.
+      classes: number of classes.
+    """
+    counts = confusion_matrix(label, predicted, classes=classes)
+    hits, true, called = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    others, wrongly_called = counts.sum() - true, called - hits
+    pairs = ((hits, true), (others - wrongly_called, others), (hits, called))
+    return Rates(
+        *(np.where(whole > 0, part / np.maximum(whole, 1), np.nan) for part, whole in pairs)
+    )
+
+
 def auc_one_vs_rest(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class against the others, ``(classes,)``.
+
+    Of two classes both areas are that of the binary problem, as one's probability is 1 less the
+    other's.
 
     Args:
       label: ``(n,)`` class codes.

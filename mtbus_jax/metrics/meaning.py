@@ -45,10 +45,12 @@ _FIXED = {
     "jaccard": Meaning("Jaccard", SEGMENTATION, "Intersection over union, |A∩B| / |A∪B|."),
     "hausdorff": _distance("Hausdorff (px)", "Largest distance from one outline to the other."),
     "hausdorff95": _distance(
-        "Hausdorff 95 % (px)", "The same, without the largest 5 % of distances."
+        "Hausdorff 95 % (px)",
+        "The same, without the largest 5 % of distances (HD95: the larger of both ways').",
     ),
     "average_surface_distance": _distance(
-        "Average surface distance (px)", "Mean distance between the outlines, both ways."
+        "Average surface distance (px)",
+        "Mean distance between the outlines, both ways pooled (ASD, symmetric).",
     ),
     "recall": Meaning(
         "Recall",
@@ -73,6 +75,9 @@ _FIXED = {
 _PER_CLASS = {
     "dsc_": ("DSC", SEGMENTATION, "Mean Dice over the {} images."),
     "f1_": ("F1", CLASSIFICATION, "Harmonic mean of precision and recall for {}."),
+    "sensitivity_": ("Sensitivity", CLASSIFICATION, "Share of the {} images that are called so."),
+    "specificity_": ("Specificity", CLASSIFICATION, "Share of the images not {} not called so."),
+    "precision_": ("Precision", CLASSIFICATION, "Share of the images called {} that are."),
     "auc_": ("AUC", CLASSIFICATION, "Area under the ROC curve, {} against the rest."),
 }
 # Metrics of masks that a summary means over, in its order.

@@ -145,7 +145,7 @@ class Predictor:
         self.untested, self.without_weights = network.untested, network.without_weights
         self.classes, self.tasks = network.classes, tuple(config.tasks)
         self.image_size = network.image_size
-        self._resize = config.data.resize
+        self._how = {"resizing": config.data.resize, "enhancement": config.data.enhancement}
         self.tta = bool(config.eval.get("tta", False)) if tta is None else tta
         self.refine = refine or ("hard" if config.eval.refine else "none")
         self._trust = trust.read(run)
@@ -210,9 +210,8 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def _start(self, frames: list[images.Frame], pool: ThreadPoolExecutor) -> _Started:
-        size, method = self.image_size, self._resize
-        pictures = [preprocess.resize(frame.grey, *size, method=method) for frame in frames]
-        pictures = np.stack(pictures)
+        size = self.image_size
+        pictures = np.stack([preprocess.to_input(f.grey, *size, **self._how) for f in frames])
         # Here and not in the threads, which would compile it twice.
         program = self._programs.at_least(len(frames))
         missing = np.repeat(pictures[:1], program.size - len(frames), axis=0)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
+from mtbus_jax.models import lossnet
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import steps
 
@@ -53,6 +54,13 @@ def place(cases: types.Cases, devices: list[jax.Device]) -> steps.Dataset:
     )
     label = np.maximum(cases.label, 0)
     return parallel.replicate(steps.Dataset(image, mask, label, *known), devices)
+
+
+def with_lossnet(
+    data: steps.Dataset, vgg: lossnet.Vgg | None, devices: list[jax.Device]
+) -> steps.Dataset:
+    """The dataset to train on, with the weights of LossNet on each device if there are any."""
+    return data if vgg is None else data._replace(lossnet=parallel.replicate(vgg, devices))
 
 
 def parts(

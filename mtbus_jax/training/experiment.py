@@ -17,12 +17,16 @@ from ml_collections import config_dict
 
 from mtbus_jax import augment, data, losses, models, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.models import lossnet
+from mtbus_jax.models.weights import vgg16
 from mtbus_jax.runtime import compiled, parallel
 from mtbus_jax.training import fields, run_folder, steps
+from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
+from mtbus_jax.training.optimizer import make_optimizer
 from mtbus_jax.training.totals import Totals
 
-for _type in (state_lib.Plateau, Totals, steps.Dataset, optax.ScaleByAdamState):
+for _type in (schedule_lib.Plateau, Totals, steps.Dataset, lossnet.Vgg, optax.ScaleByAdamState):
     export.register_namedtuple_serialization(
         _type, serialized_name=f"mtbus_jax.{_type.__qualname__}"
     )
@@ -55,7 +59,7 @@ class Experiment:
     classes: types.Classes
     module: nn.Module
     optimizer: optax.GradientTransformationExtraArgs
-    schedule: state_lib.PlateauSchedule
+    schedule: schedule_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]
     augmentation: Callable | None
@@ -81,12 +85,14 @@ class Experiment:
                 f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
                 f"of the {len(classes)} classes {', '.join(classes.names)}, or () for 1 each."
             )
+        _check_weighting(config)
+        _check_lossnet(config)
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
         return cls(
             config=config,
             classes=classes,
             module=module,
-            optimizer=state_lib.make_optimizer(
+            optimizer=make_optimizer(
                 b1=train.adam_b1,
                 b2=train.adam_b2,
                 epsilon=train.adam_epsilon,
@@ -95,7 +101,7 @@ class Experiment:
                 clip_norm=train.clip_norm,
                 encoder_rate=train.encoder_rate,
             ),
-            schedule=state_lib.PlateauSchedule(
+            schedule=schedule_lib.PlateauSchedule(
                 learning_rate=train.learning_rate,
                 factor=train.plateau_factor,
                 patience=train.plateau_patience,
@@ -110,7 +116,9 @@ class Experiment:
                 decay=train.decay_factor,
                 decay_epochs=train.decay_epochs,
             ),
-            loss=losses.LossOptions(**config.loss),
+            loss=losses.LossOptions(
+                **{name: v for name, v in config.loss.items() if name != "lossnet_weights"}
+            ),
             devices=parallel.choose_devices(train.devices, train.batch_size),
             augmentation=functools.partial(
                 augment.METHODS[train.augmentation], fill=train.rotation_fill
@@ -159,6 +167,14 @@ class Experiment:
         variables = models.init(self.module, key, self._image_shape)
         return jax.jit(self._create)(models.with_encoder_weights(self.module, variables))
 
+    def lossnet(self) -> lossnet.Vgg | None:
+        """The weights of LossNet, None if the loss does without.
+
+        Raises:
+          UserError: if they are not to be had, or damaged.
+        """
+        return vgg16.load(self.config.loss.lossnet_weights) if self.loss.lossnet else None
+
     def abstract_state(self) -> state_lib.TrainState:
         """Shapes and types of a state, to restore a checkpoint into, without computing one."""
         return jax.eval_shape(self._create, models.init_shapes(self.module, self._image_shape))
@@ -206,7 +222,12 @@ class Experiment:
         return known_source and [device.platform for device in self.devices] == ["cpu"]
 
     def _create(self, variables) -> state_lib.TrainState:
-        return state_lib.create(variables, optimizer=self.optimizer, schedule=self.schedule)
+        return state_lib.create(
+            variables,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            loss_weights=losses.initial_weights(self.loss.weighting),
+        )
 
 
 def check_values(config: config_dict.ConfigDict) -> None:
@@ -230,10 +251,36 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"data.classes={classes!r}: name some of {', '.join(known or ('the classes',))}, once "
             "each, or () for all."
         )
-    if public and tuple(config.data.class_names) not in ((), types.CLASS_NAMES):
+    named = tuple(config.data.class_names)
+    if public and named != tuple(name for name in types.CLASS_NAMES if name in named):
         raise UserError(
-            f"data.class_names={tuple(config.data.class_names)!r} is for a folder of your own; the "
-            f"classes of {config.data.name} are {', '.join(types.CLASS_NAMES)}."
+            f"data.class_names={named!r}: the classes of {config.data.name} are "
+            f"{', '.join(types.CLASS_NAMES)}. Name those to tell apart, once each and in this "
+            "order, or () for all."
+        )
+
+
+def _check_weighting(config: config_dict.ConfigDict) -> None:
+    if config.loss.weighting == losses.LEARNED and set(config.tasks) != set(types.TASKS):
+        raise UserError(
+            f"loss.weighting={losses.LEARNED} weighs two losses against each other, but tasks="
+            f"{tuple(config.tasks)!r} has one. Train both tasks, or set loss.weighting="
+            f"{losses.FIXED}."
+        )
+
+
+def _check_lossnet(config: config_dict.ConfigDict) -> None:
+    if config.loss.lossnet:
+        vgg16.check_named(config.loss.lossnet_weights)  # the file is needed to train alone
+        if types.SEGMENTATION not in config.tasks:
+            raise UserError(
+                f"loss.lossnet={config.loss.lossnet} compares masks, but tasks="
+                f"{tuple(config.tasks)!r} predicts none. Set loss.lossnet=0, or train masks too."
+            )
+    elif config.loss.lossnet_weights:
+        raise UserError(
+            f"{vgg16.FIELD}={config.loss.lossnet_weights} is not used, as loss.lossnet is 0. Give "
+            "that a weight, such as 0.2, or leave the file out."
         )
 
 

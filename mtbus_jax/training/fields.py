@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from mtbus_jax import augment, losses, splits
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import preprocess
-from mtbus_jax.training import state
+from mtbus_jax.images import enhancement, preprocess
+from mtbus_jax.training import schedule
 
 # None leaves everything in the parameters' type, which is float32.
 COMPUTE_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -63,6 +63,7 @@ RANGES = {
     "loss.class_weights": Range(0, 1e6, "weights, one a class"),
     "loss.dice_smoothing": Range(0, 1e6, "pixels", above=True),
     "loss.cross_entropy": Range(0, 1e6),
+    "loss.lossnet": Range(0, 1e6),
     "loss.label_smoothing": _SHARE_BELOW_1,
     "loss.reconstruction": Range(0, 1e6),
     "train.epochs": Range(1, _MANY),
@@ -96,12 +97,14 @@ RANGES = {
 CHOICES = {
     "data.split": splits.SPLITS,
     "data.resize": preprocess.RESIZES,
+    "data.enhancement": enhancement.ENHANCEMENTS,
+    "loss.weighting": losses.WEIGHTINGS,
     "loss.dice": losses.DICE,
     "train.oversample_rule": splits.REPLICATION_RULES,
     "train.augmentation": tuple(augment.METHODS),
     "train.rotation_fill": augment.FILLS,
-    "train.keep": state.KEPT,
-    "train.course": state.COURSES,
+    "train.keep": schedule.KEPT,
+    "train.course": schedule.COURSES,
     "train.compute_dtype": tuple(COMPUTE_DTYPES),
 }
 # Sides of an image in pixels; the largest is far beyond what a network here can hold.

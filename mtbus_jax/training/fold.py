@@ -17,6 +17,7 @@ from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import compiled, parallel, stopping
 from mtbus_jax.training import device_data, divergence, steps
+from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.evaluator import Evaluator, make_batches
@@ -170,7 +171,7 @@ class FoldRun:
 
     def _first_rate(self) -> float:
         """Learning rate of the first step of the epoch that is being trained."""
-        rate = state_lib.learning_rate(
+        rate = schedule_lib.learning_rate(
             self._experiment.schedule,
             self.standing.plateau.learning_rate,
             step=self.epochs_done * self.step_count,
@@ -215,6 +216,7 @@ class FoldRun:
             "learning_rate": self._first_rate(),
             "best_epoch": int(standing.plateau.best_epoch),
             "tested_epoch": self._tested_epoch(standing),
+            **{f"{task}_weight": 0.5 / float(p) ** 2 for task, p in standing.loss_weights.items()},
             "seconds": seconds,
         }
         self.standing = standing

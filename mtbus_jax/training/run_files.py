@@ -33,6 +33,7 @@ _CONFIG = {
         "folds_file?": str,
         "image_size": [int],
         "resize?": str,
+        "enhancement?": str,
         "data_dir?": str,
         "manual_dir?": str,
         "arrays_file?": str,
@@ -41,6 +42,9 @@ _CONFIG = {
     "model": {"name": str},
     "loss": {
         "weight": float,
+        "weighting?": str,
+        "lossnet?": float,
+        "lossnet_weights?": str,
         "gamma": float,
         "dice?": str,
         "dice_smoothing?": float,

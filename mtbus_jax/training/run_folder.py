@@ -50,6 +50,7 @@ _FREE_FIELDS = frozenset(
 _FORMER = {
     "data": {
         "resize": "nearest",
+        "enhancement": "none",
         "class_names": types.CLASSES.names,
         "normal_class": types.CLASSES.names[types.NORMAL],
         "fold_count": 4,
@@ -73,6 +74,9 @@ _FORMER = {
         "l2": 0.0,
     },
     "loss": {
+        "weighting": "fixed",
+        "lossnet": 0.0,
+        "lossnet_weights": "",
         "double_softmax": False,
         "label_smoothing": 0.0,
         "cross_entropy": 0.0,

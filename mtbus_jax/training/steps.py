@@ -7,6 +7,7 @@ the global batch), so neither resuming nor the number of devices changes a run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,12 +17,15 @@ import jax.numpy as jnp
 import optax
 
 from mtbus_jax import losses, types
-from mtbus_jax.training.state import PlateauSchedule, TrainState, averaged, learning_rate, where
+from mtbus_jax.models import lossnet
+from mtbus_jax.training.optimizer import where
+from mtbus_jax.training.schedule import PlateauSchedule, learning_rate
+from mtbus_jax.training.state import TrainState, averaged
 from mtbus_jax.training.totals import Totals, sums_of
 
 
 class Dataset(NamedTuple):
-    """A dataset resident on the device.
+    """A dataset resident on the device, and what training compares its masks with.
 
     Attributes:
       image: ``(n, height, width, 1)`` uint8.
@@ -29,6 +33,7 @@ class Dataset(NamedTuple):
       label: ``(n,)`` int32, 0 where it is not known.
       mask_known: ``(n,)`` float32, 1 where the mask is known; None if all are.
       label_known: ``(n,)`` float32, 1 where the label is known; None if all are.
+      lossnet: fixed weights of LossNet; None where the loss has none, as in evaluation.
     """
 
     image: jax.Array
@@ -36,6 +41,7 @@ class Dataset(NamedTuple):
     label: jax.Array
     mask_known: jax.Array | None = None
     label_known: jax.Array | None = None
+    lossnet: lossnet.Vgg | None = None
 
 
 def gather(
@@ -83,8 +89,12 @@ def train_step(
     key: jax.Array,
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
+    vgg: lossnet.Vgg | None = None,
 ) -> tuple[TrainState, Totals]:
     """One optimiser step on one batch (or on this device's share of it).
+
+    Learned weights of the losses take steps of the same optimiser, with moments of their own; the
+    norm that gradients are scaled down to is that of the network's alone.
 
     A batch without any valid image changes nothing: among folds that are trained together, those
     with fewer images get such batches at the end of an epoch.
@@ -93,7 +103,7 @@ def train_step(
       state: before the step.
       batch: this device's images.
       module: the network.
-      optimizer: from `state.make_optimizer`.
+      optimizer: from `optimizer.make_optimizer`.
       schedule: of the learning rate.
       loss: λ and the other numbers of `losses.multitask_loss`.
       key: PRNG key for dropout.
@@ -101,6 +111,7 @@ def train_step(
       compute_dtype: type of the network's activations and of the weights it multiplies them with,
         such as bfloat16 (mixed precision); None is that of the parameters. Parameters, optimiser
         and losses keep theirs.
+      vgg: weights of LossNet, if the loss has it.
 
     Returns:
       The state after the step and the batch's sums, both the same on every device.
@@ -115,7 +126,7 @@ def train_step(
     real = over_devices(jnp.sum(batch.valid))
     count = jnp.maximum(real, 1)
 
-    def loss_fn(params):
+    def loss_fn(params, loss_weights):
         variables = {"params": cast(params, compute_dtype), "batch_stats": state.batch_stats}
         outputs, updates = module.apply(
             variables,
@@ -126,12 +137,21 @@ def train_step(
         )
         if compute_dtype is not None:
             outputs = cast(outputs, jnp.float32)
-        parts = losses.multitask_loss(outputs, batch, **loss._asdict(), count=count)
+        parts = losses.multitask_loss(
+            outputs,
+            batch,
+            **loss._asdict(),
+            loss_weights=loss_weights,
+            difference=None if vgg is None else functools.partial(lossnet.loss, vgg),
+            count=count,
+        )
         return parts.total, (outputs, parts, updates)
 
-    gradients, (outputs, parts, updates) = jax.grad(loss_fn, has_aux=True)(state.params)
+    gradients, (outputs, parts, updates) = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
+        state.params, state.loss_weights
+    )
     # Each device's loss is its share of the global mean, so gradients add up.
-    gradients = over_devices(gradients)
+    gradients, of_weights = over_devices(gradients)
     sums = over_devices(sums_of(outputs, batch, jax.tree.map(lambda p: p * count, parts)))
     batch_stats = updates.get("batch_stats", state.batch_stats)
     if not alone:
@@ -148,11 +168,19 @@ def train_step(
         total_steps=state.total_steps,
         epoch=state.epoch,
     )
+    loss_weights, loss_moments = state.loss_weights, state.loss_moments
+    if loss_weights:
+        turns, loss_moments = optimizer.update(
+            of_weights, loss_moments, loss_weights, applies=any_image
+        )
+        loss_weights = jax.tree.map(lambda p, d: p - rate * d, loss_weights, turns)
     after = state.replace(
         step=jnp.where(any_image, state.step + 1, state.step),
         params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
         batch_stats=where(any_image, batch_stats, state.batch_stats),
         opt_state=opt_state,
+        loss_weights=loss_weights,
+        loss_moments=loss_moments,
     )
     return averaged(after, schedule, applies=any_image), sums
 
@@ -216,6 +244,7 @@ def train_steps(
             key=jax.random.fold_in(dropout_key, first),
             axis_name=axis_name,
             compute_dtype=compute_dtype,
+            vgg=data.lossnet,
         )
         totals = jax.tree.map(jnp.add, totals, sums)
         finite = jnp.isfinite(totals.loss).astype(jnp.float32)

@@ -14,6 +14,7 @@ from raw_dummies import BUSI_NUMBERS, write_busi
 from mtbus_jax import data
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.enhancement import equalise_multi_peak
 from mtbus_jax.types import CLASS_NAMES
 from tfds_busi import tfds_busi_dataset_builder
 from tfds_busi.tfds_busi_dataset_builder import Builder
@@ -118,6 +119,22 @@ def test_areas_are_averaged_for_images_and_masks_are_sampled(dummy_busi, monkeyp
     for resize, cases in (("area", averaged), ("nearest", sampled)):
         assert same(cases, data.load_cases("busi", image_size=(12, 17), resize=resize, **arguments))
     assert len(calls) == 1 and not same(averaged, sampled)
+
+
+def test_images_are_enhanced_before_they_are_resized(dummy_busi, monkeypatch):
+    arguments, expected = dummy_busi
+    plain = data.load_cases("busi", image_size=(12, 17), **arguments)
+    calls = count_decoding(monkeypatch)
+    enhanced = {"image_size": (12, 17), "enhancement": "multi_peak", **arguments}
+    cases = data.load_cases("busi", **enhanced)
+    for uid, image in zip(cases.uid, cases.image, strict=True):
+        equalised = equalise_multi_peak(grey_of(expected[uid].image))
+        np.testing.assert_array_equal(image[..., 0], preprocess.resize_nearest(equalised, 12, 17))
+    np.testing.assert_array_equal(cases.mask, plain.mask)
+    # Each has a cache of its own, and neither is taken for the other.
+    assert same(cases, data.load_cases("busi", **enhanced))
+    assert same(plain, data.load_cases("busi", image_size=(12, 17), **arguments))
+    assert len(calls) == 1 and not same(cases, plain)
 
 
 def test_the_cache_is_used_for_the_same_data_and_size_only(dummy_busi, monkeypatch):

@@ -86,6 +86,15 @@ def test_raw_figures_by_hand(run):
         "f1_benign": (2 / 3, 2 / 3, [4, 3]),
         "f1_malignant": (2 / 3, 0.0, [4, 3]),
         "f1_normal": (1.0, 1.0, [4, 3]),
+        # Fold 0: one benign image is called malignant; fold 1: the malignant one benign.
+        "sensitivity_benign": (0.5, 1.0, [4, 3]),
+        "sensitivity_malignant": (1.0, 0.0, [4, 3]),
+        "sensitivity_normal": (1.0, 1.0, [4, 3]),
+        "specificity_benign": (1.0, 0.5, [4, 3]),
+        "specificity_malignant": (2 / 3, 1.0, [4, 3]),
+        "specificity_normal": (1.0, 1.0, [4, 3]),
+        "precision_benign": (1.0, 0.5, [4, 3]),
+        "precision_normal": (1.0, 1.0, [4, 3]),
         "f1_weighted": ((4 / 3 + 2 / 3 + 1) / 4, (2 / 3 + 0 + 1) / 3, [4, 3]),
         # Fold 0, malignant: .5 beats .2 and .1 and loses to .6. All other orders are right.
         "auc_benign": (1.0, 1.0, [4, 3]),
@@ -93,6 +102,9 @@ def test_raw_figures_by_hand(run):
         "auc_normal": (1.0, 1.0, [4, 3]),
         "incoherent_ratio": (0.25, 1 / 3, [4, 3]),
     }
+    never_called = found.pop("precision_malignant")  # in fold 1
+    assert (never_called["folds"], never_called["n"]) == ([0.5, None], [4, 0])
+    assert (never_called["mean"], never_called["sd"]) == (0.5, None)
     assert set(found) == set(per_fold)
     for name, (one, other, n) in per_fold.items():
         figure = found[name]

@@ -433,6 +433,24 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     assert "nearest neighbour" in facts["steps"][2]
 
 
+def test_a_run_that_enhances_its_pictures_takes_along_what_does_it(own_run, tmp_path):
+    path = own_run / "config.json"
+    content = json.loads(path.read_text())
+    content["data"] |= {"enhancement": "multi_peak", "arrays_file": ""}
+    path.write_text(json.dumps(content))
+    exported(own_run, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert facts["enhancement"] == "multi_peak"
+    assert "histogram equalisation" in facts["steps"][2]
+    assert "nearest neighbour" in facts["steps"][3]
+    # It needs nothing of the library.
+    program = "import sys; sys.path.insert(0, '.'); import enhancement, numpy; " + (
+        "assert enhancement.enhance(numpy.eye(9, dtype='u1'), method='multi_peak').max() == 255; "
+        "assert not [m for m in sys.modules if m.startswith(('mtbus', 'jax'))]"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path / "out", check=True)
+
+
 def test_a_bundle_is_exported_with_its_own_card(run, tmp_path):
     bundle.make_bundle(run, tmp_path / "bundle")
     out = tmp_path / "out"

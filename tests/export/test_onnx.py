@@ -21,7 +21,7 @@ from PIL import Image
 
 from mtbus_jax import crossval, data, images, models, predict, refine, types
 from mtbus_jax.export import command, formats, interface, predict_onnx, to_onnx
-from mtbus_jax.images import preprocess
+from mtbus_jax.images import enhancement, preprocess
 from mtbus_jax.models.cpu import depthwise
 from mtbus_jax.predict import resample
 from mtbus_jax.training import trained_folds
@@ -96,6 +96,7 @@ def script_model(session, size, resize="nearest"):
     model = predict_onnx.Model.__new__(predict_onnx.Model)
     model.session, model.size, model.class_names = session, size, NAMES
     model.facts = {"mask_threshold": 0.5, "resize": resize}
+    model.enhance = predict_onnx.enhancer(None, model.facts)
     return model
 
 
@@ -120,6 +121,18 @@ def test_the_script_refines_as_the_library_does(tumour, winner, resize):
     assert image.dtype == np.float32
     small = preprocess.resize(grey, 16, 32, method=resize)
     np.testing.assert_array_equal(image[0, :, :, 0], small)
+
+
+def test_the_script_enhances_with_the_file_beside_it(tmp_path):
+    (tmp_path / "enhancement.py").write_bytes(pathlib.Path(enhancement.__file__).read_bytes())
+    probability = np.full((1, 16, 32, 1), 0.9, np.float32)
+    model = script_model(Session(tumour_probability=probability), (16, 32))
+    model.enhance = predict_onnx.enhancer(tmp_path, {"enhancement": "multi_peak"})
+    grey = COLOUR[..., 0]
+    model(grey)
+    small = preprocess.to_input(grey, 16, 32, resizing="nearest", enhancement="multi_peak")
+    np.testing.assert_array_equal(model.session.feed["image"][0, :, :, 0], small)
+    assert (small != preprocess.resize_nearest(grey, 16, 32)).any()
 
 
 @pytest.mark.parametrize("tumour", [False, True])

@@ -230,6 +230,7 @@ def test_facts_are_what_predict_goes_by():
     assert facts["trust"].keys() == {"1", "2"}
     assert facts["trust"]["2"]["presence"] == [[0.1, [1.0, 2.0]], 0.8]
     assert facts["normal"] == 2
+    assert facts["enhancement"] == "none"
     config.eval.tta = False
     facts = contents.facts_of(trained, {1: fitted[1]})
     assert facts["versions"] == [0]

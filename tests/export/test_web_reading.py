@@ -15,6 +15,7 @@ from chromium import launched
 from mtbus_jax import augment, images, refine
 from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.enhancement import equalise_multi_peak
 from mtbus_jax.predict import resample
 
 pytestmark = pytest.mark.browser
@@ -143,6 +144,22 @@ def test_pictures_are_resized_to_the_byte(tab, method, size):
         )
         wanted = preprocess.resize(grey, *size, method=method)
         np.testing.assert_array_equal(np.reshape(found, size), wanted)
+
+
+@pytest.mark.parametrize("shape", [(585, 683), (33, 71), (1, 40), (5, 3)])
+def test_pictures_are_enhanced_to_the_byte(tab, shape):
+    rng = np.random.default_rng(0)
+    means = np.where(np.arange(shape[1]) % 40 < 20, 60, 180)
+    flat = np.full(shape, 9, np.uint8)
+    for grey in (np.clip(rng.normal(means, 25, shape), 0, 255).astype(np.uint8), flat):
+        found = tab.evaluate(
+            """([text, size]) => {
+              const grey = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+              return Array.from(enhanced(grey, size, "multi_peak"));
+            }""",
+            [web_pages.as_text(grey.tobytes()), shape],
+        )
+        np.testing.assert_array_equal(np.reshape(found, shape), equalise_multi_peak(grey))
 
 
 @pytest.mark.parametrize("shape", [(23, 37), (16, 32), (9, 70), (200, 31), (333, 401)])

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from mtbus_jax.metrics import classification as cls
 
@@ -88,3 +89,32 @@ def test_auc_is_undefined_for_a_class_of_all_or_none():
     np.testing.assert_allclose(found, [1, 1, np.nan])
     found = cls.auc_one_vs_rest(np.array([1, 1, 1]), probability)
     np.testing.assert_allclose(found, [np.nan] * 3)
+
+
+def test_rates_against_scikit_learn():
+    rng = np.random.default_rng(5)
+    label, predicted = rng.integers(0, 3, (2, 60))
+    found = cls.rates_one_vs_rest(label, predicted)
+    for code in range(3):
+        truth, called = label == code, predicted == code
+        assert found.sensitivity[code] == pytest.approx(sk.recall_score(truth, called))
+        assert found.specificity[code] == pytest.approx(sk.recall_score(~truth, ~called))
+        assert found.precision[code] == pytest.approx(sk.precision_score(truth, called))
+
+
+def test_of_two_classes_rates_and_areas_mirror_each_other():
+    label, predicted = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 0, 1, 0])
+    found = cls.rates_one_vs_rest(label, predicted, classes=2)
+    np.testing.assert_allclose(found.sensitivity, [2 / 3, 1 / 2])
+    np.testing.assert_allclose(found.specificity, [1 / 2, 2 / 3])
+    np.testing.assert_allclose(found.precision, [2 / 3, 1 / 2])
+    malignant = np.array([0.1, 0.6, 0.2, 0.7, 0.4])
+    areas = cls.auc_one_vs_rest(label, np.stack([1 - malignant, malignant], axis=1))
+    np.testing.assert_allclose(areas, sk.roc_auc_score(label, malignant))
+
+
+def test_rates_of_classes_that_are_not_there():
+    found = cls.rates_one_vs_rest(np.array([0, 0]), np.array([0, 1]))
+    np.testing.assert_array_equal(found.sensitivity, [0.5, np.nan, np.nan])
+    np.testing.assert_array_equal(found.specificity, [np.nan, 0.5, 1])
+    np.testing.assert_array_equal(found.precision, [1, 0, np.nan])

@@ -16,6 +16,7 @@ from mtbus_jax import files, images, models, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.enhancement import equalise_multi_peak
 from mtbus_jax.images.preprocess import resize_area, resize_nearest
 from mtbus_jax.predict import Predictor, measure, resample
 from mtbus_jax.training import run_folder
@@ -147,6 +148,21 @@ class TestPredictor:
         mirrored, _ = by_hand(small[:, ::-1], variables)
         mean = (as_it_is[0] + mirrored[0][:, ::-1]) / 2
         np.testing.assert_allclose(prediction.probability, mean, atol=1e-5)
+
+    def test_pictures_are_enhanced_as_in_training(self, tmp_path, pictures):
+        config, variables = write_run(tmp_path, folds=(0,))
+        config.data.enhancement = "multi_peak"
+        files.write_json(tmp_path / run_folder.CONFIG, config.to_dict())
+        (prediction,) = Predictor(tmp_path, refine="none")(pictures[:1])
+        as_it_is, _ = by_hand(equalise_multi_peak(pictures[0]), variables)
+        np.testing.assert_allclose(prediction.probability, as_it_is[0], atol=1e-5)
+        plain, _ = by_hand(pictures[0], variables)
+        assert np.abs(plain - as_it_is).max() > 1e-3
+        # A run from before there was a choice enhanced nothing.
+        del config.data.enhancement
+        files.write_json(tmp_path / run_folder.CONFIG, config.to_dict())
+        (prediction,) = Predictor(tmp_path, refine="none")(pictures[:1])
+        np.testing.assert_allclose(prediction.probability, plain[0], atol=1e-5)
 
     def test_pictures_are_resized_as_in_training(self, tmp_path, pictures):
         config, variables = write_run(tmp_path, folds=(0,))

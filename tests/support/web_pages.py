@@ -14,6 +14,7 @@ FACTS = {
     "tasks": ["seg", "cls"],
     "imageSize": [16, 32],
     "resize": "area",
+    "enhancement": "none",
     "classNames": ["benign", "malignant", "normal"],
     "normal": 2,
     "threshold": 0.5,

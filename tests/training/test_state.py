@@ -10,8 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
-from mtbus_jax.training.state import PlateauSchedule
+from mtbus_jax.training.optimizer import make_optimizer
+from mtbus_jax.training.schedule import PlateauSchedule
 
 NAN = float("nan")
 FIXTURE = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "plateau.json"
@@ -26,7 +28,7 @@ class Tiny(nn.Module):
 
 
 def fresh(schedule):
-    optimizer = state_lib.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
+    optimizer = make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
     variables = Tiny().init(jax.random.key(0), jnp.zeros((1, 4, 6, 1)), train=False)
     return state_lib.create(variables, optimizer=optimizer, schedule=schedule)
 
@@ -232,7 +234,7 @@ def test_the_schedule_can_be_vmapped_over_folds():
 
 def test_is_better_is_strict():
     pairs = [(1.0, 2.0), (2.0, 2.0), (3.0, 2.0), (NAN, 2.0), (1.0, np.inf), (np.inf, np.inf)]
-    found = [bool(state_lib.is_better(new, best)) for new, best in pairs]
+    found = [bool(schedule_lib.is_better(new, best)) for new, best in pairs]
     assert found == [True, False, False, False, True, False]
 
 
@@ -258,7 +260,7 @@ def test_a_fresh_state():
 
 def test_optimizer_is_adam_by_its_equations():
     b1, b2, epsilon = 0.8, 0.95, 1e-4
-    optimizer = state_lib.make_optimizer(b1=b1, b2=b2, epsilon=epsilon)
+    optimizer = make_optimizer(b1=b1, b2=b2, epsilon=epsilon)
     params = {"w": jnp.zeros((2, 3))}
     opt_state = optimizer.init(params)
     rng = np.random.default_rng(0)
@@ -274,7 +276,7 @@ def test_optimizer_is_adam_by_its_equations():
 
 def test_optimizer_stands_still_where_it_does_not_apply():
     """From the first step on, where the bias correction would divide by zero."""
-    optimizer = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-4)
+    optimizer = make_optimizer(b1=0.8, b2=0.95, epsilon=1e-4)
     params = {"w": jnp.ones((2, 3))}
     gradient = {"w": jnp.full((2, 3), 0.5)}
     moments = optimizer.init(params)
@@ -316,7 +318,7 @@ def trees(seed=0):
 def test_decay_and_clipping_are_optax_adamw():
     """AdamW with decay of kernels alone, behind a clipping by the global norm."""
     params, gradients = trees()
-    ours = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3, clip_norm=0.5)
+    ours = make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3, clip_norm=0.5)
     theirs = optax.chain(
         optax.clip_by_global_norm(0.5),
         optax.adamw(
@@ -331,7 +333,7 @@ def test_decay_and_clipping_are_optax_adamw():
 
 def test_no_decay_where_the_step_does_not_apply():
     params, gradients = trees()
-    optimizer = state_lib.make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3)
+    optimizer = make_optimizer(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3)
     found, _ = optimizer.update(
         gradients[0], optimizer.init(params), params, applies=jnp.bool_(False)
     )
@@ -341,8 +343,8 @@ def test_no_decay_where_the_step_does_not_apply():
 def test_the_encoder_has_a_rate_of_its_own():
     params, gradients = trees()
     options = {"b1": 0.9, "b2": 0.99, "epsilon": 1e-6, "weight_decay": 0.1}
-    same = updated(state_lib.make_optimizer(**options), params, gradients)
-    slow = updated(state_lib.make_optimizer(**options, encoder_rate=0.25), params, gradients)
+    same = updated(make_optimizer(**options), params, gradients)
+    slow = updated(make_optimizer(**options, encoder_rate=0.25), params, gradients)
     for a, b in zip(same, slow, strict=True):
         np.testing.assert_allclose(0.25 * a["encoder"]["kernel"], b["encoder"]["kernel"], rtol=1e-6)
         np.testing.assert_array_equal(a["decoder"]["kernel"], b["decoder"]["kernel"])
@@ -353,7 +355,7 @@ def test_the_cosine_rises_and_falls_as_optax_has_it():
     schedule = PlateauSchedule(learning_rate=0.8, course="cosine", warmup=0.25, patience=0)
     state = blank(schedule)
     found = [
-        float(state_lib.learning_rate(schedule, 0.8, step=step, total_steps=40))
+        float(schedule_lib.learning_rate(schedule, 0.8, step=step, total_steps=40))
         for step in range(41)
     ]
     cosine = optax.cosine_decay_schedule(0.8, 30)
@@ -369,14 +371,14 @@ def test_coupled_decay_is_part_of_the_gradient():
     """PyTorch's Adam with ``weight_decay``: optax's Adam after adding the decay, biases too."""
     params, gradients = trees()
     options = {"b1": 0.9, "b2": 0.99, "epsilon": 1e-6}
-    found = updated(state_lib.make_optimizer(**options, l2=0.3), params, gradients)
+    found = updated(make_optimizer(**options, l2=0.3), params, gradients)
     optimizer = optax.chain(
         optax.add_decayed_weights(0.3), optax.scale_by_adam(b1=0.9, b2=0.99, eps=1e-6)
     )
     expected = updated(optimizer, params, gradients)
     for f, e in zip(found, expected, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), f, e)
-    without = updated(state_lib.make_optimizer(**options), params, gradients)
+    without = updated(make_optimizer(**options), params, gradients)
     assert np.abs(found[1]["decoder"]["bias"] - without[1]["decoder"]["bias"]).max() > 0.01
 
 
@@ -384,7 +386,7 @@ def test_the_cosine_ends_at_its_floor():
     """He et al. 2024: rate · ((1 + cos(π·t))/2 · 0.9 + 0.1) at the share t of all steps."""
     schedule = PlateauSchedule(learning_rate=1e-4, course="cosine", floor=0.1)
     for step in (0, 10, 25, 40):
-        found = state_lib.learning_rate(schedule, 1e-4, step=step, total_steps=40)
+        found = schedule_lib.learning_rate(schedule, 1e-4, step=step, total_steps=40)
         expected = 1e-4 * ((1 + np.cos(np.pi * step / 40)) / 2 * 0.9 + 0.1)
         assert float(found) == pytest.approx(expected, rel=1e-5)
 
@@ -393,11 +395,11 @@ def test_the_decay_follows_the_epoch_alone():
     """×0.9 after every 20 epochs, whatever the losses are."""
     schedule = PlateauSchedule(learning_rate=1e-4, course="decay", patience=0)
     for epoch, factor in ((0, 1), (19, 1), (20, 0.9), (39, 0.9), (40, 0.81), (499, 0.9**24)):
-        found = state_lib.learning_rate(schedule, 1e-4, step=7, total_steps=9, epoch=epoch)
+        found = schedule_lib.learning_rate(schedule, 1e-4, step=7, total_steps=9, epoch=epoch)
         assert float(found) == pytest.approx(1e-4 * factor, rel=1e-5)
     slow = schedule._replace(decay=0.1, decay_epochs=3)
     found = jax.jit(
-        lambda epoch: state_lib.learning_rate(slow, 1.0, step=0, total_steps=1, epoch=epoch)
+        lambda epoch: schedule_lib.learning_rate(slow, 1.0, step=0, total_steps=1, epoch=epoch)
     )(jnp.int32(7))
     assert float(found) == pytest.approx(0.01, rel=1e-5)
     state = blank(schedule)

@@ -17,8 +17,10 @@ import pytest
 from mtbus_jax import augment, losses, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
+from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training import steps
+from mtbus_jax.training.optimizer import make_optimizer
 from mtbus_jax.training.totals import Totals, sums_of
 
 
@@ -34,8 +36,8 @@ class TinyNet(nn.Module):
 
 
 MODULE = TinyNet()
-SCHEDULE = state_lib.PlateauSchedule()
-OPTIMIZER = state_lib.make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
+SCHEDULE = schedule_lib.PlateauSchedule()
+OPTIMIZER = make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
 LOSS = losses.LossOptions(weight=0.7)
 HEIGHT, WIDTH, COUNT = 10, 14, 12
 
@@ -50,7 +52,7 @@ def make_data():
 
 
 def make_state():
-    schedule = state_lib.PlateauSchedule(learning_rate=1e-2)
+    schedule = schedule_lib.PlateauSchedule(learning_rate=1e-2)
     variables = MODULE.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
     return state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
 
@@ -151,7 +153,7 @@ def test_one_program_of_many_steps_equals_many_programs():
 
 
 def test_the_average_is_taken_after_each_step_that_has_an_image():
-    schedule = state_lib.PlateauSchedule(keep="average", average_decay=0.3)
+    schedule = schedule_lib.PlateauSchedule(keep="average", average_decay=0.3)
     program = jax.jit(make_program(schedule=schedule))
     index, valid = np.insert(INDEX[:3], 2, 0, axis=0), np.insert(VALID[:3], 2, 0, axis=0)
     state, _ = program(make_state(), Totals.zero(), make_data(), index, valid, jax.random.key(5))
@@ -203,7 +205,7 @@ def seen_in_training(data, **options):
 
     module = Spy()
     variables = module.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
-    schedule = state_lib.PlateauSchedule()
+    schedule = schedule_lib.PlateauSchedule()
     state = state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
     index, valid = np.full((2, 4), 5, np.int32), np.ones((2, 4), np.float32)
     program = functools.partial(

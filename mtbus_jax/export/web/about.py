@@ -5,6 +5,7 @@ from __future__ import annotations
 from mtbus_jax import models
 from mtbus_jax.export.web import card_text
 from mtbus_jax.export.web.contents import Contents
+from mtbus_jax.images import enhancement
 from mtbus_jax.training.trained_folds import Trained
 
 WEIGHTS_IN_WORDS = {"int16": "as 16-bit integers with a scale per channel", "float32": "in full"}
@@ -37,12 +38,15 @@ def _model(trained: Trained, contents: Contents) -> list[str]:
     seen = ""
     if versions > 1:
         seen = f" Each network sees {versions} versions of it: as it is, and flipped or turned."
+    enhanced = ""
+    if config.data.enhancement != enhancement.NONE:
+        enhanced = "equalised (multi-peak histogram equalisation), then "
     packages = ", ".join(f"{name} {version}" for name, version in contents.versions.items())
     return [
         "## Model",
         "",
         f"Network `{config.model.name}`; {parameters:,} parameters{copies} (fold{plural} {folds}). "
-        f"A picture is resized to {height} × {width} pixels.{seen}",
+        f"A picture is {enhanced}resized to {height} × {width} pixels.{seen}",
         "",
         f"Weights are stored {WEIGHTS_IN_WORDS[contents.weights]}. The networks in this page were "
         f"compared with the original on {contents.checked_on}: no probability differed by more "

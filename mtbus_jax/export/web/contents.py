@@ -92,6 +92,7 @@ def facts_of(trained: Trained, fitted: trust.Trust | None) -> dict[str, Any]:
         "tasks": list(config.tasks),
         "imageSize": [height, width],
         "resize": config.data.resize,
+        "enhancement": config.data.enhancement,
         "classNames": list(classes.names) if types.CLASSIFICATION in config.tasks else [],
         "normal": classes.normal,
         "threshold": types.MASK_THRESHOLD,

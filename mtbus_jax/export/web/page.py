@@ -20,7 +20,7 @@ from mtbus_jax.export.web.runtime import PACKAGE, VERSION, Runtime
 SCRIPTS = (
     *("check.js", "bytes.js", "picture.js", "png.js", "jpeg.js"),
     *("dicom_file.js", "dicom_shown.js", "dicom.js", "read.js"),
-    *("resample.js", "network.js", "trust.js", "answer.js", "measure.js"),
+    *("enhance.js", "resample.js", "network.js", "trust.js", "answer.js", "measure.js"),
     *("draw.js", "save.js", "results.js", "main.js"),
 )
 

@@ -1,10 +1,11 @@
-// From a picture to the answer about it: resize, network, join, refine, enlarge.
+// From a picture to the answer about it: enhance, resize, network, join, refine, enlarge.
 "use strict";
 
 /** The answer about one picture of `readPicture`; `versions` as of `runMembers`. */
 async function predict(network, facts, picture, versions) {
   const size = [picture.height, picture.width];
-  const small = resized(picture.grey, size, facts.imageSize, facts.resize);
+  const grey = enhanced(picture.grey, size, facts.enhancement);
+  const small = resized(grey, size, facts.imageSize, facts.resize);
   const members = await runMembers(network, facts, small, versions);
   const found = assess(members, facts);
   const refined = refine(found, facts);
