@@ -10,10 +10,11 @@ from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.metrics.statistics import CORRECT, DICE, Comparison
+from mtbus_jax.pages import NOTICE
 from mtbus_jax.report import markup
 from mtbus_jax.report.compare import ComparedRuns
 from mtbus_jax.report.markup import Markup, element, number, p_value
-from mtbus_jax.report.page import NOTICE, header, page
+from mtbus_jax.report.page import header, page
 from mtbus_jax.report.results import meanings, scale, scale_legend
 from mtbus_jax.report.sections import section
 from mtbus_jax.training import run_folder
