@@ -235,7 +235,7 @@ def symmetries(name: str, height: int, width: int) -> tuple[int, ...]:
     Args:
       name: a key of `METHODS`.
       height: of the images, in pixels.
-      width: likewise.
+      width: of the images, in pixels.
 
     Returns:
       Their indices, 0 first: all eight, four if there are no quarter turns or the image is not

@@ -135,7 +135,7 @@ def join(seg: pd.DataFrame, cls: pd.DataFrame, *, image_size: tuple[int, int]) -
 
     Args:
       seg: rows of ``cases.csv`` of a run with the segmentation task alone.
-      cls: likewise, with the classification task alone.
+      cls: rows of ``cases.csv`` of a run with the classification task alone.
       image_size: height and width of the masks, pixels.
 
     Returns:
