@@ -301,30 +301,22 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:
       UserError: see `make_bundle`.
     """
     parser = commandline.Parser(program, __doc__)
-    path = {"type": commandline.file_path}
-    parser.add_argument("--run", required=True, help="run folder of main.py", **path)
-    parser.add_argument("--out", required=True, help="folder to write", **path)
+    parser.add_paths(required=True, run="run folder of main.py", out="folder to write")
     parser.add_argument(
         "--evidence",
         nargs="+",
         default=[],
+        type=commandline.file_path,
         help="cross-validated runs of the same recipe, for --run on all images",
-        **path,
     )
-    for flag, what in (
-        ("--data_dir", "folder of the built datasets, instead of the run's own"),
-        ("--manual_dir", "folder of the raw data, instead of the run's own"),
-        ("--arrays_file", "file of mtbus_jax.pack, instead of the run's data"),
-    ):
-        parser.add_argument(flag, help=what, **path)
+    parser.add_places()
     args = parser.parse_args(argv)
-    given = {n: getattr(args, n) for n in ("data_dir", "manual_dir", "arrays_file")}
     program_cache.open_cache()
     rounding = make_bundle(
         args.run,
         args.out,
         evidence=args.evidence,
-        places={name: value for name, value in given.items() if value},
+        places=commandline.places(args),
     )
     megabytes = sum(path.stat().st_size for path in Path(args.out).iterdir()) / 1e6
     print(

@@ -89,6 +89,16 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
+def places(args: argparse.Namespace) -> dict[str, str]:
+    """Fields of ``config.data`` that the flags of `Parser.add_places` change: where data lies here.
+
+    Whoever names folders does not mean the file of arrays that the run was trained from.
+    """
+    found = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "arrays_file")}
+    given = {name: value for name, value in found.items() if value}
+    return {"arrays_file": ""} | given if given else {}
+
+
 def within(
     number: type[int] | type[float], low: float | None = None, high: float | None = None
 ) -> Callable[[str], int | float]:
@@ -155,6 +165,24 @@ class Parser(argparse.ArgumentParser):
             help="configuration, such as configs/mt_unetpp.py, or its name without .py for one "
             "that comes with this package; --config.FIELD=VALUE changes a field"
             + (f"; default: {default}" if default else ""),
+        )
+
+    def add_paths(self, *, required: bool = False, **flags: str) -> None:
+        """Adds flags that name a file or folder each.
+
+        Args:
+          required: whether the command refuses to go without.
+          **flags: names without dashes, and what ``--help`` says of each.
+        """
+        for name, what in flags.items():
+            self.add_argument(f"--{name}", required=required, type=file_path, help=what)
+
+    def add_places(self) -> None:
+        """Adds ``--data_dir``, ``--manual_dir`` and ``--arrays_file``, which `places` reads."""
+        self.add_paths(
+            data_dir="folder of the built datasets, instead of the run's own",
+            manual_dir="folder of the raw data, instead of the run's own",
+            arrays_file="file of mtbus pack, instead of the run's data",
         )
 
     def switch(self, name: str, *, help: str) -> None:

@@ -16,7 +16,7 @@ def merge_groups(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
 
     Args:
       first: ``(n,)`` group names, ``""`` for an image of its own.
-      second: ``(n,)`` group names of the other grouping, ``""`` as in the first.
+      second: ``(n,)`` group names of the same images by the other grouping.
 
     Returns:
       ``(n,)`` str: for each image the name, in either grouping, that comes first among those that

@@ -9,6 +9,19 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """XLA compiles a program once a session, however many tests trace it; then forgotten.
+
+    In a folder of this process alone: JAX writes an entry in place, where another one could read
+    the half of it. Commands that open a cache of their own find this one and leave it.
+    """
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> pathlib.Path:
     """The folder with Dataset_BUSI_with_GT/ and BUS-UCLM/, named by MTBUS_DATA_DIR."""

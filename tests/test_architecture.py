@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mtbus_jax"
 # A file imports only from floors below its own. A room, that is a package, counts as one file, but
 # for the rooms that stand on several floors.
 FLOORS = [
-    {"types", "errors", "locks", "schema"},
+    {"types", "errors", "locks", "schema", "pages"},
     {
         "files",
         "escaping",

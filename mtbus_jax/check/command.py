@@ -39,9 +39,9 @@ def main(argv: Sequence[str], *, program: str = "mtbus check") -> int:
       UserError: if the folder is not understood, or the results cannot be written.
     """
     parser = commandline.Parser(program, __doc__)
-    path = {"required": True, "type": commandline.file_path}
-    parser.add_argument("--input", help="the folder", **path)
-    parser.add_argument("--out", help="folder for the results; made if missing", **path)
+    parser.add_paths(
+        required=True, input="the folder", out="folder for the results; made if missing"
+    )
     parser.add_argument(
         "--normal_class", default="", help='the class that means "no lesion"; default: normal'
     )

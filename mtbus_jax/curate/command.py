@@ -21,22 +21,15 @@ from mtbus_jax.errors import UserError
 
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
-    for flag, what in (
-        ("--input", "folder of images, of any layout"),
-        ("--out", "folder for the results; made if missing"),
-        (
-            "--accepted",
-            "accepted pairs, as saved by the review sheet (.json) or with the columns "
-            "first,second (.csv); without it the automatic rule decides",
-        ),
-        ("--folds", "split to audit: CSV with the columns uid,fold or class,id,fold"),
-        (
-            "--kept",
-            "published list of images without copies, to measure the automatic rule against: CSV "
-            "with the column uid or the columns class,id",
-        ),
-    ):
-        parser.add_argument(flag, type=commandline.file_path, help=what)
+    parser.add_paths(
+        input="folder of images, of any layout",
+        out="folder for the results; made if missing",
+        accepted="accepted pairs, as saved by the review sheet (.json) or with the columns "
+        "first,second (.csv); without it the automatic rule decides",
+        folds="split to audit: CSV with the columns uid,fold or class,id,fold",
+        kept="published list of images without copies, to measure the automatic rule against: CSV "
+        "with the column uid or the columns class,id",
+    )
     parser.add_argument(
         "--size",
         type=commandline.within(int, 16, 512),

@@ -54,7 +54,8 @@ def evaluate_fold(
       networks: run folders of an ensemble's networks; None for the weights in ``directory``.
 
     Returns:
-      The rows, see `case_rows`; without test images none, and no column but ``uid, fold, label``.
+      A row for each test image, from `case_rows`; without test images none, and no column but
+      ``uid, fold, label``.
 
     Raises:
       UserError: if the fold was not trained, or on other data.

@@ -110,7 +110,6 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
       UserError: see `export_run`.
     """
     parser = commandline.Parser(program, __doc__)
-    path = {"required": True, "type": commandline.file_path}
     parser.add_argument(
         "--run",
         default=str(bundled.PRETRAINED),
@@ -118,7 +117,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
         help="run folder (--workdir of main.py), or a folder of mtbus bundle; default: the network "
         "that comes with the library",
     )
-    parser.add_argument("--out", help="folder to write, or with --web NAME.html", **path)
+    parser.add_paths(required=True, out="folder to write, or with --web NAME.html")
     parser.add_argument(
         "--folds",
         type=commandline.numbers,

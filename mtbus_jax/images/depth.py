@@ -64,7 +64,7 @@ class Extents:
     """Smallest and largest value, by type, of the pictures of a file: what their scale needs."""
 
     def __init__(self):
-        """Knows no picture yet; see `add`."""
+        """Knows no picture yet; `add` counts one in."""
         self._found: dict[np.dtype, tuple[float, float]] = {}
 
     def add(self, values: np.ndarray) -> None:

@@ -153,7 +153,8 @@ def decoded(pixels: np.ndarray, scale: Scale | None = None, *, smallest: int = M
       The only picture of a file; what it holds may share memory with ``pixels``.
 
     Raises:
-      UnusableError: see `from_array`.
+      UnusableError: for another shape, a side that is too short or far too long, and values that
+        are no numbers.
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[-1] not in (1, 2, 3, 4)):
         raise UnusableError(

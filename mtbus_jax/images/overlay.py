@@ -85,8 +85,9 @@ def outlined(
     Args:
       grey: ``(height, width)`` uint8.
       mask: ``(height, width)`` bool, or None.
-      lines: see `draw`.
-      removed: see `draw`.
+      lines: texts of the strip below.
+      removed: ``(height, width)`` bool, what refining took away, outlined with dashes where there
+        is no mask; or None.
       colour: RGB of the outline.
 
     Returns:

@@ -19,7 +19,7 @@ BETWEEN = "has values between black and white; what is above half of the largest
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Frame]:
-    """Decodes a file, to grey; see `decode`.
+    """Decodes a file, to grey.
 
     Args:
       path: of the file.
@@ -42,10 +42,10 @@ def read_content(content: bytes, name: str) -> Iterator[Frame]:
       name: what it is called, for messages and where its content says nothing about its kind.
 
     Yields:
-      See `read`.
+      The only frame, or those of a multi-frame DICOM or multi-page TIFF file in order.
 
     Raises:
-      ReadError: see `read`.
+      ReadError: if the file, or a frame in it, cannot be read; frames before it have been given.
     """
     for found in _decoded(Path(name), io.BytesIO(content), MIN_SIDE, content):
         yield found.to_frame()
@@ -102,7 +102,7 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
     """Decodes a mask file, of any size; `preprocess.lesion_of` says what is lesion in it.
 
     Args:
-      path: see `decode`.
+      path: of the file, which may lie in an archive.
 
     Returns:
       Its first picture.

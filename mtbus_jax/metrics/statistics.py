@@ -6,10 +6,14 @@ hard it is. Values are one per image: a metric such as Dice, or whether the clas
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy
+
+DICE, CORRECT = "dice", "correct"
 
 
 class PairedTest(NamedTuple):
@@ -30,6 +34,89 @@ class PairedTest(NamedTuple):
 
 
 _NO_PAIRS = PairedTest(np.nan, np.nan, np.nan, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two configurations, a and b, compared in one measure over the images that both have.
+
+    Attributes:
+      a: name of the one.
+      b: name of the other.
+      measure: `DICE`, or `CORRECT` for whether the class was right.
+      images: number of images compared.
+      mean_a: of the measure over them; for `CORRECT` the accuracy.
+      mean_b: the same of b.
+      low: lower end of the 95 % interval of the difference a − b, from a bootstrap within strata.
+      high: its upper end.
+      effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive
+        where a is better.
+      p_value: of Wilcoxon's signed-rank or McNemar's exact test, two-sided.
+      p_holm: corrected for all tests reported together, see `corrected`; NaN before.
+    """
+
+    a: str
+    b: str
+    measure: str
+    images: int
+    mean_a: float
+    mean_b: float
+    low: float
+    high: float
+    effect: float
+    p_value: float
+    p_holm: float = np.nan
+
+    @property
+    def difference(self) -> float:
+        """Mean of a − b."""
+        return self.mean_a - self.mean_b
+
+
+def compare(
+    measure: str,
+    names: tuple[str, str],
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    strata: np.ndarray,
+) -> Comparison:
+    """Compares a with b by the test that fits the measure.
+
+    Args:
+      measure: `DICE` or `CORRECT`.
+      names: of a and of b.
+      a: ``(n,)``, one value per image: float for `DICE`, bool for `CORRECT`.
+      b: ``(n,)``, of the same images in the same order.
+      strata: ``(n,)``, the fold of each image; the bootstrap draws within folds.
+
+    Raises:
+      TypeError: if the values are not of the measure's type.
+      ValueError: if the shapes differ or a value is infinite.
+    """
+    test = (wilcoxon_signed_rank if measure == DICE else mcnemar)(a, b)
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    low, high = bootstrap_mean_difference(a, b, strata=strata)
+    return Comparison(
+        *names,
+        measure=measure,
+        images=test.n,
+        mean_a=float(a.mean()),
+        mean_b=float(b.mean()),
+        low=low,
+        high=high,
+        effect=test.effect,
+        p_value=test.p_value,
+    )
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons with ``p_holm`` for all of them together."""
+    adjusted = holm(np.array([each.p_value for each in comparisons]))
+    return [
+        dataclasses.replace(each, p_holm=float(p))
+        for each, p in zip(comparisons, adjusted, strict=True)
+    ]
 
 
 def wilcoxon_signed_rank(a: np.ndarray, b: np.ndarray) -> PairedTest:

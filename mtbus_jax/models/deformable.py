@@ -73,7 +73,7 @@ def sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
     Args:
       image: ``(batch, height, width, channels)``.
       row: ``(batch, …)``, in pixels, any value; 0 is the centre of the first row.
-      col: of the same shape, in pixels, any value; 0 is the centre of the first column.
+      col: ``(batch, …)``, in pixels, any value; 0 is the centre of the first column.
 
     Returns:
       ``(batch, …, channels)`` of the image's type. A place that is no number gives no number.

@@ -22,9 +22,6 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
 from mtbus_jax.training import run_folder
 
-# Where the data lies, by flag.
-_PLACES = ("data_dir", "manual_dir", "arrays_file")
-
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
     """Does what the arguments say.
@@ -66,13 +63,8 @@ def compare_runs(argv: Sequence[str], *, program: str) -> None:
 
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
-    for flag, what in (
-        ("--run", "run folder (--workdir of main.py) to report on"),
-        ("--data_dir", "folder of the built datasets, instead of the run's own"),
-        ("--manual_dir", "folder of the raw data, instead of the run's own"),
-        ("--arrays_file", "file of mtbus_jax.pack, instead of the run's data"),
-    ):
-        parser.add_argument(flag, type=commandline.file_path, help=what)
+    parser.add_paths(run="run folder (--workdir of main.py) to report on")
+    parser.add_places()
     parser.switch("--no_pictures", help="leave out what shows patients' images")
     parser.add_argument(
         "--compare",
@@ -110,9 +102,7 @@ def _cases(
     """The run's dataset, or None and the reason."""
     if args.no_pictures:
         return None, "--no_pictures was given."
-    given = {place: getattr(args, place) for place in _PLACES if getattr(args, place)}
-    if given and "arrays_file" not in given:
-        given["arrays_file"] = ""  # whoever names folders does not mean the run's file
+    given = commandline.places(args)
     config.data.update(given)
     try:
         return data.load_configured(config), ""

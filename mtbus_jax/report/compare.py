@@ -7,62 +7,24 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.metrics import statistics
+from mtbus_jax.metrics.statistics import CORRECT, DICE
 from mtbus_jax.report.run import Run, read
 
-DICE, CORRECT = "Dice", "class right"
 # Images listed for each pair of runs whose Dice differs most.
 _CHANGED = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Test:
-    """One paired test of two runs, a and b, over their common images.
-
-    Attributes:
-      measure: `DICE` or `CORRECT`.
-      a: name of the one run.
-      b: name of the other.
-      images: compared.
-      mean_a: mean of the measure for run a; for `CORRECT` the accuracy.
-      mean_b: of run b over the same images.
-      low: lower end of the 95 % interval of the difference a − b, from a bootstrap within folds.
-      high: its upper end.
-      effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive
-        where a is better.
-      p_value: of Wilcoxon's signed-rank or McNemar's exact test, two-sided.
-      p_holm: corrected for all tests of the comparison.
-    """
-
-    measure: str
-    a: str
-    b: str
-    images: int
-    mean_a: float
-    mean_b: float
-    low: float
-    high: float
-    effect: float
-    p_value: float
-    p_holm: float
-
-    @property
-    def difference(self) -> float:
-        """Mean of a − b."""
-        return self.mean_a - self.mean_b
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class Comparison:
+class ComparedRuns:
     """Several runs, compared.
 
     Attributes:
       names: of the runs, distinct, in the order given.
-      runs: in the same order.
+      runs: what was read of each, in the same order.
       warnings: what a reader must know before the figures.
       tests: every pair of runs, for every measure both have.
       changed: by pair of names, the common images whose Dice differs most: ``uid``, ``label``,
@@ -72,11 +34,11 @@ class Comparison:
     names: list[str]
     runs: list[Run]
     warnings: list[str]
-    tests: list[Test]
+    tests: list[statistics.Comparison]
     changed: dict[tuple[str, str], pd.DataFrame]
 
 
-def compare(workdirs: Sequence[Path | str]) -> Comparison:
+def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
     """Compares runs of one dataset, by what each says in the end: refined where it can be.
 
     Args:
@@ -97,7 +59,7 @@ def compare(workdirs: Sequence[Path | str]) -> Comparison:
         raise UserError(f"Runs on different datasets cannot be compared: {listed}.")
     names = _names(paths)
     warnings = _warnings(names, runs)
-    tests: list[Test] = []
+    tests: list[statistics.Comparison] = []
     changed = {}
     for (name_a, a), (name_b, b) in itertools.combinations(zip(names, runs, strict=True), 2):
         pairs, note = _common(name_a, a, name_b, b)
@@ -105,11 +67,7 @@ def compare(workdirs: Sequence[Path | str]) -> Comparison:
         tests += _tests(name_a, name_b, pairs)
         if "final_dice_a" in pairs and "final_dice_b" in pairs:
             changed[name_a, name_b] = _most_changed(pairs)
-    corrected = statistics.holm(np.array([test.p_value for test in tests]))
-    tests = [
-        dataclasses.replace(test, p_holm=float(p)) for test, p in zip(tests, corrected, strict=True)
-    ]
-    return Comparison(names, runs, warnings, tests, changed)
+    return ComparedRuns(names, runs, warnings, statistics.corrected(tests), changed)
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -170,31 +128,14 @@ def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, lis
     return pairs, warnings
 
 
-def _tests(name_a: str, name_b: str, pairs: pd.DataFrame) -> list[Test]:
+def _tests(name_a: str, name_b: str, pairs: pd.DataFrame) -> list[statistics.Comparison]:
     found = []
     for measure, column in ((DICE, "final_dice"), (CORRECT, "class_right")):
-        if f"{column}_a" not in pairs or f"{column}_b" not in pairs:
-            continue
-        a, b = (pairs[f"{column}_{side}"].to_numpy() for side in "ab")
-        test = (statistics.wilcoxon_signed_rank if measure == DICE else statistics.mcnemar)(a, b)
-        low, high = statistics.bootstrap_mean_difference(
-            a.astype(float), b.astype(float), strata=pairs.fold_a.to_numpy()
-        )
-        found.append(
-            Test(
-                measure=measure,
-                a=name_a,
-                b=name_b,
-                images=test.n,
-                mean_a=float(a.mean()),
-                mean_b=float(b.mean()),
-                low=low,
-                high=high,
-                effect=test.effect,
-                p_value=test.p_value,
-                p_holm=np.nan,
+        if f"{column}_a" in pairs and f"{column}_b" in pairs:
+            a, b = (pairs[f"{column}_{side}"].to_numpy() for side in "ab")
+            found.append(
+                statistics.compare(measure, (name_a, name_b), a, b, strata=pairs.fold_a.to_numpy())
             )
-        )
     return found
 
 

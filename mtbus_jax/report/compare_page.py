@@ -9,10 +9,12 @@ from mtbus_jax import files
 from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
+from mtbus_jax.metrics.statistics import CORRECT, DICE, Comparison
+from mtbus_jax.pages import NOTICE
 from mtbus_jax.report import markup
-from mtbus_jax.report.compare import CORRECT, DICE, Comparison, Test
+from mtbus_jax.report.compare import ComparedRuns
 from mtbus_jax.report.markup import Markup, element, number, p_value
-from mtbus_jax.report.page import NOTICE, header, page
+from mtbus_jax.report.page import header, page
 from mtbus_jax.report.results import meanings, scale, scale_legend
 from mtbus_jax.report.sections import section
 from mtbus_jax.training import run_folder
@@ -32,7 +34,7 @@ _NOTES = (
 )
 
 
-def write_comparison(comparison: Comparison, path: Path) -> None:
+def write_comparison(comparison: ComparedRuns, path: Path) -> None:
     """Writes the comparison as one HTML file.
 
     Raises:
@@ -41,7 +43,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     files.write_text(path, document(comparison))
 
 
-def to_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: ComparedRuns) -> str:
     """The comparison as Markdown."""
     dataset = comparison.runs[0].summary["dataset"]
     lines = [f"# Comparison of {len(comparison.names)} runs on {markdown(dataset)}", ""]
@@ -59,7 +61,7 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, f"{NOTICE}.", ""])
 
 
-def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:
+def _figure_rows(comparison: ComparedRuns, kind: str) -> list[list[str]]:
     """Every figure of a kind of result: title, then mean ± standard deviation of each run."""
     found = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
     return [
@@ -68,11 +70,11 @@ def _figure_rows(comparison: Comparison, kind: str) -> list[list[str]]:
     ]
 
 
-def _comparison_name(test: Test) -> str:
+def _comparison_name(test: Comparison) -> str:
     return f"{_MEASURES[test.measure]}: {test.a} (a), {test.b} (b)"
 
 
-def _test_cells(test: Test) -> list[str]:
+def _test_cells(test: Comparison) -> list[str]:
     return [
         str(test.images),
         number(test.mean_a),
@@ -89,7 +91,7 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def document(comparison: Comparison) -> str:
+def document(comparison: ComparedRuns) -> str:
     """The comparison as an HTML document."""
     runs, names = comparison.runs, comparison.names
     parts = [("runs", "Runs", [_run_table(comparison), _differing_fields(comparison)])]
@@ -114,7 +116,7 @@ def document(comparison: Comparison) -> str:
     )
 
 
-def _run_table(comparison: Comparison) -> Markup:
+def _run_table(comparison: ComparedRuns) -> Markup:
     rows = []
     for name, run in zip(comparison.names, comparison.runs, strict=True):
         summary = run.summary
@@ -134,7 +136,7 @@ def _run_table(comparison: Comparison) -> Markup:
     return markup.table("The runs", head, rows, class_="texts")
 
 
-def _differing_fields(comparison: Comparison) -> Markup:
+def _differing_fields(comparison: ComparedRuns) -> Markup:
     """The fields of the configuration in which the runs differ; places of data left out."""
     flat = [run_folder.flatten(run.config) for run in comparison.runs]
     fields = sorted(set().union(*flat) - {"name", *_PLACES})
@@ -149,7 +151,7 @@ def _differing_fields(comparison: Comparison) -> Markup:
     return markup.table(caption, ["field", *comparison.names], rows, class_="texts")
 
 
-def _figure_table(comparison: Comparison, kind: str) -> Markup | None:
+def _figure_table(comparison: ComparedRuns, kind: str) -> Markup | None:
     results = [run.summary["results"].get(kind, {}).get("figures", {}) for run in comparison.runs]
     rows = []
     for name in _names(results):
@@ -165,7 +167,7 @@ def _figure_table(comparison: Comparison, kind: str) -> Markup | None:
     return markup.join(table, scale_legend(entries))
 
 
-def _counted(figures: list[dict[str, Any] | None], comparison: Comparison) -> list[str]:
+def _counted(figures: list[dict[str, Any] | None], comparison: ComparedRuns) -> list[str]:
     """Figures as text, with the number of images where it is not all that were tested.
 
     A network that finds nothing has a distance for the images without a lesion alone.
@@ -187,7 +189,7 @@ def _run_class(number: int) -> str:
     return f"mark-run c{number % 6}"
 
 
-def _tests(comparison: Comparison) -> list[Markup]:
+def _tests(comparison: ComparedRuns) -> list[Markup]:
     if not comparison.tests:
         text = "The runs have no task in common, so there is nothing to test."
         return [element("p", text, class_="callout plain")]
@@ -207,7 +209,7 @@ def _tests(comparison: Comparison) -> list[Markup]:
     return [markup.table("Every pair of runs", head, rows, class_="tests"), notes]
 
 
-def _interval(test: Test, reach: float) -> Markup:
+def _interval(test: Comparison, reach: float) -> Markup:
     """The difference with its interval around a line at 0, for the eye only."""
     half, middle = 60, 66
 
@@ -226,7 +228,7 @@ def _interval(test: Test, reach: float) -> Markup:
     )
 
 
-def _changed(comparison: Comparison) -> list[Markup]:
+def _changed(comparison: ComparedRuns) -> list[Markup]:
     parts = []
     for (a, b), rows in comparison.changed.items():
         lines = [

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-from importlib import resources
-
 import mtbus_jax
+from mtbus_jax import pages
 from mtbus_jax.report import markup
 from mtbus_jax.report.markup import Child, Markup, element
 
-NOTICE = "Research software, not a medical device"
-
-_STYLE = ("style.css",)
-
-
-@functools.cache
-def asset(name: str) -> str:
-    """Text of a file of ``assets/``."""
-    return resources.files("mtbus_jax.report").joinpath("assets", name).read_text("utf-8")
+_HERE = "mtbus_jax.report"
 
 
 def page(
@@ -33,8 +21,8 @@ def page(
       styles: files of ``assets/`` besides the common one.
       scripts: files of ``assets/``, run in this order after the body is there.
     """
-    style = "\n".join(asset(name) for name in (*_STYLE, *styles))
-    codes = [asset(name) for name in scripts]
+    style = pages.style(_HERE, "style.css", *styles)
+    codes = [pages.text(_HERE, name) for name in scripts]
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -48,7 +36,7 @@ def page(
     made = f"Made by mtbus_jax {mtbus_jax.__version__}."
     footer = element(
         "footer",
-        element("p", element("strong", f"{NOTICE}."), " ", made),
+        element("p", element("strong", f"{pages.NOTICE}."), " ", made),
         element("p", "This file holds everything it shows. It loads nothing and sends nothing."),
     )
     document = element(
@@ -72,7 +60,7 @@ def header(name: str, facts: list[Child], links: list[tuple[str, str]]) -> Marku
     return markup.join(
         element(
             "header",
-            element("p", NOTICE, class_="notice"),
+            element("p", pages.NOTICE, class_="notice"),
             element("h1", name),
             element("p", markup.join(facts), class_="facts"),
         ),
@@ -82,13 +70,8 @@ def header(name: str, facts: list[Child], links: list[tuple[str, str]]) -> Marku
 
 def _policy(style: str, codes: list[str]) -> str:
     """Nothing but these very texts may style or run; pictures come from inside the file."""
-    scripts = " ".join(map(_source, codes)) or "'none'"
+    scripts = " ".join(map(pages.source, codes)) or "'none'"
     return (
-        f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {scripts}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {pages.source(style)}; "
+        f"script-src {scripts}; base-uri 'none'; form-action 'none'"
     )
-
-
-def _source(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mtbus_jax import files, types
+from mtbus_jax import files, pages, types
 from mtbus_jax.report import browser, charts, pictures, results, sections
 from mtbus_jax.report.markup import Markup, element, join
-from mtbus_jax.report.page import asset, header, page
+from mtbus_jax.report.page import header, page
 from mtbus_jax.report.run import Run, read
 
 REPORT = "report.html"
@@ -122,7 +122,7 @@ def _cases(run: Run, collected: pictures.Pictures | None, reason: str) -> list[M
         )
     else:
         content += _about_pictures(run, collected)
-    template = asset("browser.html")
+    template = pages.text("mtbus_jax.report", "browser.html")
     slots = {
         "<!-- filters -->": join(browser.filters(run)),
         "<!-- order -->": browser.order(run),

@@ -19,7 +19,7 @@ from mtbus_jax import commandline, configuration
 from mtbus_jax.errors import UserError
 
 _BASE = "base"  # the configuration that every run of a table starts from
-_LEAGUE_BASE = "best"  # likewise, of the league
+_LEAGUE_BASE = "best"  # the one of the league's runs
 
 
 def _parser(program: str) -> commandline.Parser:

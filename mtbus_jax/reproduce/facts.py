@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbus_jax.evaluation import published
+from mtbus_jax.pages import NOTICE
 from mtbus_jax.reproduce.plan import Study
 from mtbus_jax.reproduce.rows import TableRun
 from mtbus_jax.training import run_files, run_folder, run_splits
@@ -15,12 +16,11 @@ CITATION = (
     "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer segmentation and "
     "classification in ultrasound imaging. Comput. Methods Programs Biomed. 260 (2025) 108540."
 )
-NOTICE = "Research software, not a medical device."
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """See `gather`.
+    """What the runs behind a table have in common, and how they depart from the paper.
 
     Attributes:
       scale: departures from the published recipe in short, for a title; empty if there are none.
@@ -71,7 +71,7 @@ class Facts:
         """Command, runs, hardware and source, as lines of Markdown."""
         lines = ["```", self.command, "```", "", *(f"- `{name}`" for name in self.runs), ""]
         lines += [f"Trained on {line}." for line in self.hardware]
-        return [*lines, "", f"Published figures and method: {CITATION}", "", NOTICE, ""]
+        return [*lines, "", f"Published figures and method: {CITATION}", "", f"{NOTICE}.", ""]
 
 
 def gather(study: Study, runs: tuple[TableRun, ...], *, command: str) -> Facts:

@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from mtbus_jax.pages import NOTICE
+
 Colour = tuple[int, int, int]
 
 # Okabe and Ito, "Color Universal Design", 2008.
@@ -28,7 +30,6 @@ LEGEND = {
     "false positive": FALSE_POSITIVE,
     "false negative": FALSE_NEGATIVE,
 }
-NOTICE = "Research software, not a medical device"
 
 TINT = 0.5  # share of the colour inside an outline; the rest is the image
 _PANEL_SIDE = 384  # pixels; the longer side of a panel comes as near as a whole factor lets it

@@ -33,7 +33,7 @@ class Record:
       starts: how often it was started.
       attempts: how many of the starts failed.
       epochs: that it was asked to train, at the last start.
-      stop_patience: ``train.stop_patience`` of the last start, in epochs.
+      stop_patience: epochs without a better one after which it was to stop, at the last start.
       from_epoch: epochs on disk at the last start.
       error: of the last failure, one paragraph.
       log: file with the details of the last failure.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from mtbus_jax.reproduce.facts import NOTICE
+from mtbus_jax.pages import NOTICE
 from mtbus_jax.reproduce.layout import PUBLISHED, Content, Grid, grids
 
 
 def to_latex(content: Content) -> str:
     """The content of ``table_<N>.tex``."""
     lines = [
-        f"% {NOTICE}",
+        f"% {NOTICE}.",
         "% Needs \\usepackage{booktabs}.",
         "\\begin{table*}",
         "\\centering",

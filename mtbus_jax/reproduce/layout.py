@@ -8,7 +8,7 @@ import math
 from mtbus_jax import types
 from mtbus_jax.evaluation import published
 from mtbus_jax.metrics.meaning import meaning
-from mtbus_jax.reproduce.compare import RowComparison
+from mtbus_jax.metrics.statistics import Comparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.results import RowResult
 from mtbus_jax.reproduce.rows import Row, Section, Table
@@ -31,13 +31,13 @@ class Content:
     Attributes:
       table: which one.
       sections: with the results of their rows.
-      comparisons: tests of significance.
+      comparisons: tests of significance, with the titles of their sections.
       facts: about the runs.
     """
 
     table: Table
     sections: list[tuple[Section, list[RowResult]]]
-    comparisons: list[RowComparison]
+    comparisons: list[tuple[str, Comparison]]
     facts: Facts
 
     @property

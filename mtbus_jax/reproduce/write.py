@@ -12,7 +12,7 @@ import pandas as pd
 from mtbus_jax import files, types
 from mtbus_jax.errors import unwritable
 from mtbus_jax.escaping import Markdown, markdown_table
-from mtbus_jax.reproduce.compare import RowComparison
+from mtbus_jax.metrics.statistics import CORRECT, DICE
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.latex import to_latex
 from mtbus_jax.reproduce.layout import PUBLISHED, Content, Grid, grids, published_figures
@@ -77,15 +77,16 @@ def _markdown_grid(grid: Grid) -> list[str]:
     return markdown_table(grid.heading, lines, labels=grid.labels)
 
 
-_MEASURES = {"dice": "Dice", "correct": "correct class"}
+_MEASURES = {DICE: "Dice", CORRECT: "correct class"}
+_TESTED = ["measure", "images", "difference", "low", "high", "effect", "p_value", "p_holm"]
 
 
 def _significance(content: Content) -> list[str]:
     if not content.comparisons:
         return ["No two rows to compare."]
     lines = []
-    for c in content.comparisons:
-        cells = [f"{c.section}: " * bool(c.section) + f"{c.reference} − {c.row}"]
+    for section, c in content.comparisons:
+        cells = [f"{section}: " * bool(section) + f"{c.a} − {c.b}"]
         cells += [_MEASURES[c.measure], str(c.images), f"{c.difference:+.3f}"]
         cells += [f"{c.low:+.3f} to {c.high:+.3f}", f"{c.effect:+.3f}"]
         lines.append([*cells, _p_value(c.p_value), _p_value(c.p_holm)])
@@ -155,8 +156,12 @@ def _confusion_cells(result: RowResult, facts: Facts) -> list[dict]:
 
 def significance_csv(content: Content) -> str:
     """The content of ``table_<N>_significance.csv``: one line per comparison."""
-    fields = [field.name for field in dataclasses.fields(RowComparison)]
-    return _csv([dataclasses.asdict(c) for c in content.comparisons], fields)
+    rows = [
+        {"section": section, "row": c.b, "reference": c.a}
+        | {name: getattr(c, name) for name in _TESTED}
+        for section, c in content.comparisons
+    ]
+    return _csv(rows, ["section", "row", "reference", *_TESTED])
 
 
 def _csv(rows: list[dict], columns: list[str] | None = None) -> str:

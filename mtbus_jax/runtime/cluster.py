@@ -1,8 +1,20 @@
 """Which processes train one run together, and how they find each other.
 
 Nothing here knows JAX: the processes are named by flags, by SLURM or by Kubernetes, and meet once
-over TCP before JAX connects them. JAX itself ends a process without a word to the user (an abort of
-the C++ runtime) when another one does not come; meeting first turns that into a message.
+over TCP before `parallel.start` hands their names to `jax.distributed.initialize`.
+
+Why JAX is not left to find them, as it does where it is given no names (checked with jax 0.10.2):
+
+- Where a process does not come, its runtime aborts (SIGABRT and a C++ stack) and no exception
+  reaches Python. Meeting first turns that into a message, and needs the coordinator's address
+  before. JAX finds the address while it connects and has no public function that tells it.
+- SLURM: it counts the tasks of the job, not of the step. It gives the steps of one job the same
+  port. A task gets one GPU, also where it is alone on a node with several. The host's name is cut
+  at a bracket, so that what follows is lost (``rack1-[7-8]-ib``).
+- Kubernetes: it asks the cluster's API, for which it needs the package ``kubernetes`` and a service
+  account that may read pods; here an environment variable does.
+
+MPI is not offered: srun starts the tasks of such a cluster, or the three flags name them.
 """
 
 from __future__ import annotations

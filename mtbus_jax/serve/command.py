@@ -81,11 +81,10 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
 
 def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
-    parser.add_argument(
-        "--run",
-        type=commandline.file_path,
-        help="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
+    parser.add_paths(
+        run="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
         "with the library",
+        page="page of mtbus export --web to show at /; it computes in the browser",
     )
     parser.add_argument(
         "--host", default=_LOOPBACK, help="address to listen on; default: %(default)s, this machine"
@@ -102,11 +101,6 @@ def _parser(program: str) -> commandline.Parser:
         type=commandline.within(int, 0, 1000),
         default=16,
         help="requests that may wait; more are told to come back; default: %(default)s",
-    )
-    parser.add_argument(
-        "--page",
-        type=commandline.file_path,
-        help="page of mtbus export --web to show at /; it computes in the browser",
     )
     parser.add_argument(
         "--max_mb",

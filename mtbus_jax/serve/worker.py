@@ -69,7 +69,7 @@ class Worker:
 
         Args:
           content: of the file.
-          name: see `images.read_content`.
+          name: what the file is called, for messages and where its content does not say its kind.
           number: of the frame, from 1.
           finish: makes the answer of the prediction, in the same thread: to encode a large mask
             takes a while, and the event loop has other clients.

@@ -86,7 +86,7 @@ def read(folder: Path, like: dict[str, Any]) -> tuple[Member, ...]:
     """The networks of a bundle, their variables as float32 on the default device.
 
     Args:
-      folder: see `is_bundle`.
+      folder: of mtbus bundle.
       like: variables of the same shapes.
 
     Raises:

@@ -44,7 +44,7 @@ def epoch_on_disk(directory: Path, name: str) -> int:
     """Epoch of the newest finished checkpoint in ``directory``, 0 if there is none; opens nothing.
 
     Args:
-      directory: see `Checkpoints`.
+      directory: the folder ``checkpoints`` of a fold.
       name: `LATEST` or `BEST`.
     """
     return max(_epochs(directory / name), default=0)

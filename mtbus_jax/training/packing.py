@@ -68,7 +68,7 @@ def unpack(arrays: dict[str, np.ndarray], index: list[Leaf], like: Any) -> Any:
 
     Args:
       arrays: from `pack`.
-      index: of the same call of `pack`.
+      index: of the same call of `pack`: where each leaf is, and its digest.
       like: a tree of the same shapes.
 
     Returns:

@@ -41,7 +41,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: Adam's moments.
       plateau: learning-rate schedule and early stopping.
       best_params: parameters to be tested, see `KEPT`.
-      best_batch_stats: likewise.
+      best_batch_stats: running statistics to be tested with them.
       loss_weights: learned p of each task's loss, see `losses.initial_weights`; empty if fixed.
       loss_moments: Adam's moments of these, if there are any.
     """

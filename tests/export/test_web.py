@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_the_policy_names_every_script_and_nothing_from_elsewhere(tmp_path):
 
 
 def test_every_script_is_in_the_page_and_short_enough_to_read():
-    folder = page.resources.files("mtbus_jax.export.web") / "assets"
+    folder = resources.files("mtbus_jax.export.web") / "assets"
     scripts = [path for path in folder.iterdir() if path.name.endswith(".js")]
     assert {path.name for path in scripts} == set(page.SCRIPTS)
     for path in scripts:

@@ -82,24 +82,22 @@ def test_jpeg_files_differ_by_what_decoders_differ(tab, tmp_path):
         print(f"{path.name}: {check_file(tab, path, tolerance=DECODERS)}")
 
 
-def test_dicom_files_are_read_to_the_byte(tab, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "fewest"),
+    [("write_dicom_files", 20), ("write_rare_dicom_files", 6)],
+    ids=["common", "rare"],
+)
+def test_dicom_files_are_read_to_the_byte(tab, tmp_path, write, fewest):
+    """But for compressed ones, of which ``-s`` prints how far two decoders differ."""
     pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
-    odd_pictures.write_dicom_files(tmp_path)
+    getattr(odd_pictures, write)(tmp_path)
     paths = sorted(tmp_path.iterdir())
-    assert len(paths) > 20
+    assert len(paths) > fewest
     for path in paths:
-        largest = check_file(tab, path, tolerance=DECODERS if "jpeg" in path.name else 0)
-        if "jpeg" in path.name:
+        compressed = "jpeg" in path.name
+        largest = check_file(tab, path, tolerance=DECODERS if compressed else 0)
+        if compressed:
             print(f"{path.name}: {largest}")
-
-
-def test_rare_dicom_files_are_read_to_the_byte(tab, tmp_path):
-    pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
-    odd_pictures.write_rare_dicom_files(tmp_path)
-    paths = sorted(tmp_path.iterdir())
-    assert len(paths) > 6
-    for path in paths:
-        check_file(tab, path)
 
 
 def test_broken_files_are_refused_where_the_library_does(tab, tmp_path):

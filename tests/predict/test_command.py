@@ -12,36 +12,14 @@ import numpy as np
 import pandas as pd
 import predict_dummies
 import pytest
-import tiny
 from PIL import Image, ImageFont
 from predict_dummies import made, write_run
 
-from mtbus_jax import images, models, types
+from mtbus_jax import images, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
-from mtbus_jax.runtime import program_cache
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-    monkeypatch.setattr(program_cache, "open_cache", lambda: None)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A run of two folds: (its folder, configuration, variables by fold)."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-        return workdir, *write_run(workdir)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return predict_dummies.pictures()
 
 
 def make_prediction(mask, *, spacing=None, notes=()):

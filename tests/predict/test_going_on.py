@@ -17,22 +17,11 @@ from predict_dummies import made, write_run
 from mtbus_jax import images, models
 from mtbus_jax.errors import UserError
 from mtbus_jax.predict import Predictor, __main__, batches, output
-from mtbus_jax.runtime import program_cache
-
-
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-    monkeypatch.setattr(program_cache, "open_cache", lambda: None)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-        write_run(workdir)
-    return workdir
+def run(world):
+    return world[0]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pathlib
 import threading
 
 import numpy as np
-import predict_dummies
 import pytest
 import scipy.interpolate
 import scipy.special
@@ -20,25 +19,6 @@ from mtbus_jax.images.enhancement import equalise_multi_peak
 from mtbus_jax.images.preprocess import resize_area, resize_nearest
 from mtbus_jax.predict import Predictor, measure, resample
 from mtbus_jax.training import run_folder
-
-
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A run of two folds: (its folder, configuration, variables by fold)."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
-        return workdir, *write_run(workdir)
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return predict_dummies.pictures()
 
 
 class TestResample:

@@ -2,7 +2,6 @@
 
 import contextlib
 
-import jax
 import pytest
 import tiny
 from small_runs import CASES, World, make_config
@@ -19,23 +18,11 @@ def tiny_world():
         yield
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    return tmp_path_factory.mktemp("xla")
-
-
 # For a module and no longer: other tests of the session are to see the real dataset.
 @pytest.fixture(scope="module", autouse=True)
-def quick_tiny_world(compiled):
-    """As `tiny_world`; the same programs are compiled again and again, so they are kept on disk."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(compiled), 0.0), strict=True):
-        jax.config.update(name, value)
+def module_in_tiny_world():
     with tiny_world():
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,16 @@
 """Runs of main.py that are killed, stopped or left without room, and go on to the same end."""
 
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import main_killed
 import pytest
 import tiny
+from processes import PATIENCE, finish, started, training_flags
 
 from mtbus_jax.training.logbook import read_metrics
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SUPPORT = ROOT / "tests" / "support"
 EPOCHS = 4
-PATIENCE = 600  # seconds until a process counts as hanging; machines may be busy
 
 
 @pytest.fixture(scope="module")
@@ -27,47 +21,15 @@ def start(world, tmp_path_factory):
     def start(workdir, *flags, killed=None):
         script = ["main_with_tiny.py"] if killed is None else ["main_killed.py", *killed]
         arguments = [
-            "--config=configs/base.py",
-            f"--workdir={workdir}",
-            "--config.data.name=phantom",
-            f"--config.data.arrays_file={world.arrays}",
-            f"--config.data.image_size={(tiny.HEIGHT, tiny.WIDTH)}",
-            "--config.data.folds=0",
-            "--config.model.name=tiny",
-            "--config.model.width=4",
-            "--config.train.batch_size=5",
+            *training_flags(world, workdir),
             "--config.train.learning_rate=1e-2",
             f"--config.train.epochs={EPOCHS}",
-            "--config.train.checkpoint_seconds=0.0",
             "--config.eval.tta=False",
             *flags,
         ]
-        return subprocess.Popen(
-            [sys.executable, str(SUPPORT / script[0]), *map(str, script[1:]), *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {
-                "JAX_PLATFORMS": "cpu",
-                "XDG_CACHE_HOME": str(cache),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            },
-            # Whoever runs the tests in the background has Ctrl-C ignored, by all children too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        return started(*script, *arguments, cache=cache)
 
     return start
-
-
-def finish(process):
-    """Exit code, output, and what was said on standard error in one line."""
-    try:
-        out, error = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return process.returncode, out, " ".join(error.split())
 
 
 @pytest.fixture(scope="module")

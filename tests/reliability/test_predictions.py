@@ -1,10 +1,7 @@
 """Predictions that are killed, stopped or left without room, and go on to the same end."""
 
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -12,12 +9,10 @@ import predict_dummies
 import predict_killed
 import pytest
 from PIL import Image
+from processes import PATIENCE, finish, started
 
 from mtbus_jax.predict import out_folder
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "tests" / "support" / "predict_killed.py"
-PATIENCE = 600  # seconds until a process counts as hanging; machines may be busy
 BATCH = 4
 
 
@@ -38,33 +33,15 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(archive, tmp_path_factory):
     """Starts a prediction, to be killed or not."""
-    run = tmp_path_factory.mktemp("run")
+    run, cache = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("cache")
     predict_dummies.write_run(run)
 
     def start(out, *options, killed=("after_row", 0)):
         arguments = [f"--run={run}", f"--out={out}", f"--input={archive}"]
         arguments += [f"--batch_size={BATCH}", "--save_probabilities", *options]
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), *map(str, killed), *arguments],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            # Whoever runs the tests in the background has Ctrl-C ignored, by all children too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+        return started("predict_killed.py", *killed, *arguments, cache=cache)
 
     return start
-
-
-def finish(process):
-    """Exit code, output, and what was said on standard error in one line."""
-    try:
-        out, error = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return process.returncode, out, " ".join(error.split())
 
 
 @pytest.fixture(scope="module")

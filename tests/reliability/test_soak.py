@@ -14,11 +14,9 @@ import time
 import numpy as np
 import predict_dummies
 import pytest
-import tiny
 from PIL import Image
+from processes import ROOT, SUPPORT, training_flags
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SUPPORT = ROOT / "tests" / "support"
 MINUTES = float(os.environ.get("MTBUS_SOAK_MINUTES", "5"))
 # By how much the resident memory of the last third may exceed that of the second one. A process of
 # 600 MB that leaks a kilobyte with each of 10,000 checkpoints or pictures grows by that.
@@ -105,18 +103,9 @@ def test_training(world, tmp_path):
 
     arguments = [
         SUPPORT / "main_with_tiny.py",
-        "--config=configs/base.py",
-        f"--workdir={workdir}",
-        "--config.data.name=phantom",
-        f"--config.data.arrays_file={world.arrays}",
-        f"--config.data.image_size={(tiny.HEIGHT, tiny.WIDTH)}",
-        "--config.data.folds=0",
-        "--config.model.name=tiny",
-        "--config.model.width=4",
-        "--config.train.batch_size=5",
+        *training_flags(world, workdir),
         "--config.train.epochs=1000000",
         "--config.train.stop_patience=1000000",
-        "--config.train.checkpoint_seconds=0.0",
     ]
     assert_flat("epochs with a checkpoint each", *soak(arguments, epochs))
 

@@ -61,7 +61,7 @@ def test_tests_are_those_of_scipy_over_common_images(runs):
     one, two = rows_of(runs / "one"), rows_of(runs / "two")
     two = two.loc[one.index]
     dice, correct = found.tests
-    assert (dice.measure, correct.measure) == (compare.DICE, compare.CORRECT)
+    assert (dice.measure, correct.measure) == (statistics.DICE, statistics.CORRECT)
     expected = stats.wilcoxon(one.refined_dice - two.refined_dice, zero_method="pratt")
     assert dice.p_value == pytest.approx(expected.pvalue)
     assert dice.difference == pytest.approx((one.refined_dice - two.refined_dice).mean())
@@ -89,10 +89,10 @@ def test_every_pair_is_tested_by_what_both_have(runs):
     found = compare.compare([runs / "one", runs / "two", runs / "seg"])
     pairs = [(t.a, t.b, t.measure) for t in found.tests]
     assert pairs == [
-        ("one", "two", compare.DICE),
-        ("one", "two", compare.CORRECT),
-        ("one", "seg", compare.DICE),
-        ("two", "seg", compare.DICE),
+        ("one", "two", statistics.DICE),
+        ("one", "two", statistics.CORRECT),
+        ("one", "seg", statistics.DICE),
+        ("two", "seg", statistics.DICE),
     ]
     raw, refined = rows_of(runs / "seg").dice, rows_of(runs / "one").refined_dice
     assert found.tests[2].mean_b == pytest.approx(raw.mean())

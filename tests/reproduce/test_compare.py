@@ -49,8 +49,8 @@ def right(result):
 
 def test_against_scipy():
     worse, better = make_result("worse", 0.5), make_result("better", 0.8, refined=True)
-    dice, correct = compare([(make_section(), [worse, better])])
-    assert (dice.row, dice.reference, dice.measure) == ("worse", "better", "dice")
+    (_, dice), (_, correct) = compare([(make_section(), [worse, better])])
+    assert (dice.a, dice.b, dice.measure) == ("better", "worse", "dice")
     assert (correct.measure, correct.images, dice.images) == ("correct", COUNT, COUNT)
     a, b = better.cases.refined_dice, worse.cases.dice
     assert dice.difference == pytest.approx((a - b).mean())
@@ -68,7 +68,7 @@ def test_against_scipy():
 
 def test_the_sign_turns_with_the_rows():
     first, last = make_result("first", 0.8), make_result("last", 0.5)
-    dice, correct = compare([(make_section(), [first, last])])
+    (_, dice), (_, correct) = compare([(make_section(), [first, last])])
     assert dice.difference < 0 > dice.effect
     assert correct.difference < 0 > correct.effect
 
@@ -79,12 +79,12 @@ def test_correction_is_over_the_whole_table():
     sections = [(make_section(title=title), [*rows, reference]) for title in ("first", "second")]
     found = compare(sections)
     assert len(found) == 12
-    assert {c.section for c in found} == {"first", "second"}
-    raw = np.array([c.p_value for c in found])
+    assert [title for title, _ in found] == ["first"] * 6 + ["second"] * 6
+    raw = np.array([c.p_value for _, c in found])
     order = np.argsort(raw)
     expected = np.minimum(1, np.maximum.accumulate(raw[order] * np.arange(12, 0, -1)))
-    np.testing.assert_allclose(np.array([c.p_holm for c in found])[order], expected)
-    assert compare(sections[:1])[0].p_holm < found[0].p_holm
+    np.testing.assert_allclose(np.array([c.p_holm for _, c in found])[order], expected)
+    assert compare(sections[:1])[0][1].p_holm < found[0][1].p_holm
 
 
 def test_intervals_are_drawn_within_folds():
@@ -92,7 +92,7 @@ def test_intervals_are_drawn_within_folds():
     one, other = make_result("one", 0.5), make_result("other", 0.5)
     one.cases["dice"] = 0.5
     other.cases["dice"] = np.where(other.cases.fold == 0, 0.6, 0.4)
-    (dice,) = compare([(make_section(("dsc_average",)), [one, other])])
+    ((_, dice),) = compare([(make_section(("dsc_average",)), [one, other])])
     assert dice.low == pytest.approx(0) == dice.high
 
 
@@ -109,7 +109,7 @@ def test_intervals_are_drawn_within_folds():
 def test_what_a_section_shows_is_compared(metrics, confusion, measures):
     results = [make_result("one", 0.5), make_result("other", 0.6)]
     found = compare([(make_section(metrics, confusion=confusion), results)])
-    assert {c.measure for c in found} == measures
+    assert {c.measure for _, c in found} == measures
 
 
 def test_a_row_is_compared_in_what_it_has():
@@ -119,7 +119,7 @@ def test_a_row_is_compared_in_what_it_has():
         make_result("last", 0.6),
     ]
     found = compare([(make_section(), results)])
-    assert [(c.row, c.measure) for c in found] == [("seg", "dice"), ("cls", "correct")]
+    assert [(c.b, c.measure) for _, c in found] == [("seg", "dice"), ("cls", "correct")]
 
 
 def test_missing_rows_are_left_out():
@@ -128,7 +128,7 @@ def test_missing_rows_are_left_out():
         make_result("gone", 0.5, missing=["job"]),
         make_result("last", 0.6),
     )
-    assert {c.row for c in compare([(make_section(), [one, gone, last])])} == {"one"}
+    assert {c.b for _, c in compare([(make_section(), [one, gone, last])])} == {"one"}
     assert compare([(make_section(), [one, last, gone])]) == []
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
+from mtbus_jax.metrics.statistics import Comparison
 from mtbus_jax.reproduce import write
-from mtbus_jax.reproduce.compare import RowComparison
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.layout import Content
 from mtbus_jax.reproduce.results import RowResult, Statistic
@@ -133,8 +133,14 @@ def test_confusion_in_percent_of_the_true_class():
 
 
 COMPARISONS = [
-    RowComparison("", "MT", "MT+PR+DO", "dice", 450, 0.0123, -0.004, 0.03, 0.2, 0.0004, 0.0012),
-    RowComparison("UNet++", "MT", "MT+PR+DO", "correct", 449, -0.02, -0.05, 0.01, -0.1, 0.04, 0.08),
+    (
+        "",
+        Comparison("MT+PR+DO", "MT", "dice", 450, 0.7123, 0.7, -0.004, 0.03, 0.2, 0.0004, 0.0012),
+    ),
+    (
+        "UNet++",
+        Comparison("MT+PR+DO", "MT", "correct", 449, 0.7, 0.72, -0.05, 0.01, -0.1, 0.04, 0.08),
+    ),
 ]
 
 
@@ -184,7 +190,9 @@ def test_significance_csv_reads_back():
     table = read_csv(write.significance_csv(make_content(comparisons=COMPARISONS)))
     assert table.p_holm.tolist() == [0.0012, 0.08]
     assert table.row.tolist() == ["MT", "MT"]
+    assert table.reference.tolist() == ["MT+PR+DO"] * 2
     assert table.measure.tolist() == ["dice", "correct"]
+    assert table.difference.tolist() == pytest.approx([0.0123, -0.02])
     empty = read_csv(write.significance_csv(make_content()))
     assert empty.columns.tolist() == table.columns.tolist()
     assert len(empty) == 0

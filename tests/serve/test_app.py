@@ -72,6 +72,28 @@ def as_dicom(tmp_path, frames, **elements):
     return path.read_bytes()
 
 
+def said_to_one_that_leaves(served, content, *, whole):
+    """The messages of the app to a client that sends ``content``, all or a part, and hangs up."""
+    sent = []
+    messages = [
+        {"type": "http.request", "body": content, "more_body": not whole},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+        "headers": [], "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(served(scope, receive, send))
+    return sent
+
+
 def mask_of(content):
     return np.asarray(Image.open(io.BytesIO(content))) > 0
 
@@ -310,24 +332,9 @@ class TestQueue:
         gate = threading.Event()
         worker._pool.submit(gate.wait)
         served = app.create(worker, most=MOST)
-        predicted, sent = [], []
+        predicted = []
         worker._work = lambda *args: predicted.append(args)
-        messages = [
-            {"type": "http.request", "body": as_file(pictures[0]), "more_body": False},
-            {"type": "http.disconnect"},
-        ]
-
-        async def receive():
-            return messages.pop(0)
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {
-            "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
-            "headers": [], "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80),
-        }  # fmt: skip
-        asyncio.run(served(scope, receive, send))
+        sent = said_to_one_that_leaves(served, as_file(pictures[0]), whole=True)
         assert sent[0]["status"] == body.CLIENT_LEFT
         assert worker.taken == 0
         gate.set()
@@ -336,23 +343,7 @@ class TestQueue:
 
     def test_one_that_leaves_while_it_sends(self, worker):
         served = app.create(worker, most=MOST)
-        messages = [
-            {"type": "http.request", "body": b"abc", "more_body": True},
-            {"type": "http.disconnect"},
-        ]
-        sent = []
-
-        async def receive():
-            return messages.pop(0)
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {
-            "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
-            "headers": [], "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80),
-        }  # fmt: skip
-        asyncio.run(served(scope, receive, send))
+        sent = said_to_one_that_leaves(served, b"abc", whole=False)
         assert sent[0]["status"] == body.CLIENT_LEFT
         assert worker.taken == 0
 

@@ -89,7 +89,7 @@ class FoldTrust:
     Attributes:
       temperature: of the class logits; 1 without the classification task.
       conformal_threshold: least probability of a class in a prediction set.
-      presence: see `Presence`.
+      presence: tells the probability of a lesion from the mask.
       class_error: probability of a wrong class from the signs of `Doubt`.
       mask_error: probability of a mask with a Dice below `WRONG_DICE`, from the same signs.
       warning_threshold: uncertainty above which there is a warning.
@@ -126,8 +126,8 @@ class Assessment(NamedTuple):
       lesion_odds: ``(n,)`` by how much the mask raises the odds of a lesion, see
         `refine.refine_probable`.
       prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
-      class_disagreement: see `Doubt`.
-      mask_disagreement: see `Doubt`.
+      class_disagreement: ``(n,)`` of the members, as in `Doubt`.
+      mask_disagreement: ``(n,)`` of the members, as in `Doubt`.
       class_presence: ``(n,)`` probability of a lesion, judged by the class.
     """
 
@@ -193,8 +193,8 @@ def join(
       disagreement: ``(n,)`` of `calibration.mask_disagreement`, or None.
       class_logits: ``(members, n, classes)``, or None.
       trust: of the run.
-      folds: see `assess`.
-      normal: see `assess`.
+      folds: fold of each group of members; members come fold by fold, equally many of each.
+      normal: code of the class "no lesion", None if there is none.
     """
     fitted = [trust[fold] for fold in folds]
     members = None
@@ -248,7 +248,7 @@ def judge(
     """How doubtful answers are that were made of an assessment.
 
     Args:
-      assessed: see `assess`.
+      assessed: what the members say of the images, from `assess`.
       mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
         segmentation task.
       class_id: ``(n,)`` their classes; None without the classification task.

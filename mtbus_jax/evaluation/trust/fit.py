@@ -29,10 +29,11 @@ def fit(
 
     Args:
       mean_probability: ``(n, height, width)``, or None without the segmentation task.
-      disagreement: ``(n,)`` of the masks, or None without the segmentation task.
+      disagreement: ``(n,)`` of the members' masks, or None without the segmentation task.
       class_logits: ``(members, n, classes)``, or None without the classification task.
-      mask: the answers' masks, see `trust.judge`.
-      class_id: the answers' classes, see `trust.judge`.
+      mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
+        segmentation task.
+      class_id: ``(n,)`` their classes; None without the classification task.
       label: ``(n,)`` true class codes.
       has_lesion: ``(n,)`` bool, whether the true mask holds a pixel.
       wrong_class: ``(n,)`` bool; False everywhere without the classification task.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import html
 import re
-from importlib import resources
 
 import numpy as np
 
 import mtbus_jax
+from mtbus_jax import pages
 from mtbus_jax.escaping import json_element
 from mtbus_jax.export.web.contents import Contents
 from mtbus_jax.export.web.runtime import PACKAGE, VERSION, Runtime
+
+_HERE = "mtbus_jax.export.web"
 
 # Run in this order, after the body is there; all but the first share one scope.
 SCRIPTS = (
@@ -23,11 +24,6 @@ SCRIPTS = (
     *("enhance.js", "resample.js", "network.js", "trust.js", "answer.js", "measure.js"),
     *("draw.js", "save.js", "results.js", "main.js"),
 )
-
-
-def asset(name: str) -> str:
-    """Text of a file of ``assets/``."""
-    return resources.files("mtbus_jax.export.web").joinpath("assets", name).read_text("utf-8")
 
 
 def document(contents: Contents, runtime: Runtime, about: str) -> str:
@@ -39,7 +35,8 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
       about: HTML about the network.
     """
     facts = contents.facts
-    style, codes = asset("style.css"), [asset(name) for name in SCRIPTS]
+    style = pages.style(_HERE, "style.css")
+    codes = [pages.text(_HERE, name) for name in SCRIPTS]
     data = [
         json_element("facts", facts),
         _bytes_element("runtime-code", runtime.code),
@@ -62,7 +59,7 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
         "scripts": "\n".join(f"<script>{code}</script>" for code in codes),
     }
     # In one pass: what fills a slot may hold braces of its own.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: slots[found[1]], asset("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: slots[found[1]], pages.text(_HERE, "page.html"))
 
 
 def planes(content: bytes) -> bytes:
@@ -78,16 +75,11 @@ def policy(style: str, codes: list[str]) -> str:
       style: the style sheet.
       codes: the scripts. The runtime comes from a Blob that they make, and compiles WebAssembly.
     """
-    scripts = " ".join(map(_source, codes))
+    scripts = " ".join(map(pages.source, codes))
     return (
-        f"default-src 'none'; connect-src 'none'; img-src data:; style-src {_source(style)}; "
+        f"default-src 'none'; connect-src 'none'; img-src data:; style-src {pages.source(style)}; "
         f"script-src {scripts} blob: 'wasm-unsafe-eval'; base-uri 'none'; form-action 'none'"
     )
-
-
-def _source(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _bytes_element(name: str, content: bytes) -> str:
@@ -117,5 +109,5 @@ def _licence() -> str:
     return (
         f"<details><summary>Licence of the runtime, {PACKAGE} {VERSION}</summary>"
         "<p>ThirdPartyNotices.txt of its source names what others contributed to it.</p>"
-        f"<pre>{html.escape(asset('runtime_licence.txt'))}</pre></details>"
+        f"<pre>{html.escape(pages.text(_HERE, 'runtime_licence.txt'))}</pre></details>"
     )

@@ -55,7 +55,7 @@ def instance_norm(image: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.A
     Args:
       image: ``(batch, height, width, channels)``, float32 or float64.
       weight: ``(channels,)``, same type.
-      bias: ``(channels,)``.
+      bias: ``(channels,)``, same type.
 
     Returns:
       Of the shape and type of ``image``.
