@@ -71,6 +71,7 @@ def test_elsewhere(
         dataset,
         image_size=predictor.image_size,
         resize=config.data.resize,
+        enhancement=config.data.enhancement,
         normal_class=normal_class,
         **places,
     )
@@ -84,7 +85,7 @@ def test_elsewhere(
         reference = intensity.histogram(data.load_configured(own).image)
         cases = dataclasses.replace(cases, image=intensity.match(cases.image, reference))
     frames = (from_array(image[..., 0]) for image in cases.image)
-    predictions = list(predictor.stream(frames))
+    predictions = list(predictor.stream(frames, prepared=True))
     rows = rows_of(cases, predictions)
     content = {
         "name": config.name,

@@ -24,15 +24,15 @@ class Interval(NamedTuple):
     """A figure with its uncertainty.
 
     Attributes:
-      value: over all images; NaN if it is undefined.
-      low: lower end of the interval.
-      high: upper end.
+      value: over all images; None if it is undefined.
+      low: lower end of the interval, or None.
+      high: upper end, or None.
       n: images behind it.
     """
 
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -131,11 +131,11 @@ def intervals(
     for name, (value, n) in figures(rows).items():
         values = np.array(drawn[name])
         values = values[~np.isnan(values)]
-        ends = [np.nan, np.nan]
+        found[name] = Interval(None, None, None, 0)
         if n and len(values):
             tail = (1 - LEVEL) / 2
-            ends = np.quantile(values, [tail, 1 - tail])
-        found[name] = Interval(value, float(ends[0]), float(ends[1]), n)
+            low, high = np.quantile(values, [tail, 1 - tail])
+            found[name] = Interval(value, float(low), float(high), n)
     return found
 
 

@@ -71,8 +71,8 @@ def rates_one_vs_rest(
     Of two classes, the sensitivity of the one is the specificity of the other.
 
     Args:
-      label: ``(n,)`` class codes.
-      predicted: likewise.
+      label: ``(n,)`` true class codes.
+      predicted: ``(n,)`` predicted class codes.
       classes: number of classes.
     """
     counts = confusion_matrix(label, predicted, classes=classes)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
-from mtbus_jax.predict.predictor import Prediction, Predictor
+from mtbus_jax.predict.prediction import Prediction
+from mtbus_jax.predict.predictor import Predictor
 
 __all__ = ["Prediction", "Predictor"]

@@ -17,7 +17,8 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import Spacing, dicom, overlay
 from mtbus_jax.predict import dicom_source
 from mtbus_jax.predict.measure import spacing_of_lesion
-from mtbus_jax.predict.predictor import Prediction, Predictor
+from mtbus_jax.predict.prediction import Prediction
+from mtbus_jax.predict.predictor import Predictor
 
 NAME = "mtbus_jax"
 NOT_FOR_DIAGNOSIS = "Research software, not a medical device. Not for diagnosis."

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mtbus_jax.images import Source, silence
 from mtbus_jax.predict import dicom_objects, dicom_source
 from mtbus_jax.predict.dicom_objects import Place, Software
-from mtbus_jax.predict.predictor import Prediction
+from mtbus_jax.predict.prediction import Prediction
 
 _KINDS = ("segmentation", "capture")
 _NO_OBJECTS = "no DICOM objects: "

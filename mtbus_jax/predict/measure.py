@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from mtbus_jax.images import Source, Spacing
-from mtbus_jax.predict.predictor import Prediction
+from mtbus_jax.predict.prediction import Prediction
 
 DICOM_COLUMNS = ("dicom_segmentation", "dicom_capture")
 _BOX = ("top", "left", "bottom", "right")

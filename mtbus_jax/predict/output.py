@@ -39,7 +39,7 @@ from mtbus_jax.predict.out_folder import (
     files_in,
     source_of,
 )
-from mtbus_jax.predict.predictor import UNCERTAIN, Prediction
+from mtbus_jax.predict.prediction import UNCERTAIN, Prediction
 from mtbus_jax.predict.progress import PREDICTIONS, PROGRESS, Done
 
 PROBABILITY_FORMATS = ("npy", "png")

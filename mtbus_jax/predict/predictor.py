@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,65 +18,17 @@ from mtbus_jax import augment, images, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
+from mtbus_jax.predict.prediction import NO_WARNING, NOT_CALIBRATED, UNCERTAIN, Prediction
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
 from mtbus_jax.training import bundled, steps, trained_folds
 
 REFINE = ("none", "hard", "probable")
-# What `Prediction.warning` says.
-NO_WARNING, UNCERTAIN, NOT_CALIBRATED = "", "uncertain", "not calibrated"
 # Device programs at once on a CPU. One alone leaves cores idle: XLA runs many convolutions of few
 # pictures on one core. Two of them were 1.3 times as fast as one on two cores, three were not.
 _CPU_PROGRAMS = 2
 # Masks ``(n, height, width)`` and classes ``(n,)`` of n pictures; None without the task.
 _Answer = tuple[np.ndarray | None, np.ndarray | None]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
-    """What the ensemble says about one picture; None for what it does not compute.
-
-    Attributes:
-      frame: the picture.
-      mask: ``(height, width)`` bool at the picture's own size, after refining.
-      probability: ``(network_height, network_width)`` float32, mean tumour probability over the
-        members, before refining.
-      class_names: of the run, by code.
-      class_id: index into ``class_names``, after refining.
-      class_probability: ``(classes,)`` float, mean over the members, before refining.
-      prediction_set: names of the classes that cannot be ruled out, see `trust`; None if the run
-        is not calibrated.
-      refined: what refining changed, such as ``mask removed``; ``no`` if nothing, ``off`` if it was
-        not asked for, "" if the run has one task only.
-      unrefined_class_id: the class before refining.
-      unrefined_mask: ``(height, width)`` bool, the mask before refining.
-      uncertainty: probability in [0, 1] that the prediction is wrong; None if not calibrated.
-      warning: ``uncertain``, "" or ``not calibrated``.
-    """
-
-    frame: images.Frame
-    mask: np.ndarray | None
-    probability: np.ndarray | None
-    class_names: tuple[str, ...]
-    class_id: int | None
-    class_probability: np.ndarray | None
-    prediction_set: tuple[str, ...] | None
-    refined: str
-    unrefined_class_id: int | None
-    unrefined_mask: np.ndarray | None
-    uncertainty: float | None
-    warning: str
-
-    @property
-    def class_name(self) -> str | None:
-        """The class after refining."""
-        return None if self.class_id is None else self.class_names[self.class_id]
-
-    def probability_map(self) -> np.ndarray | None:
-        """``(height, width)`` float32 tumour probability at the picture's own size."""
-        if self.probability is None:
-            return None
-        return to_original(self.probability, *self.frame.grey.shape)
 
 
 class _Started(NamedTuple):
@@ -182,7 +133,9 @@ class Predictor:
             raise UserError("Predictor takes a list of pictures: give [path].")
         return list(self.stream([frame for image in images for frame in _frames(image)]))
 
-    def stream(self, frames: Iterable[images.Frame], *, full: bool = False) -> Iterator[Prediction]:
+    def stream(
+        self, frames: Iterable[images.Frame], *, full: bool = False, prepared: bool = False
+    ) -> Iterator[Prediction]:
         """Predicts frames as they come; holds a few batches, so there may be any number of them.
 
         While the next frames are read and results are used, the network works on others.
@@ -190,6 +143,8 @@ class Predictor:
         Args:
           frames: see `images.read` and `images.from_array`.
           full: compile for full batches even if there is none, for results equal to the last bit.
+          prepared: frames are inputs of the network already, as `data.load_cases` makes them with
+            the run's image size, way of resizing and enhancement.
 
         Yields:
           One prediction per frame, in order.
@@ -201,7 +156,7 @@ class Predictor:
             self._programs.at_least(self._batch_size)
         try:
             while batch := list(itertools.islice(frames, self._batch_size)):
-                waiting.append(self._start(batch, pool))
+                waiting.append(self._start(batch, pool, prepared=prepared))
                 if len(waiting) > self._at_once:
                     yield from self._end(waiting.popleft())
             while waiting:
@@ -209,9 +164,14 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _start(self, frames: list[images.Frame], pool: ThreadPoolExecutor) -> _Started:
-        size = self.image_size
-        pictures = np.stack([preprocess.to_input(f.grey, *size, **self._how) for f in frames])
+    def _start(
+        self, frames: list[images.Frame], pool: ThreadPoolExecutor, *, prepared: bool
+    ) -> _Started:
+        pictures = [frame.grey for frame in frames]
+        if not prepared:
+            size, how = self.image_size, self._how
+            pictures = [preprocess.to_input(grey, *size, **how) for grey in pictures]
+        pictures = np.stack(pictures)
         # Here and not in the threads, which would compile it twice.
         program = self._programs.at_least(len(frames))
         missing = np.repeat(pictures[:1], program.size - len(frames), axis=0)

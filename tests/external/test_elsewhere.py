@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,25 @@ def test_figures_are_those_of_what_predict_answers(run, world, tmp_path):
             assert figure["low"] <= figure["high"]
     wrong = ~np.array(right) | (np.array(dice) < 0.5)
     assert content["risk"]["wrong"]["all"] == pytest.approx(wrong.mean())
+
+
+def test_pictures_are_enhanced_once_and_as_in_training(run, world, tmp_path, monkeypatch):
+    equalising = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((equalising / "config.json").read_text())
+    config["data"]["enhancement"] = "multi_peak"
+    (equalising / "config.json").write_text(json.dumps(config))
+    asked = {}
+
+    def load(name, **options):
+        asked.update(options)
+        return OTHER
+
+    monkeypatch.setattr(data, "load_cases", load)
+    content = external.test_elsewhere("bus_uclm", tmp_path / "out", run=equalising)
+    assert asked["enhancement"] == "multi_peak"
+    # `load_cases` has equalised them; the network sees what it gives.
+    plain = external.test_elsewhere("bus_uclm", tmp_path / "plain", run=run)
+    assert content["results"] == plain["results"]
 
 
 def test_three_files_are_written_and_replaced(run, world, tmp_path):

@@ -33,7 +33,7 @@ def test_copies_within_a_group_make_no_interval_narrower():
 def test_an_undefined_figure_has_no_interval():
     rows = pd.DataFrame({"value": [np.nan, np.nan]})
     found = score.intervals(rows, np.arange(2), lambda rows: {"mean": (np.nan, 0)})["mean"]
-    assert found.n == 0 and np.isnan([found.value, found.low, found.high]).all()
+    assert found == score.Interval(None, None, None, 0)
 
 
 def test_risk_falls_with_uncertainty_that_knows():

@@ -24,7 +24,7 @@ class Drawn:
 
     Attributes:
       every: ``(height, width)`` bool, of all mask files, at the original size.
-      first: likewise, of the first mask file.
+      first: ``(height, width)`` bool, of the first mask file.
     """
 
     every: np.ndarray

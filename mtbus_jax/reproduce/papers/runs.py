@@ -50,7 +50,8 @@ class Run:
       folds: that are tested.
       images: tested, over all folds.
       ours: figures by metric, by our rules.
-      theirs: likewise by the paper's; empty where it has no rules of its own, or for want of masks.
+      theirs: figures by metric, by the paper's rules; empty where it has none of its own, or for
+        want of masks.
       dice_by_rule: Dice by `rules.RULES`; empty like ``theirs``.
       border: share of the lesions' area that is soft border; NaN like ``theirs``.
       further_masks: images with more than one mask.
