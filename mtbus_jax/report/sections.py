@@ -155,7 +155,7 @@ def _trust_facts(run: Run) -> Markup:
             [f"prediction sets that hold the true class (aim: {aim})", percent(sets["coverage"])],
             ["classes in a prediction set, on average", number(sets["size"], 2)],
         ]
-    return markup.table("Warnings and prediction sets", ["", "test images"], facts)
+    return markup.table("Warnings and prediction sets", ["share or mean", "test images"], facts)
 
 
 def _refining(content: dict[str, Any]) -> Markup | None:

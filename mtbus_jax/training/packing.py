@@ -1,8 +1,8 @@
 """A tree of arrays as one long array for each dtype, with a digest of every leaf.
 
 Checkpoints are stored like that for two reasons. The digests tell weights that have rotted on disk
-from those that were written. And tensorstore 0.1.86, below Orbax, keeps a little memory for good
-with every array that it writes: with a thousand leaves, most of a megabyte a checkpoint.
+from those that were written. And Orbax writes a folder for each array: of a thousand leaves a
+thousand folders, each of which also left some memory behind (see `orbax_items`).
 """
 
 from __future__ import annotations

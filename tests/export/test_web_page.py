@@ -221,8 +221,16 @@ def test_keyboard_and_screen_reader(chromium, made, tmp_path):
             )
     labels = [each.get_attribute("aria-label") for each in tab.locator("canvas").all()]
     assert labels[0] == "Picture one"
-    assert "lesion" in labels[1]
-    assert tab.get_by_role("status").count() == 1
+    assert labels[1].startswith("Outline in one: ") and "lesion" in labels[1]
+    # The answer is announced, no cell is silent, and no probability goes by its class alone.
+    (status,) = tab.get_by_role("status").all_text_contents()
+    said = tab.locator(".answer").text_content()
+    assert status == f"1 picture done: one, {said}, {labels[1].removeprefix('Outline in one: ')}."
+    assert all(cell.strip("– ") for cell in tab.locator("#rows td").all_text_contents())
+    heads = tab.get_by_role("columnheader").all_text_contents()
+    assert heads[1:5] == ["Class", *(f"{name}, probability" for name in NAMES)]
+    tab.get_by_label("Opacity of the mask").fill("40")
+    assert tab.get_by_label("Opacity of the mask").get_attribute("aria-valuetext") == "40 %"
     assert tab.locator("#rows th[scope=row]").text_content() == "one"
     tab.get_by_role("button", name="Save the mask of one as PNG").focus()
     with tab.expect_download() as saved:

@@ -261,6 +261,7 @@ def test_the_slider_changes_the_marks_and_only_them(visit, made):
     slider.focus()
     page.keyboard.press("Home")
     assert page.locator("#opacity-text").text_content() == "0 %"
+    assert page.locator("#opacity").get_attribute("aria-valuetext") == "0 %"
     np.testing.assert_array_equal(panel_pixels(page, "truth"), image)
     page.keyboard.press("ArrowRight")  # the slider moves, not the case
     assert current(page) == uid and page.locator("#opacity-text").text_content() == "5 %"

@@ -24,7 +24,9 @@ class Viewer {
       canvas.height = factor * run.height;
     }
     this.opacity.addEventListener("input", () => {
-      this.opacityText.textContent = this.opacity.value + " %";
+      const text = this.opacity.value + " %";
+      this.opacityText.textContent = text;
+      this.opacity.setAttribute("aria-valuetext", text);
       this.paint();
     });
   }

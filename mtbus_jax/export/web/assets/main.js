@@ -56,7 +56,9 @@ async function work() {
   }
   busy = false;
   const failed = failures.length ? `; ${count(failures.length, "file")} could not be read` : "";
-  say(`${count(results.length, "picture")} done${failed}.`);
+  // Who cannot see the page hears the answer at once, if there is but one.
+  const answer = results.length === 1 ? `: ${inWords(results[0].row)}` : "";
+  say(`${count(results.length, "picture")} done${answer}${failed}.`);
 }
 
 function count(number, thing) {
@@ -119,7 +121,9 @@ function opacity() {
 
 /** Paints all masks again, once for all moves of the slider since the screen was last drawn. */
 function repaintSoon() {
-  byId("opacity-text").textContent = `${byId("opacity").value} %`;
+  const text = `${byId("opacity").value} %`;
+  byId("opacity-text").textContent = text;
+  byId("opacity").setAttribute("aria-valuetext", text);
   cancelAnimationFrame(repainting);
   repainting = requestAnimationFrame(() => {
     for (const { canvas, drawn } of results) paint(canvas, drawn, opacity());

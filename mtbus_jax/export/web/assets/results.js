@@ -24,7 +24,7 @@ function resultCard(result, facts, opacity) {
   const bare = element("canvas");
   const panels = element("div", { className: "panels" });
   panels.append(panel(bare, `Picture ${row.name}`, "Picture"));
-  if (row.area_px !== undefined) panels.append(panel(result.canvas, maskInWords(row), "Outline"));
+  if (row.area_px !== undefined) panels.append(panel(result.canvas, `Outline in ${row.name}: ${maskInWords(row)}`, "Outline"));
   card.append(panels);
   paint(bare, drawn);
   paint(result.canvas, drawn, opacity);
@@ -55,6 +55,12 @@ function maskInWords(row) {
   }
   const mm = row.area_mm2 ? ` = ${row.area_mm2.toFixed(1)} mm²` : "";
   return `lesion of ${row.area_px.toLocaleString("en")} px${mm}`;
+}
+
+/** A result in one line: its picture, class and mask. */
+function inWords(row) {
+  const said = [row.class, row.area_px === undefined ? undefined : maskInWords(row)];
+  return [row.name, ...said.filter(each => each !== undefined)].join(", ");
 }
 
 function panel(canvas, label, caption) {
@@ -95,7 +101,7 @@ function shownColumns(facts) {
   return [
     ["name", "Picture"],
     ...(classes ? [["class", "Class"]] : []),
-    ...(classes ? facts.classNames.map(name => [`probability_${name}`, name]) : []),
+    ...(classes ? facts.classNames.map(name => [`probability_${name}`, `${name}, probability`]) : []),
     ...(masks ? [["area_px", "Area, px"], ["area_mm2", "Area, mm²"]] : []),
     ...(facts.trust ? [["uncertainty", "Probability of being wrong"]] : []),
     ["warning", "Warning"],
@@ -107,7 +113,9 @@ function tableRow(row, facts) {
   const line = element("tr");
   shownColumns(facts).forEach(([name], place) => {
     const value = row[name];
-    let text = value === undefined || value === null || value === "" ? "–" : String(value);
+    // A dash alone is not spoken.
+    const nothing = name === "warning" ? "none" : "unknown";
+    let text = value === undefined || value === null || value === "" ? nothing : String(value);
     if (typeof value === "number" && !Number.isInteger(value)) text = value.toFixed(3);
     const cell = element(place ? "td" : "th", { textContent: text });
     if (!place) cell.scope = "row";
