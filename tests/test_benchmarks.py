@@ -45,3 +45,20 @@ def test_without_a_peer_it_is_refused(script):
     done = run(script, "--batch=2")
     assert done.returncode == 2
     assert "--peer_python is missing" in done.stderr
+
+
+@pytest.mark.long
+def test_networks_on_phantoms_go_on_where_they_were(tmp_path, phantom_data_dir):
+    out, path = tmp_path / "runs", tmp_path / "figures.json"
+    options = f"--out={out} --networks=segresnet --steps=18 --size=32 --json={path}"
+    options += f" --data_dir={phantom_data_dir}"
+    done = run("phantoms", options)
+    assert done.returncode == 0, done.stderr
+    (first,) = json.loads(path.read_text())["networks"]
+    assert (first["network"], first["steps"], first["test_images"]) == ("segresnet", 18, 60)
+    assert f"| `segresnet` |  | {first['parameters']:,} | 18 |" in done.stdout
+    # The same again trains nothing.
+    before = (out / "segresnet" / "fold_0" / "metrics.jsonl").read_text()
+    assert run("phantoms", options).returncode == 0
+    assert json.loads(path.read_text())["networks"] == [first]
+    assert (out / "segresnet" / "fold_0" / "metrics.jsonl").read_text() == before

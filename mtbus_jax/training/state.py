@@ -40,7 +40,7 @@ class TrainState(flax.struct.PyTreeNode):
       batch_stats: running statistics of batch-normalised networks, else empty.
       opt_state: Adam's moments.
       plateau: learning-rate schedule and early stopping.
-      best_params: parameters to be tested, see `KEPT`.
+      best_params: parameters to be tested, see `schedule.KEPT`.
       best_batch_stats: running statistics to be tested with them.
       loss_weights: learned p of each task's loss, see `losses.initial_weights`; empty if fixed.
       loss_moments: Adam's moments of these, if there are any.
