@@ -163,6 +163,7 @@ def make_config(**train_fields):
 TRAINING = {"epochs": 2, "steps_per_call": 4, "learning_rate": 1e-4}
 
 
+@pytest.mark.long
 def test_training_is_the_same_with_programs_from_disk(tmp_path, cache, monkeypatch):
     """The second time nothing is traced: a step that cannot be taken does not matter."""
     config = make_config(**TRAINING)

@@ -147,6 +147,7 @@ def test_which_convolution_is_used(monkeypatch):
     assert rule(apart) is None
 
 
+@pytest.mark.long
 def test_gradients_of_a_network_are_those_without_it(monkeypatch):
     """MT UNet++ as published, rows 1 to 4 of which have such convolutions, in double precision."""
     with jax.enable_x64(True):
