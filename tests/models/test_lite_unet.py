@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_checks import FIXTURES, output_shapes, parameter_count
+from network_checks import FIXTURES, output_shapes, parameter_count, quick_jit
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.errors import UserError
@@ -157,7 +157,7 @@ def test_every_parameter_has_a_finite_gradient():
         )
         return losses.multitask_loss(outputs, batch, weight=0.5).total
 
-    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    gradients = quick_jit(jax.grad(loss))(variables["params"])
     for path, leaf in jax.tree.leaves_with_path(gradients):
         assert np.isfinite(leaf).all() and np.any(leaf), jax.tree_util.keystr(path)
 

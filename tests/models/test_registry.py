@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_checks import quick_jit
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.errors import UserError
@@ -67,9 +68,12 @@ def test_every_network_takes_every_setting_of_the_tasks(name):
             assert outputs.class_logits is None
 
 
-@pytest.mark.parametrize("tasks", TASKS)
+@pytest.mark.parametrize("tasks", TASKS[1:])
 def test_outputs_and_gradients(tasks):
-    """Non-square input, one empty mask: right shapes, and a finite gradient on every parameter."""
+    """Non-square input, one empty mask: right shapes, and a finite gradient on every parameter.
+
+    Both tasks at once are held against PyTorch below, on such a batch.
+    """
     module = models.create("unetpp", tasks=tasks, width=2)
     image = jax.random.uniform(jax.random.key(0), (2, 32, 48, 1), maxval=255)
     variables = random_variables(module)
@@ -90,7 +94,7 @@ def test_outputs_and_gradients(tasks):
         return losses.multitask_loss(out, batch, weight=0.5).total
 
     gradients = flax.traverse_util.flatten_dict(
-        jax.jit(jax.grad(loss))(variables["params"]), sep="/"
+        quick_jit(jax.grad(loss))(variables["params"]), sep="/"
     )
     for path, gradient in gradients.items():
         assert np.all(np.isfinite(gradient)), path
@@ -125,8 +129,8 @@ def test_segmentation_only_network_equals_the_multitask_one_without_its_head():
     backbone = {k: v for k, v in params.items() if k[:4] not in ("head", "clas")}
     alone = models.create("unetpp", width=2, tasks=("seg",))
     np.testing.assert_allclose(
-        jax.jit(alone.apply)({"params": backbone}, image).segmentation[0],
-        jax.jit(both.apply)({"params": params}, image).segmentation[0],
+        quick_jit(alone.apply)({"params": backbone}, image).segmentation[0],
+        quick_jit(both.apply)({"params": params}, image).segmentation[0],
         rtol=1e-5,
     )
 
@@ -147,7 +151,7 @@ def test_outputs_agree_with_pytorch(original):
     params = port(original, "param:")
     fresh = shapes_of(module)["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda s: s.shape, fresh)
-    outputs = jax.jit(module.apply)({"params": params}, original["image"])
+    outputs = quick_jit(module.apply)({"params": params}, original["image"])
     found = [*outputs.segmentation, outputs.class_logits]
     wanted = [*(original[f"segmentation_{i}"] for i in range(4)), original["class_logits"]]
     print("outputs:", max(np.abs(f - w).max() for f, w in zip(found, wanted, strict=True)))
@@ -194,7 +198,7 @@ def losses_and_gradients(original, dtype):
         image, mask = original["image"].astype(dtype), original["mask"].astype(dtype)
         batch = types.Batch(image, mask, original["label"], np.ones(2, dtype))
         params = jax.tree.map(lambda a: a.astype(dtype), port(original, "param:"))
-        gradients, parts = jax.jit(jax.grad(loss, has_aux=True))(params, batch)
+        gradients, parts = quick_jit(jax.grad(loss, has_aux=True))(params, batch)
         gradients, parts = jax.tree.map(np.asarray, (gradients, parts))
     names = ("segmentation", "classification", "total")
     stored = [original[f"{name}_loss"] for name in ("segmentation", "focal", "total")]
@@ -221,7 +225,7 @@ def test_another_order_of_the_heads_channels_would_be_seen(original, order):
     kernel = params["head_block"]["conv_1"]["kernel"]
     thirds = np.split(kernel, 3, axis=2)
     params["head_block"]["conv_1"]["kernel"] = np.concatenate([thirds[i] for i in order], axis=2)
-    found = jax.jit(module.apply)({"params": params}, original["image"]).class_logits
+    found = quick_jit(module.apply)({"params": params}, original["image"]).class_logits
     assert np.abs(found - original["class_logits"]).max() > 1e-2
 
 

@@ -3,15 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# Compiled soon rather than well.
-SOON = {"xla_backend_optimization_level": 0}
+from network_checks import quick_jit
 
 
 def value_and_gradients(function, image, kernel, gradient):
     """The result of ``function(image, kernel)``, and its gradients with that of the result."""
 
-    @jax.jit
+    @quick_jit
     def both(image, kernel, gradient):
         value, pull = jax.vjp(function, image, kernel)
         return value, *pull(gradient)
@@ -38,8 +36,7 @@ def network_and_gradients(module, variables, image):
 
     with jax.enable_x64(True):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
-        program = jax.jit(jax.value_and_grad(outputs, has_aux=True), compiler_options=SOON)
-        return program(params, image)
+        return quick_jit(jax.value_and_grad(outputs, has_aux=True))(params, image)
 
 
 def assert_networks_close(found, expected):

@@ -10,7 +10,6 @@ of matrices that are read in place.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -33,25 +32,39 @@ def conv_general_dilated(
     dimension_numbers: lax.ConvDimensionNumbers,
     **options,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`; on a CPU by a rule of this package if one applies.
+    """`jax.lax.conv_general_dilated`; on a CPU by the `rule` of this package if one applies."""
+    options["dimension_numbers"] = dimension_numbers
+    own = rule(lhs, rhs, window_strides, padding, **options)
+    if own is not None:
+        return own(lhs, rhs)
+    return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
-    With many channels that is `four_rows`, with few pixels beside them `patches_convolution`, and
-    `convolution_3x3` for the rest. They apply to channels-last 3×3 convolutions with stride 1,
-    padding 1, neither dilation nor groups, a known batch size and more than a few channels.
-    Elsewhere this is lax's own function. The platform is JAX's default backend at tracing time.
+
+def rule(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options,
+) -> four_rows.Convolution | None:
+    """Which convolution computes the same faster on a CPU; None for lax's own.
+
+    With many channels that is one of `four_rows`, with few pixels beside them
+    `patches_convolution`, and `convolution_3x3` for the rest. They apply to channels-last 3×3
+    convolutions with stride 1, padding 1, neither dilation nor groups, a known batch size and more
+    than a few channels. The platform is JAX's default backend at tracing time.
+
+    Args:
+      lhs: of `jax.lax.conv_general_dilated`, as are the others.
+      rhs: kernel.
+      window_strides: one for each side.
+      padding: a name, or two numbers for each side.
+      **options: ``dimension_numbers`` and whatever else is not the default.
     """
-    plain = functools.partial(
-        lax.conv_general_dilated, dimension_numbers=dimension_numbers, **options
-    )
-    if jax.default_backend() == "cpu" and _applies(
-        lhs, rhs, window_strides, padding, dimension_numbers, **options
-    ):
-        if four_rows.pays(lhs, rhs):
-            return four_rows.convolution(lhs, rhs)
-        if is_wide(lhs.shape, rhs.shape):
-            return patches_convolution(lhs, rhs)
-        return convolution_3x3(lhs, rhs)
-    return plain(lhs, rhs, window_strides, padding)
+    if jax.default_backend() != "cpu" or not _applies(lhs, rhs, window_strides, padding, **options):
+        return None
+    narrow = patches_convolution if is_wide(lhs.shape, rhs.shape) else convolution_3x3
+    return four_rows.rule(lhs, rhs) or narrow
 
 
 def convolve(image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -72,8 +85,8 @@ def _applies(
     rhs,
     window_strides,
     padding,
-    dimension_numbers,
     *,
+    dimension_numbers,
     lhs_dilation=None,
     rhs_dilation=None,
     feature_group_count=1,

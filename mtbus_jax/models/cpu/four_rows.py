@@ -8,11 +8,15 @@ kept for the backward pass.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mtbus_jax.models.cpu import products, winograd
+
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
 # The fewest channels on the narrower and on the wider side with which the products that are saved
 # cost more than the sums. Measured.
@@ -21,8 +25,8 @@ _FEWEST, _FEWEST_OF_MORE = 48, 96
 _PIXELS_TOGETHER = 16
 
 
-def pays(image: jax.Array, kernel: jax.Array) -> bool:
-    """Whether `convolution` computes this, and faster on a CPU than the alternatives.
+def rule(image: jax.Array, kernel: jax.Array) -> Convolution | None:
+    """The faster of this module's convolutions on a CPU, or None where the alternatives are faster.
 
     Numbers of few digits are left alone: sums of rows would lose some of them.
 
@@ -33,15 +37,20 @@ def pays(image: jax.Array, kernel: jax.Array) -> bool:
     batch, height, width, _ = image.shape
     fewer, more = sorted(kernel.shape[2:])
     if fewer < _FEWEST or more < _FEWEST_OF_MORE or height % winograd.ROWS:
-        return False
+        return None
     if image.dtype not in (jnp.float32, jnp.float64) or kernel.dtype != image.dtype:
-        return False
-    # With fewer pixels what is saved is less than the sums of the kernel's rows cost.
-    return 2 * batch * height * width >= fewer
+        return None
+    pixels = batch * height * width
+    if 2 * pixels < fewer:  # what is saved is less than the sums of the kernel's rows cost
+        return None
+    return products_together if pixels <= _PIXELS_TOGETHER * fewer else products_apart
 
 
-def convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3×3 convolution (cross-correlation) with zero padding 1 and stride 1.
+@jax.custom_vjp
+def products_apart(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3×3 convolution by six convolutions along the width, for which nothing is copied.
+
+    Zero padding 1 and stride 1; cross-correlation, as everywhere in networks.
 
     Args:
       image: ``(batch, height, width, in)``, floating point; height a multiple of four.
@@ -50,15 +59,6 @@ def convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       ``(batch, height, width, out)``.
     """
-    batch, height, width, _ = image.shape
-    if batch * height * width <= _PIXELS_TOGETHER * min(kernel.shape[2:]):
-        return products_together(image, kernel)
-    return products_apart(image, kernel)
-
-
-@jax.custom_vjp
-def products_apart(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`convolution` by six convolutions along the width, for which nothing is copied."""
     return _apart_forward(image, kernel)[0]
 
 
@@ -101,7 +101,7 @@ def _moved_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def products_together(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`convolution` by one product of six pairs of matrices.
+    """`products_apart` by one product of six pairs of matrices.
 
     For that each row's three neighbours are copied side by side, which is little where there are
     few pixels. It is compiled sooner.

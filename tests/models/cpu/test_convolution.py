@@ -106,24 +106,16 @@ def test_vmap_over_kernels_equals_one_after_the_other():
     assert_close(found, [np.stack(each) for each in zip(*expected, strict=True)], 1e-5)
 
 
-def uses(function, *arrays) -> str:
-    # A function of its own each time: JAX remembers what it has traced.
-    text = str(jax.make_jaxpr(lambda *inputs: function(*inputs))(*arrays))
-    if "custom_vjp" in text:
-        return "own gradient"
-    return "lax" if "conv_general_dilated" in text else "products"
-
-
-def test_which_convolution_is_used(monkeypatch):
-    def drop_in(image, kernel, strides=(1, 1), padding=PADDING, layout=LAYOUT, **options):
-        return convolution.conv_general_dilated(
+def test_which_convolution_is_used():
+    def rule(image, kernel, strides=(1, 1), padding=PADDING, layout=LAYOUT, **options):
+        return convolution.rule(
             image, kernel, strides, padding, dimension_numbers=layout, **options
         )
 
     narrow, few, wide = (draw(s)[:2] for s in [(2, 8, 8, 6, 5), (2, 8, 8, 1, 5), (1, 2, 2, 9, 9)])
-    assert uses(drop_in, *narrow) == "own gradient"
-    assert uses(drop_in, *wide) == "products"
-    assert uses(drop_in, *few) == "lax"
+    assert rule(*narrow) is convolution.convolution_3x3
+    assert rule(*wide) is convolution.patches_convolution
+    assert rule(*few) is None
     for options in [
         {"strides": (2, 2)},
         {"padding": "VALID"},
@@ -133,23 +125,40 @@ def test_which_convolution_is_used(monkeypatch):
         {"precision": lax.Precision.HIGHEST},
         {"preferred_element_type": jnp.float32},
     ]:
-        assert uses(functools.partial(drop_in, **options), *narrow) == "lax", options
+        assert rule(*narrow, **options) is None, options
     image, kernel = draw((2, 8, 8, 6, 6))[:2]
-    grouped = functools.partial(drop_in, feature_group_count=3)
-    assert uses(grouped, image, kernel[:, :, :2]) == "lax"
-    first = functools.partial(drop_in, layout=("NCHW", "HWIO", "NCHW"))
-    assert uses(first, np.moveaxis(image, 3, 1), kernel) == "lax"
+    assert rule(image, kernel[:, :, :2], feature_group_count=3) is None
+    assert rule(np.moveaxis(image, 3, 1), kernel, layout=("NCHW", "HWIO", "NCHW")) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"window_strides": (2, 2)}, {"padding": ((0, 2), (1, 1))}, {"rhs_dilation": (2, 2)}],
+    ids=str,
+)
+def test_what_lax_is_asked_for_is_what_it_gives(options):
+    image, kernel = draw((2, 8, 8, 6, 6))[:2]
+    asked = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUT} | options
     np.testing.assert_array_equal(
-        drop_in(image, kernel, (2, 2), "SAME"),
-        lax.conv_general_dilated(image, kernel, (2, 2), "SAME", dimension_numbers=LAYOUT),
+        convolution.conv_general_dilated(image, kernel, **asked),
+        lax.conv_general_dilated(image, kernel, **asked),
     )
+
+
+def test_a_free_batch_size_is_exported_as_one_convolution():
+    def drop_in(image, kernel):
+        return convolution.conv_general_dilated(
+            image, kernel, (1, 1), PADDING, dimension_numbers=LAYOUT
+        )
+
+    image, kernel = draw((2, 8, 8, 6, 5))[:2]
     (free,) = jax.export.symbolic_shape("b")
-    exported = jax.export.export(jax.jit(lambda *inputs: drop_in(*inputs)))(
-        jax.ShapeDtypeStruct((free, 8, 8, 6), jnp.float32), narrow[1]
+    exported = jax.export.export(jax.jit(drop_in))(
+        jax.ShapeDtypeStruct((free, 8, 8, 6), image.dtype), kernel
     )
-    assert exported.mlir_module().count("stablehlo.convolution") == 1
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert uses(drop_in, *narrow) == "lax"
+    np.testing.assert_allclose(
+        exported.call(image, kernel), drop_in(image, kernel), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("factor, columns", [(2, 2), (3, 3), (4, 4), (2, 3)])
@@ -159,14 +168,14 @@ def test_transposed_convolution_equals_lax(monkeypatch, factor, columns):
     kernel = rng.standard_normal((factor, columns, 4, 6)).astype(np.float32)
     gradient = rng.standard_normal((2, 3 * factor, 5 * columns, 4)).astype(np.float32)
     found = value_and_gradients(transposed.conv_transpose, image, kernel, gradient)
-    assert uses(transposed.conv_transpose, image, kernel) == "products"
 
     def reference(image, kernel):
         return lax.conv_transpose(image, kernel, (factor, columns), "VALID", transpose_kernel=True)
 
     assert_close(found, value_and_gradients(reference, image, kernel, gradient), 1e-5)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert uses(transposed.conv_transpose, image, kernel) == "lax"
+    elsewhere = transposed.conv_transpose(image, kernel)
+    np.testing.assert_array_equal(elsewhere, reference(image, kernel))
 
 
 FAULTS = """

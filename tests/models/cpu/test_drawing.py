@@ -89,15 +89,3 @@ def test_what_a_failed_initialisation_leaves_behind():
         models.init(Broken(), jax.random.key(0), IMAGE)
     weight = blocks.torch_default_init(jax.random.key(0), (3, 4))
     assert isinstance(weight, jax.Array) and np.ptp(weight) > 0
-
-
-def test_weights_are_drawn_in_one_piece_per_distribution():
-    """What it is for: as many random programs as distributions, however many layers."""
-    image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
-    module = models.create("nnunet")
-
-    def draws(init):
-        return str(jax.make_jaxpr(init)(jax.random.key(0))).count("random_bits[")
-
-    assert draws(lambda key: models.draw(module, key, IMAGE)) == 2
-    assert draws(lambda key: module.lazy_init(key, image)) > 20

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from network_checks import quick_jit
 
 from mtbus_jax import models
 from mtbus_jax.models.cpu import fixed_kernel, precomputed
@@ -21,10 +22,7 @@ def double(tree):
 
 
 def outputs_of(module, variables, image):
-    # Compiled soon rather than well.
-    options = {"xla_backend_optimization_level": 0}
-    program = jax.jit(lambda v, i: module.apply(v, i, train=False), compiler_options=options)
-    return program(variables, image)
+    return quick_jit(lambda v, i: module.apply(v, i, train=False))(variables, image)
 
 
 def names_of(variables):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from network_checks import quick_jit
 
 from mtbus_jax import models
 from mtbus_jax.models.cpu import upsampled
@@ -55,7 +56,7 @@ def with_lax(maps, up, kernel):
 
 
 def value_and_gradients(function, arguments, gradient):
-    @jax.jit
+    @quick_jit
     def both(arguments, gradient):
         value, pull = jax.vjp(function, *arguments)
         return value, pull(gradient)
@@ -178,7 +179,7 @@ def test_networks_are_the_same_with_and_without(monkeypatch, name, options, size
         # In double precision: instance norm makes much of the rounding of 8 values.
         with jax.enable_x64(True):
             double = jax.tree.map(lambda each: np.asarray(each, np.float64), drawn["params"])
-            return jax.jit(jax.value_and_grad(loss, has_aux=True))(double)
+            return quick_jit(jax.value_and_grad(loss, has_aux=True))(double)
 
     (_, found), gradient = value_and_gradient(True)
     (_, expected), reference = value_and_gradient(False)
