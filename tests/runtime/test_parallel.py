@@ -84,6 +84,7 @@ class World:
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "XDG_CACHE_HOME": str(self.folder / "xdg"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         return subprocess.Popen(
             [sys.executable, "tests/support/main_with_tiny.py", *command],

@@ -36,18 +36,26 @@ def run(tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where one process finds what another has compiled."""
+    return {
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 @pytest.fixture
-def server(run, tmp_path):
+def server(run, cache):
     """(process, address)."""
     program = [sys.executable, "-m", "mtbus_jax.serve", f"--run={run}", "--port=0", "--queue=16"]
-    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(
         program,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | environment,
+        env=os.environ | cache | {"JAX_PLATFORMS": "cpu"},
         # Where the tests run in the background, the shell has them ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
