@@ -19,17 +19,15 @@ def main(argv: Sequence[str], *, program: str) -> None:
     folder of your own pictures with masks or classes. See docs/external.md.
     """
     parser = commandline.Parser(program, main.__doc__)
-    path = {"type": commandline.file_path}
-    parser.add_argument(
-        "--run",
-        help="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
+    parser.add_paths(
+        run="run folder of main.py, or a folder of mtbus bundle; default: the network that comes "
         "with the library",
-        **path,
     )
-    parser.add_argument(
-        "--data", required=True, help="name of a dataset, or a folder of your own", **path
+    parser.add_paths(
+        required=True,
+        data="name of a dataset, or a folder of your own",
+        out="folder for the results",
     )
-    parser.add_argument("--out", required=True, help="folder for the results", **path)
     parser.add_argument(
         "--rename",
         type=_renamed,
@@ -49,12 +47,11 @@ def main(argv: Sequence[str], *, program: str) -> None:
     parser.add_argument(
         "--batch_size", type=int, default=8, help="pictures that go through the network together"
     )
-    for flag, what in (
-        ("--data_dir", "folder of the built datasets"),
-        ("--manual_dir", "folder of the raw downloads"),
-        ("--cache_dir", "folder for resized arrays"),
-    ):
-        parser.add_argument(flag, help=what, **path)
+    parser.add_paths(
+        data_dir="folder of the built datasets",
+        manual_dir="folder of the raw downloads",
+        cache_dir="folder for resized arrays",
+    )
     args = parser.parse_args(argv)
     host_memory.keep_freed_memory()
     program_cache.open_cache()
