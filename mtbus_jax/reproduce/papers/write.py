@@ -7,7 +7,7 @@ import io
 import math
 from pathlib import Path
 
-from mtbus_jax import files, models
+from mtbus_jax import files, models, types
 from mtbus_jax.errors import unwritable
 from mtbus_jax.escaping import Markdown, markdown, markdown_table
 from mtbus_jax.reproduce.facts import NOTICE
@@ -61,7 +61,7 @@ def _parameters(paper: Paper, table: PaperTable) -> dict[str, int]:
             module = models.create(
                 config.model.name,
                 tasks=tuple(config.tasks),
-                classes=len(config.data.classes),
+                classes=len(types.Classes.of(config.data)),
                 **options,
             )
             shapes = models.init_shapes(module, (*config.data.image_size, 1))
