@@ -1,10 +1,10 @@
 """Tests networks on other data: ``mtbus external``, or from Python
 
-    mtbus_jax.external.test_elsewhere("bus_uclm", "runs/best_on_bus_uclm", run="runs/best")
+    mtbus_jax.external.evaluate("bus_uclm", "runs/best_on_bus_uclm", run="runs/best")
 """  # fmt: skip
 
 from __future__ import annotations
 
-from mtbus_jax.external.elsewhere import test_elsewhere
+from mtbus_jax.external.elsewhere import evaluate
 
-__all__ = ["test_elsewhere"]
+__all__ = ["evaluate"]

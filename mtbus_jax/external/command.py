@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from mtbus_jax import commandline
-from mtbus_jax.external.elsewhere import SUMMARY_MD, test_elsewhere
+from mtbus_jax.external.elsewhere import SUMMARY_MD, evaluate
 from mtbus_jax.predict.command import add_ensemble_flags
 from mtbus_jax.runtime import host_memory, program_cache
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str], *, program: str) -> None:
     host_memory.keep_freed_memory()
     program_cache.open_cache()
     places = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "cache_dir")}
-    content = test_elsewhere(
+    content = evaluate(
         args.data,
         args.out,
         run=args.run,

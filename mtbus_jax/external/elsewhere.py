@@ -23,7 +23,7 @@ _ALL_FILES = {CASES, SUMMARY_JSON, SUMMARY_MD}
 _SAME_PICTURES = {"busi": "curated_busi"}
 
 
-def test_elsewhere(
+def evaluate(
     dataset: str,
     out: Path | str,
     *,
@@ -149,7 +149,7 @@ def with_classes(
     Args:
       cases: with any classes.
       classes: of the run.
-      rename: see `test_elsewhere`.
+      rename: see `evaluate`.
 
     Raises:
       UserError: for a class that has no counterpart, or a name in ``rename`` that is none.

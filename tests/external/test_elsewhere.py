@@ -49,7 +49,7 @@ def world(monkeypatch):
 
 
 def test_figures_are_those_of_what_predict_answers(run, world, tmp_path):
-    content = external.test_elsewhere("bus_uclm", tmp_path / "out", run=run)
+    content = external.evaluate("bus_uclm", tmp_path / "out", run=run)
     answers = Predictor(run)(list(OTHER.image))
     truth = OTHER.mask[..., 0] > 0
     right = [a.class_id == label for a, label in zip(answers, OTHER.label, strict=True)]
@@ -80,17 +80,17 @@ def test_pictures_are_enhanced_once_and_as_in_training(run, world, tmp_path, mon
         return OTHER
 
     monkeypatch.setattr(data, "load_cases", load)
-    content = external.test_elsewhere("bus_uclm", tmp_path / "out", run=equalising)
+    content = external.evaluate("bus_uclm", tmp_path / "out", run=equalising)
     assert asked["enhancement"] == "multi_peak"
     # `load_cases` has equalised them; the network sees what it gives.
-    plain = external.test_elsewhere("bus_uclm", tmp_path / "plain", run=run)
+    plain = external.evaluate("bus_uclm", tmp_path / "plain", run=run)
     assert content["results"] == plain["results"]
 
 
 def test_three_files_are_written_and_replaced(run, world, tmp_path):
     out = tmp_path / "out"
     for _ in range(2):
-        content = external.test_elsewhere("bus_uclm", out, run=run)
+        content = external.evaluate("bus_uclm", out, run=run)
     assert {p.name for p in out.iterdir()} == {"cases.csv", "summary.json", "summary.md"}
     assert json.loads((out / "summary.json").read_text()) == content
     rows = pd.read_csv(out / "cases.csv")
@@ -105,22 +105,22 @@ def test_images_without_mask_or_class_count_for_what_is_known(run, world, tmp_pa
     label[:6] = types.NO_LABEL
     has_mask = np.arange(30) < 20
     world(dataclasses.replace(OTHER, label=label, has_mask=has_mask))
-    content = external.test_elsewhere("bus_uclm", tmp_path / "out", run=run)
+    content = external.evaluate("bus_uclm", tmp_path / "out", run=run)
     raw = content["results"]["raw"]
     assert raw["acc"]["n"] == 24 and raw["dsc_average"]["n"] == 20
     world(dataclasses.replace(OTHER, label=np.full_like(label, -1), has_mask=~has_mask & False))
     with pytest.raises(UserError, match="neither masks nor classes"):
-        external.test_elsewhere("bus_uclm", tmp_path / "none", run=run)
+        external.evaluate("bus_uclm", tmp_path / "none", run=run)
     assert not (tmp_path / "none").exists()
 
 
 def test_matched_intensity_undoes_another_gain(run, world, tmp_path):
     own = small_runs.CASES
     world(own)
-    same = external.test_elsewhere("bus_uclm", tmp_path / "same", run=run)
+    same = external.evaluate("bus_uclm", tmp_path / "same", run=run)
     world(dataclasses.replace(own, image=(own.image * 0.4 + 60).astype(np.uint8)))
-    other = external.test_elsewhere("bus_uclm", tmp_path / "other", run=run)
-    matched = external.test_elsewhere("bus_uclm", tmp_path / "m", run=run, match_intensity=True)
+    other = external.evaluate("bus_uclm", tmp_path / "other", run=run)
+    matched = external.evaluate("bus_uclm", tmp_path / "m", run=run, match_intensity=True)
     assert "distribution of the training dataset" in (tmp_path / "m" / "summary.md").read_text()
     dsc = [each["results"]["raw"]["dsc_average"]["value"] for each in (same, other, matched)]
     assert dsc[2] == pytest.approx(dsc[0], abs=0.02)
@@ -164,7 +164,7 @@ def test_classes_go_by_name_whatever_their_order():
 def test_what_is_in_the_folder_stays(run, world, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"mine\.txt"):
-        external.test_elsewhere("bus_uclm", tmp_path, run=run)
+        external.evaluate("bus_uclm", tmp_path, run=run)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
