@@ -64,7 +64,7 @@ def _without_verb(argv: Sequence[str], *, program: str) -> None:
     if argv and argv[0] not in ("-h", "--help", "help"):
         near = commandline.nearest(argv[0], VERBS)
         raise UserError(
-            f"{argv[0]!r} is no subcommand.{near} Known: {', '.join(VERBS)}; "
+            f"{argv[0]!r} is not a subcommand.{near} Known: {', '.join(VERBS)}; "
             f"{program} --help says what they do."
         )
     width = max(map(len, VERBS))

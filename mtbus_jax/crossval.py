@@ -147,7 +147,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, its data is missing or other than it was, its classes
+      UserError: if the folder is not a run, its data is missing or other than it was, its classes
         are in another order, or another process trains one of its folds.
     """
     workdir = Path(workdir)

@@ -45,8 +45,8 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
       The content of its ``summary.json``.
 
     Raises:
-      UserError: for a folder that is no run, runs that do not go together or have no tested fold in
-        common, an ``out`` that exists, or missing data; ``out`` is not made then.
+      UserError: for a folder that is not a run, runs that do not go together or have no tested fold
+        in common, an ``out`` that exists, or missing data; ``out`` is not made then.
     """
     folders, out = [Path(run) for run in runs], Path(out).absolute()
     if len(folders) < 2:

@@ -67,7 +67,7 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{name} is no table in UTF-8 or UTF-16 ({error}). Save it as CSV, UTF-8."
+            f"{name} is not a table in UTF-8 or UTF-16 ({error}). Save it as CSV, UTF-8."
         ) from None
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:

@@ -40,7 +40,7 @@ def misfit(content: Any, schema: Any, where: str = "") -> str:
         return _misfit_of_fields(content, schema, where)
     if isinstance(schema, list):
         if not isinstance(content, list):
-            return f"{where or 'the whole'} is no list"
+            return f"{where or 'the whole'} is not a list"
         parts = (misfit(each, schema[0], f"{where}[{i}]") for i, each in enumerate(content))
         return next(filter(None, parts), "")
     if schema is None:

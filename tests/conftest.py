@@ -29,7 +29,7 @@ def real_data_dir() -> pathlib.Path:
     if not folder:
         pytest.skip("NOT TESTED on real images: MTBUS_DATA_DIR names no folder")
     if not pathlib.Path(folder).is_dir():
-        pytest.fail(f"MTBUS_DATA_DIR={folder} is no folder")
+        pytest.fail(f"MTBUS_DATA_DIR={folder} is not a folder")
     return pathlib.Path(folder)
 
 

@@ -87,7 +87,7 @@ def test_help_imports_nothing_slow():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["trian"], ["mtbus: 'trian' is no subcommand.", 'Did you mean "train"', "pack"]),
+        (["trian"], ["mtbus: 'trian' is not a subcommand.", 'Did you mean "train"', "pack"]),
         (["quux"], ["'quux'", "train, evaluate"]),
         ([], ["subcommand is missing"]),
         (["train"], ["mtbus train: --config is missing"]),

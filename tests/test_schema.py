@@ -32,7 +32,7 @@ def test_what_fits(change):
         ({"seed": 1.5}, "seed is not a whole number"),
         ({"rate": "fast"}, "rate is not a number"),
         ({"on": 1}, "on is not true or false"),
-        ({"folds": {}}, "folds is no list"),
+        ({"folds": {}}, "folds is not a list"),
         ({"folds": [{"test": []}, {}]}, "folds[1].test is missing"),
         ({"folds": [{"test": ["a", 2]}]}, "folds[0].test[1] is not a text"),
         ({"folds": [None]}, "folds[0] has no fields"),

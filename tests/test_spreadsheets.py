@@ -39,7 +39,7 @@ def test_nothing_in_it():
 
 
 def test_no_text():
-    with pytest.raises(UserError, match=r"a\.csv is no table in UTF-8 or UTF-16"):
+    with pytest.raises(UserError, match=r"a\.csv is not a table in UTF-8 or UTF-16"):
         parse_table(b"uid\n\xff\xfa", "a.csv")
 
 

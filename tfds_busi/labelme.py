@@ -65,7 +65,7 @@ def read(path: pathlib.Path) -> Outlines:
             labels.append(str(shape["label"]).strip())
     except _BROKEN as error:
         raise UserError(
-            f"{path} is no file of LabelMe that can be read ({type(error).__name__}: {error})."
+            f"{path} is not a file of LabelMe that can be read ({type(error).__name__}: {error})."
         ) from None
     return Outlines(list(dict.fromkeys(labels)), mask)
 
@@ -78,7 +78,7 @@ def _inside(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     kind = shape.get("shape_type", "polygon")
     points = np.array(shape["points"], float)
     if not np.isfinite(points).all():
-        raise ValueError("a point is no number")
+        raise ValueError("a point is not a number")
     corners = points[:, ::-1]  # rows, columns
     if kind == "mask" and len(corners) == 2:
         return _painted(shape["mask"], corners, size)

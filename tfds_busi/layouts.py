@@ -39,7 +39,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
     """
     root = pathlib.Path(root)
     if not root.is_dir():
-        raise UserError(f"{root} is no folder. Give the folder that holds the pictures.")
+        raise UserError(f"{root} is not a folder. Give the folder that holds the pictures.")
     for _ in range(_DEEPEST):
         for understand in (
             _manifest,
@@ -106,7 +106,7 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
     try:
         json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"{root / 'dataset.json'} is no JSON ({error}).") from None
+        raise UserError(f"{root / 'dataset.json'} is not JSON ({error}).") from None
     masks = {path.stem: path for path in _pictures(labels)}
     entries = []
     for path in _pictures(images):

@@ -124,7 +124,8 @@ def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
         in_order = tuple(sorted(names))
     if normal and normal not in names:
         raise UserError(
-            f"data.normal_class={normal!r} is no class of {root}; they are {', '.join(in_order)}."
+            f"data.normal_class={normal!r} is not a class of {root}; these are: "
+            f"{', '.join(in_order)}."
         )
     normal = normal or CLASSES.names[CLASSES.normal]
     return Classes(in_order, in_order.index(normal) if normal in in_order else None)

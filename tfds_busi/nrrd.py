@@ -67,7 +67,7 @@ def read(path: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
     except (EOFError, KeyError, OSError, OverflowError, ValueError, zlib.error) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"{path} is no segmentation of 3D Slicer that can be read: {reason}. Save it again "
+            f"{path} is not a segmentation of 3D Slicer that can be read: {reason}. Save it again "
             "with the picture as its source volume, or export it as a PNG file."
         ) from None
 
@@ -157,7 +157,7 @@ def _placed(part: np.ndarray, header: dict[str, str], size: tuple[int, int]) -> 
 def _vector(text: str) -> np.ndarray:
     vector = np.array([float(number) for number in text.strip("()").split(",")])
     if vector.shape != (3,) or not np.isfinite(vector).all():
-        raise ValueError(f"{text} is no place in space")
+        raise ValueError(f"{text} is not a place in space")
     return vector
 
 

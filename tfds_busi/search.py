@@ -138,4 +138,6 @@ def _open_zip(path: RawPath) -> zipfile.Path:
             archive.filename = str(path)  # for messages
         return zipfile.Path(archive)
     except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} is no readable zip file ({error}). Download it again.") from error
+        raise UserError(
+            f"{path} is not a readable zip file ({error}). Download it again."
+        ) from error

@@ -68,7 +68,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
             raise UserError(f"--{flag} is missing. Usage: --input=DIR --out=DIR [--accepted=FILE].")
     for flag, value in (("folds", args.folds), ("kept", args.kept)):
         if value and not Path(value).is_file():
-            raise UserError(f"--{flag}={value} is no file.")
+            raise UserError(f"--{flag}={value} is not a file.")
     root, out = Path(args.input), Path(args.out)
     if out.resolve().is_relative_to(root.resolve()):
         raise UserError(

@@ -98,7 +98,7 @@ def _read_info(path: Path) -> dict[str, str]:
     """File stem → class name, from BUS-UCLM's ``INFO.csv``.
 
     Raises:
-      UserError: if it is no table with the columns ``Image`` and ``Label``.
+      UserError: if it is not a table with the columns ``Image`` and ``Label``.
     """
     try:
         columns, rows = parse_table(path.read_bytes(), images.as_text(path))
@@ -127,7 +127,7 @@ def list_folder(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise UserError(
-            f"--input={root} is no folder. Give the folder that holds the images, such as "
+            f"--input={root} is not a folder. Give the folder that holds the images, such as "
             f"Dataset_BUSI_with_GT."
         )
     unlisted: list[Path] = []

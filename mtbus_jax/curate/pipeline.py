@@ -208,8 +208,8 @@ def accept(
         for uid in names_of_pair:
             if uid not in number:
                 raise UserError(
-                    f"--accepted names {uid!r}, which is no image of this archive (or could not "
-                    f"be read). Give the file that the review sheet of this archive saved."
+                    f"--accepted names {uid!r}, which is not an image of this archive (or could "
+                    "not be read). Give the file that the review sheet of this archive saved."
                 )
         key = tuple(sorted(number[uid] for uid in names_of_pair))
         if key[0] == key[1]:

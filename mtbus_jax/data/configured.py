@@ -124,7 +124,7 @@ def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
     for line, row in enumerate(rows, start=2):
         name, text = (row["uid"] or "").strip(), (row["fold"] or "").strip()
         if name not in position or name in seen:
-            what = "is listed twice" if name in seen else "is no image of the dataset"
+            what = "is listed twice" if name in seen else "is not an image of the dataset"
             raise UserError(f"data.folds_file={path}, line {line}: {name!r} {what}.")
         if not text.isdecimal():
             raise UserError(

@@ -181,7 +181,7 @@ def load_arrays(
         ) from None
     except Exception as error:  # a cut or foreign file raises nearly anything
         raise UserError(
-            f"data.arrays_file={path} is no file of mtbus_jax.pack ({type(error).__name__}). "
+            f"data.arrays_file={path} is not a file of mtbus_jax.pack ({type(error).__name__}). "
             "Write it again."
         ) from None
     found = problem(cases)

@@ -231,7 +231,7 @@ def _read_fold(
     rows = tables.read(path, required, mend=mend)
     unknown = set(rows.label.dropna()) - set(classes.names)
     if unknown:
-        raise UserError(f"{path} is broken: {min(map(str, unknown))!r} is no class. {mend}.")
+        raise UserError(f"{path} is broken: {min(map(str, unknown))!r} is not a class. {mend}.")
     if folds is None:
         return rows
     if fold >= len(folds):

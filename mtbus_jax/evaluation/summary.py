@@ -189,7 +189,7 @@ def write_summary(workdir: Path) -> dict:
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is no run, or nothing has been evaluated.
+      UserError: if the folder is not a run, or nothing has been evaluated.
     """
     config = run_files.read_config(workdir)
     split_info = run_files.read_splits(workdir)

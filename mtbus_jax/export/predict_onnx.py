@@ -98,7 +98,7 @@ def read_grey(path):
     try:
         file = Image.open(path)
     except UnidentifiedImageError:
-        raise ValueError("is no picture that Pillow can read") from None
+        raise ValueError("is not a picture that Pillow can read") from None
     except Image.DecompressionBombError:
         raise ValueError(TOO_LARGE) from None
     with file:

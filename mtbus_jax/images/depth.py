@@ -94,7 +94,7 @@ def to_8_bit(values: np.ndarray, scale: Scale | None = None) -> tuple[np.ndarray
       uint8 of that shape, and a note, or "" if the values are what they were.
 
     Raises:
-      UnusableError: if some are not finite, or of a type that is no grey value.
+      UnusableError: if some are not finite, or of a type that is not a grey value.
     """
     if values.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255), ""

@@ -216,7 +216,7 @@ def _header(source: Path | bytes, smallest: int) -> Any:
         _opened(source), stop_before_pixels=True, force=True, specific_tags=_ELEMENTS
     )
     if "Rows" not in header or "Columns" not in header:
-        raise UnusableError("is no DICOM file that holds a picture")
+        raise UnusableError("is not a DICOM file that holds a picture")
     if header.get("SOPClassUID") in _SEGMENTATIONS:
         raise UnusableError("is a segmentation, no picture")
     check_size(int(header.Rows), int(header.Columns), smallest=smallest)

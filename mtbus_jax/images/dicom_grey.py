@@ -189,7 +189,7 @@ def decimals(item: Any, keyword: str) -> tuple[list[float], bool]:
       The numbers, none without the element; and whether there was a comma.
 
     Raises:
-      UnusableError: for text that is no number; the message does not quote it.
+      UnusableError: for text that is not a number; the message does not quote it.
     """
     value = item.get(keyword)
     if value is None or value == "":
@@ -200,7 +200,7 @@ def decimals(item: Any, keyword: str) -> tuple[list[float], bool]:
     try:
         return [float(each.replace(",", ".")) for each in parts], any("," in each for each in parts)
     except ValueError:
-        raise UnusableError(f"has a {keyword} that is no number") from None
+        raise UnusableError(f"has a {keyword} that is not a number") from None
 
 
 def _declared_bits(header: Any) -> int | None:

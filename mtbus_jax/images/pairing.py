@@ -44,7 +44,7 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
         owner = _owner(path, root, by_stem, by_place)
         if owner is not None and owner != path:
             found[path] = owner
-    # A mask's mask is no mask: "x_mask_mask.png" beside "x_mask.png" and "x.png".
+    # A mask's mask is not a mask: "x_mask_mask.png" beside "x_mask.png" and "x.png".
     return {mask: owner for mask, owner in found.items() if owner not in found}
 
 

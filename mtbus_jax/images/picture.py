@@ -49,7 +49,7 @@ def decode(path: Path, file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
             yield page
             done += 1
     except UnidentifiedImageError:
-        raise ReadError(path, "is no PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture") from None
+        raise ReadError(path, "is not a PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture") from None
     except Image.DecompressionBombError:
         raise ReadError(
             path,

@@ -76,7 +76,7 @@ def sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
       col: ``(batch, …)``, in pixels, any value; 0 is the centre of the first column.
 
     Returns:
-      ``(batch, …, channels)`` of the image's type. A place that is no number gives no number.
+      ``(batch, …, channels)`` of the image's type. A place that is not a number gives no number.
     """
     _, height, width, channels = image.shape
     # Whatever lies outside altogether is put where all four pixels are zeros of the border.

@@ -122,7 +122,7 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
         source=NAME,
         parameters=software.parameters,
     )
-    # A lesion and no more: a cyst is no neoplasm, a mass takes two planes to see, and the class
+    # A lesion and no more: a cyst is not a neoplasm, a mass takes two planes to see, and the class
     # is a probability, which a code would turn into a finding.
     segment = highdicom.seg.SegmentDescription(
         segment_number=1,

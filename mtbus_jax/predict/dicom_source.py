@@ -73,12 +73,12 @@ def read(path: Path) -> Any:
       has them.
 
     Raises:
-      NoObjectsError: if it is no DICOM file, cannot be read, or lacks what a reference needs.
+      NoObjectsError: if it is not a DICOM file, cannot be read, or lacks what a reference needs.
     """
     import pydicom
 
     if not is_read_as_dicom(path):
-        raise NoObjectsError("the picture is no DICOM file")
+        raise NoObjectsError("the picture is not a DICOM file")
     keywords = ("SpecificCharacterSet", *PATIENT_AND_STUDY, *PICTURE)
     header = pydicom.Dataset()
     with silence.quiet():

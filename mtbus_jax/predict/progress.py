@@ -107,7 +107,7 @@ def read(out: Path) -> tuple[set[str], dict[str, Done]]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
-            raise _damaged(path, f"line {number} is no JSON") from None
+            raise _damaged(path, f"line {number} is not JSON") from None
         if not schema.misfit(found, _BEGUN):
             begun.add(found["begun"])
         elif problem := schema.misfit(found, _DONE):

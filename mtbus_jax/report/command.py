@@ -31,7 +31,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
       program: the command's name in messages.
 
     Raises:
-      UserError: for wrong use, a folder that is no tested run, or runs that cannot be compared.
+      UserError: for wrong use, a folder that is not a tested run, or runs that cannot be compared.
     """
     args = _parser(program).parse_args(argv)
     if bool(args.run) == bool(args.compare):
@@ -50,7 +50,7 @@ def compare_runs(argv: Sequence[str], *, program: str) -> None:
       program: the command's name in messages.
 
     Raises:
-      UserError: for wrong use, a folder that is no tested run, or runs that cannot be compared.
+      UserError: for wrong use, a folder that is not a tested run, or runs that cannot be compared.
     """
     parser = commandline.Parser(program, "Puts run folders side by side.")
     parser.add_argument(

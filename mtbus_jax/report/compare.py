@@ -45,7 +45,7 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
       workdirs: two run folders or more, all different.
 
     Raises:
-      UserError: if there are fewer, one is no tested run, or they cannot be compared.
+      UserError: if there are fewer, one is not a tested run, or they cannot be compared.
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2:

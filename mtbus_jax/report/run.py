@@ -89,7 +89,7 @@ def read(workdir: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-      UserError: if it is no run, has not been tested, its figures have the classes in another
+      UserError: if it is not a run, has not been tested, its figures have the classes in another
         order, or a file of it is broken.
     """
     config = run_files.read_config(workdir)

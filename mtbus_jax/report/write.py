@@ -30,7 +30,7 @@ def write_report(
       The path of the file.
 
     Raises:
-      UserError: if the folder is no tested run, a file of it is broken, or ``cases`` is another
+      UserError: if the folder is not a tested run, a file of it is broken, or ``cases`` is another
         dataset.
     """
     run = read(Path(workdir))

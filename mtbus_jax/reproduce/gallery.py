@@ -48,7 +48,7 @@ def write_figure(
     for uid in shown:
         if uid not in known:
             raise UserError(
-                f"--cases: {uid!r} is no test image of the folds trained here; one is "
+                f"--cases: {uid!r} is not a test image of the folds trained here; one is "
                 f"{reference.cases.uid.iloc[0]!r}."
             )
     cases = data.load_configured(study.config(reference.row.seg))

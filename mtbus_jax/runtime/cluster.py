@@ -141,7 +141,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Cluster:
     """One task of an srun step is one process; process 0 is on the first node of the step."""
     mend = "Start main.py with srun, as in srun python main.py --distributed …"
     if "SLURM_STEP_NODELIST" not in environ:
-        raise UserError(f"--distributed: this process is no task of srun. {mend}")
+        raise UserError(f"--distributed: this process is not a task of srun. {mend}")
     tasks = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environ else "SLURM_NTASKS"
     processes = _number(environ, tasks, mend)
     job = _number(environ, "SLURM_JOB_ID", mend)
@@ -208,7 +208,9 @@ def _number(environ: Mapping[str, str], name: str, mend: str) -> int:
     except KeyError:
         raise UserError(f"--distributed: {name} is not set. {mend}") from None
     except ValueError:
-        raise UserError(f"--distributed: {name}={environ[name]!r} is no number. {mend}") from None
+        raise UserError(
+            f"--distributed: {name}={environ[name]!r} is not a number. {mend}"
+        ) from None
 
 
 def meet(cluster: Cluster, *, timeout: float) -> None:

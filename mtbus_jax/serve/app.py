@@ -97,7 +97,9 @@ async def _answered(
     """Waits for a picture and for its turn, unless the client leaves before."""
     upload = await body.read(request, most)
     if not images.is_known(upload.content[: images.HEAD_BYTES], upload.name):
-        raise HTTPException(415, "The body is no PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture.")
+        raise HTTPException(
+            415, "The body is not a PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM picture."
+        )
     job = worker.submit(upload.content, upload.name, number, finish)
     response = asyncio.wrap_future(job)
     left = asyncio.create_task(_client_left(request))

@@ -122,7 +122,7 @@ def _read_page(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"--page={path} cannot be read: {reason(error)}.") from None
     if b'<script type="application/json" id="facts">' not in page:
-        raise UserError(f"--page={path} is no page of `mtbus export --web --out={path.name}`.")
+        raise UserError(f"--page={path} is not a page of `mtbus export --web --out={path.name}`.")
     return page
 
 

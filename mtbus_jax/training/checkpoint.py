@@ -315,7 +315,7 @@ class Checkpoints:
     def _check_origin(self, path: Path, origin: Any) -> int:
         """Refuses weights that were trained on something else; returns the order of channels."""
         if not isinstance(origin, dict):
-            raise Damaged("origin is no dictionary")
+            raise Damaged("origin is not a dictionary")
         changed = [k for k in self._origin if origin.get(k) != self._origin[k]]
         if changed:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What to say when a loss, or a weight, is no number any more."""
+"""What to say when a loss, or a weight, is not a number any more."""
 
 from __future__ import annotations
 

@@ -79,11 +79,11 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         others have is taken for one in training, and only taken if it is named.
 
     Raises:
-      UserError: if the folder is no run, has no trained fold, lacks one of ``folds``, or its
+      UserError: if the folder is not a run, has no trained fold, lacks one of ``folds``, or its
         figures have the classes in another order; or if weights are broken.
     """
     if not run.is_dir():
-        raise UserError(f"--run={run} is no folder; give the --workdir of a run of main.py.")
+        raise UserError(f"--run={run} is not a folder; give the --workdir of a run of main.py.")
     if bundled.is_bundle(run):
         return _load_bundle(run, folds)
     config = run_folder.load_config(run)
@@ -132,7 +132,7 @@ def _check_wanted(run: Path, folds: Sequence[int], ready: Sequence[int]) -> None
 
 
 def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:
-    """Best weights of one fold of a run that is no ensemble; of several processes, 0 alone reads.
+    """Best weights of one fold of a run, not an ensemble; of several processes, 0 alone reads.
 
     Args:
       run: the folder.

@@ -73,7 +73,7 @@ def find(
         return None
     run, other_fold = _parse(config.train.start_from, fold)
     if not run.is_dir():
-        raise UserError(f"{FIELD}={run} is no folder; give the --workdir of a run of main.py.")
+        raise UserError(f"{FIELD}={run} is not a folder; give the --workdir of a run of main.py.")
     other = run_folder.load_config(run)
     if isinstance(other.get("seed"), tuple):
         raise UserError(f"{FIELD}={run} is an ensemble; give one of the runs it was made of.")

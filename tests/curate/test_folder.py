@@ -112,7 +112,7 @@ def test_an_unreadable_file_is_named_with_its_reason(tmp_path, content):
         content = path.read_bytes()[:4000]
     path.write_bytes(content)
     (entry,) = folder.find_entries(tmp_path)
-    with pytest.raises(ValueError, match=r"cut or damaged|is empty|is no PNG"):
+    with pytest.raises(ValueError, match=r"cut or damaged|is empty|is not a PNG"):
         folder.read_picture(entry)
 
 

@@ -149,7 +149,7 @@ def test_outlines_without_their_picture_are_named(folder):
 )
 def test_a_shape_without_an_inside_is_refused_by_file(folder, shape, words):
     outlines(folder / "a.json", shape)
-    with pytest.raises(UserError, match=r"a\.json is no file of LabelMe") as caught:
+    with pytest.raises(UserError, match=r"a\.json is not a file of LabelMe") as caught:
         layouts.read(folder)
     assert words in str(caught.value)
 
@@ -157,7 +157,7 @@ def test_a_shape_without_an_inside_is_refused_by_file(folder, shape, words):
 @pytest.mark.parametrize("size", [(float("inf"), WIDTH), (10**9, 10**9), (-1, WIDTH)])
 def test_impossible_sizes_are_refused_by_file(folder, size):
     outlines(folder / "a.json", size=size)
-    with pytest.raises(UserError, match=r"a\.json is no file of LabelMe"):
+    with pytest.raises(UserError, match=r"a\.json is not a file of LabelMe"):
         layouts.read(folder)
 
 

@@ -156,7 +156,7 @@ def test_one_pixel_means_that_nothing_is_drawn(tmp_path):
 )
 def test_what_does_not_fit_is_refused_by_file(tmp_path, mask, changes, words):
     path = save(tmp_path / "a.seg.nrrd", mask, **changes)
-    with pytest.raises(UserError, match=r"a\.seg\.nrrd is no segmentation") as caught:
+    with pytest.raises(UserError, match=r"a\.seg\.nrrd is not a segmentation") as caught:
         read(path)
     assert words in str(caught.value)
 

@@ -12,5 +12,5 @@ def onnx_python() -> str:
     if not python:
         pytest.skip("NOT TESTED with ONNX: MTBUS_ONNX_PYTHON names no interpreter")
     if not pathlib.Path(python).is_file():
-        pytest.fail(f"MTBUS_ONNX_PYTHON={python} is no file")
+        pytest.fail(f"MTBUS_ONNX_PYTHON={python} is not a file")
     return python

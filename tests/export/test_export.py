@@ -245,7 +245,7 @@ def test_bad_runs_are_refused(own_run, tmp_path, spoil, options, words):
 
 
 def test_a_run_that_is_nowhere_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         exported(tmp_path / "nowhere", tmp_path / "out")
 
 
@@ -323,7 +323,7 @@ def test_a_folder_with_a_file_called_like_ours_is_not_replaced(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run={tmp}/none", "--out={tmp}/out", "--formats=stablehlo"], ["is no folder"]),
+        (["--run={tmp}/none", "--out={tmp}/out", "--formats=stablehlo"], ["is not a folder"]),
         (["--run={tmp}", "--out={tmp}/out", "--folds=all"], ["--folds=all", "numbers with commas"]),
         (["--run={tmp}"], ["--out"]),
     ],

@@ -360,7 +360,7 @@ def test_the_script_goes_on_after_a_bad_picture(onnx_python, onnx_export, tmp_pa
         str(path) for path in paths if path != paths[3]
     ]
     assert "is empty (0 bytes)" in said[0]
-    assert "is no picture" in said[1]
+    assert "is not a picture" in said[1]
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["good_mask.png"]
     assert f"{paths[3]}; benign" in done.stdout
 

@@ -297,7 +297,7 @@ class TestBadDicom:
             error, frames = self.refused(path)
             assert frames == 0
             assert error.number is None
-            assert "damaged" in error.reason or "is no DICOM file" in error.reason
+            assert "damaged" in error.reason or "is not a DICOM file" in error.reason
 
     def test_a_sequence_that_is_cut(self, tmp_path, grey):
         path = tmp_path / "a.dcm"
@@ -334,7 +334,7 @@ class TestBadDicom:
     def test_no_picture_in_it(self, tmp_path, grey, dicom):
         path = tmp_path / "a.dcm"
         path.write_text("no DICOM at all, but a text that is longer than the head of one. " * 9)
-        assert "is no DICOM file" in self.refused(path)[0].reason
+        assert "is not a DICOM file" in self.refused(path)[0].reason
         dicom_dummies.write(path, grey[None])
         data = dicom.dcmread(path)
         del data.PixelData
@@ -342,7 +342,7 @@ class TestBadDicom:
         self.refused(path)
         del data.Rows
         data.save_as(path)
-        assert "is no DICOM file that holds a picture" in self.refused(path)[0].reason
+        assert "is not a DICOM file that holds a picture" in self.refused(path)[0].reason
 
     def test_sizes(self, tmp_path, grey):
         path = tmp_path / "a.dcm"

@@ -116,7 +116,7 @@ def test_a_process_that_ends_early_does_not_wait_for_the_rest(monkeypatch):
         list(apart.frames(bytes(1 << 22), "1.2"))
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"text" * 50, "is no PNG")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"text" * 50, "is not a PNG")])
 def test_what_is_no_picture(content, reason):
     with pytest.raises(images.ReadError, match=reason):
         list(images.read_content(content, "a"))

@@ -144,7 +144,7 @@ class TestWindows:
     def test_a_number_that_is_none_is_said_to_be_none(self, tmp_path, grey):
         path = written(tmp_path, grey[None], WindowCenter="127.5", WindowWidth="256")
         path.write_bytes(path.read_bytes().replace(b"127.5", b"Zyxwv"))
-        with pytest.raises(images.ReadError, match="WindowCenter that is no number") as caught:
+        with pytest.raises(images.ReadError, match="WindowCenter that is not a number") as caught:
             frames_of(path)
         assert dicom_dummies.SECRET not in str(caught.value)
 

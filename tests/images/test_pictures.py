@@ -186,9 +186,9 @@ class TestBadPictures:
 
     def test_text_and_other_formats_named_like_a_picture(self, tmp_path, grey):
         (tmp_path / "a.png").write_text("no picture")
-        assert "is no PNG" in self.refused(tmp_path / "a.png")
+        assert "is not a PNG" in self.refused(tmp_path / "a.png")
         saved(tmp_path, grey, "b.png", format="PPM")
-        assert "is no PNG" in self.refused(tmp_path / "b.png")
+        assert "is not a PNG" in self.refused(tmp_path / "b.png")
 
     @pytest.mark.parametrize(("height", "width"), [(1, 1), (15, 300), (300, 15)])
     def test_too_small(self, tmp_path, height, width):

@@ -157,7 +157,7 @@ def test_another_order_of_the_offsets_would_be_seen(original):
 
 
 def test_far_places_and_what_is_no_number():
-    """Infinite offsets read zero; one that is no number shows in its pixel and no other."""
+    """Infinite offsets read zero; one that is not a number shows in its pixel and no other."""
     arguments = {k: np.float32(v) for k, v in drawn(batch=1, spread=0.3).items()}
     arguments["offsets"][0, 1, 2] = np.inf
     arguments["offsets"][0, 2, 1] = -1e30

@@ -415,7 +415,7 @@ class TestDicomObjects:
             assert algorithm.AlgorithmName == "mtbus_jax tiny"
             assert "folds=0 1" in algorithm.AlgorithmParameters
             assert Predictor(world[0]).trained.digest() in algorithm.AlgorithmVersion
-        for name, reason in (("lost", "has no StudyInstanceUID"), ("plain", "is no DICOM file")):
+        for name, reason in (("lost", "has no StudyInstanceUID"), ("plain", "is not a DICOM file")):
             assert rows.loc[name].dicom_segmentation == rows.loc[name].dicom_capture == ""
             assert reason in rows.loc[name].notes
         written = [row[kind] for _, row in rows.iterrows() for kind in measure.DICOM_COLUMNS]
@@ -424,7 +424,7 @@ class TestDicomObjects:
         assert json.loads((out / "settings.json").read_text())["dicom"] is True
 
         shown = "".join(capfd.readouterr())
-        assert "no DICOM objects for 1 picture: the picture is no DICOM file" in shown
+        assert "no DICOM objects for 1 picture: the picture is not a DICOM file" in shown
         assert "4 pictures as DICOM" in shown
         secret = dicom_dummies.SECRET.lower()
         assert secret not in shown.lower()
@@ -530,7 +530,7 @@ def test_the_program_itself(tmp_path, pictures):
     done = run_program(*arguments, **cache)
     assert done.returncode == 2, done.stderr
     assert "1 picture predicted" in done.stdout
-    assert "b.png: is no PNG" in done.stderr
+    assert "b.png: is not a PNG" in done.stderr
     assert list(table(tmp_path / "out").index) == ["a"]
     done = run_program(*arguments, **cache)
     assert done.returncode == 2

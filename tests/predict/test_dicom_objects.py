@@ -502,7 +502,7 @@ class TestOddSources:
         path = tmp_path / "a.dcm"  # only by name
         Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(path, format="PNG")
         (found,) = made(path, mask)
-        assert found.note == "no DICOM objects: the picture is no DICOM file"
+        assert found.note == "no DICOM objects: the picture is not a DICOM file"
 
     def test_class_names_in_any_script(self, tmp_path, mask):
         names = ("gutartig", "bösartig\\?", "normal")

@@ -248,7 +248,7 @@ class TestWhatIsRefused:
         [
             ("settings.json", b"[]", "settings.json is damaged"),
             ("settings.json", b"{", "settings.json is not valid JSON"),
-            ("progress.jsonl", b"{\n", "line 1 is no JSON"),
+            ("progress.jsonl", b"{\n", "line 1 is not JSON"),
             ("progress.jsonl", b'{"done": "a"}\n', "line 1: file is missing"),
             ("predictions.csv", b"\xff\n", "predictions.csv is damaged"),
             ("predictions.csv", b"of,another\nprogram,1\n", "it has no column name"),

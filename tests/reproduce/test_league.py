@@ -210,9 +210,11 @@ def test_the_table_says_what_is_not_done(written):
 def test_a_failure_stands_in_the_table(written):
     entry = written.entries[1]
     job = written.of(entry, 2)[1]
-    jobs_lib._write(job, jobs_lib.Record("failed", 2, 2, 1, 50, 0, "the loss is no number", "log"))
+    jobs_lib._write(
+        job, jobs_lib.Record("failed", 2, 2, 1, 50, 0, "the loss is not a number", "log")
+    )
     (row,) = [row for row in results.rows(written) if row.entry == entry]
-    assert any("failed 2 times (log): the loss is no number" in text for text in row.missing)
+    assert any("failed 2 times (log): the loss is not a number" in text for text in row.missing)
 
 
 def test_every_network_of_the_registry_is_a_row_by_itself(monkeypatch):

@@ -122,7 +122,7 @@ def test_one_slurm_task_is_on_its_own(tasks):
     [
         ({"SLURM_STEP_NODELIST": None}, "srun"),
         ({"SLURM_PROCID": None}, "SLURM_PROCID is not set"),
-        ({"SLURM_LOCALID": "a"}, "SLURM_LOCALID='a' is no number"),
+        ({"SLURM_LOCALID": "a"}, "SLURM_LOCALID='a' is not a number"),
         ({"SLURM_PROCID": "3"}, "0 to 2"),
         ({"SLURM_STEP_NODELIST": "[1-2]"}, "names no host"),
     ],

@@ -221,11 +221,11 @@ class TestRefusals:
         ("content", "status", "words"),
         [
             (b"", 400, "no picture"),
-            (b"GIF no", 415, "is no PNG"),
-            (b"%PDF-1.7" + bytes(200), 415, "is no PNG"),
-            (b"{}", 415, "is no PNG"),
-            (b"GIF89a", 422, "is no PNG"),
-            (bytes(128) + b"DICM" + bytes(100), 422, "The file is no DICOM file that holds"),
+            (b"GIF no", 415, "is not a PNG"),
+            (b"%PDF-1.7" + bytes(200), 415, "is not a PNG"),
+            (b"{}", 415, "is not a PNG"),
+            (b"GIF89a", 422, "is not a PNG"),
+            (bytes(128) + b"DICM" + bytes(100), 422, "The file is not a DICOM file that holds"),
         ],
     )
     def test_bodies(self, client, content, status, words):

@@ -134,7 +134,7 @@ def test_an_address_that_is_taken_is_said_before_anything_is_read(tmp_path):
 
 
 def test_wrong_use(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         command.main([f"--run={tmp_path / 'nowhere'}", "--port=0"])
     with pytest.raises(UserError, match="cannot be listened on"):
         command.main([f"--run={tmp_path}", "--host=no.such.host.invalid", "--port=0"])
@@ -173,7 +173,7 @@ def test_what_is_no_page_is_refused(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         command.main([f"--run={tmp_path}", "--port=0", f"--page={tmp_path / 'none.html'}"])
     (tmp_path / "a.html").write_text("<title>mine</title>")
-    with pytest.raises(UserError, match="is no page of"):
+    with pytest.raises(UserError, match="is not a page of"):
         command.main([f"--run={tmp_path}", "--port=0", f"--page={tmp_path / 'a.html'}"])
     (tmp_path / "b.html").write_text('<script type="application/json" id="facts">{}</script>')
     assert command._read_page(tmp_path / "b.html").startswith(b"<script")

@@ -126,7 +126,7 @@ def test_a_damaged_bus_uclm_folder_is_named(complaint, bus_uclm, tmp_path):
 
 def test_a_broken_zip_is_named(tmp_path):
     (tmp_path / "Dataset_BUSI.zip").write_bytes(b"PK half a download")
-    with pytest.raises(UserError, match=r"Dataset_BUSI\.zip is no readable zip"):
+    with pytest.raises(UserError, match=r"Dataset_BUSI\.zip is not a readable zip"):
         raw.find_busi(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_the_best_weights_of_each_fold(world):
 
 
 def test_missing(tmp_path):
-    refused(tmp_path / "nowhere", "is no folder")
+    refused(tmp_path / "nowhere", "is not a folder")
     refused(tmp_path, "config.json", "not a run folder")
 
 

@@ -150,7 +150,7 @@ def test_a_run_goes_on_without_the_one_it_started_from(source, tmp_path):
     shutil.rmtree(once)
     crossval.train_and_evaluate(config, tmp_path / "interrupted")
     assert_same(arrays(tmp_path / "interrupted", 0), arrays(tmp_path / "whole", 0))
-    refused(make_config(folds=(1,), start_from=str(once)), tmp_path / "new", "is no folder")
+    refused(make_config(folds=(1,), start_from=str(once)), tmp_path / "new", "is not a folder")
 
 
 def test_networks_of_an_ensemble_may_start_from_different_runs(source, tmp_path):
@@ -174,7 +174,7 @@ def refused(config, workdir, *words):
 
 def test_no_run_no_fold(source, tmp_path):
     new = tmp_path / "new"
-    refused(make_config(start_from=str(tmp_path / "nowhere")), new, "is no folder")
+    refused(make_config(start_from=str(tmp_path / "nowhere")), new, "is not a folder")
     refused(make_config(folds=(0, 2), start_from=str(source)), new, "fold 2", "fold_0")
     refused(make_config(start_from=str(source / "fold_7")), new, "fold 7")
     with pytest.raises(UserError, match="not a run folder"):

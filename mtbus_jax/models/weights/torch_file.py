@@ -59,7 +59,7 @@ class _Tensor(NamedTuple):
 
 
 class _Refused(pickle.UnpicklingError):
-    """The pickle asks for something that is no tensor."""
+    """The pickle asks for something that is not a tensor."""
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
@@ -136,7 +136,7 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
         return _arrays(tree, storages)
     except _Refused as error:
         raise UserError(
-            f"{path} asks for {error}, which is no tensor: loading it could run a program. "
+            f"{path} asks for {error}, which is not a tensor: loading it could run a program. "
             f"It is not read. {_MEND}"
         ) from None
     except Exception as error:  # damaged bytes make unpickling raise nearly anything
@@ -157,7 +157,7 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, bytes]]:
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError("the numbers are big-endian")
         infos = [i for i in archive.infolist() if i.filename.startswith(f"{folder}data/")]
-        # PyTorch stores without compression: a member larger than the file is no tensor of it.
+        # PyTorch stores without compression: a member larger than the file is not a tensor of it.
         if sum(info.file_size for info in infos) > len(content):
             raise ValueError("the archive unpacks to more than it holds")
         storages = {i.filename.removeprefix(f"{folder}data/"): archive.read(i) for i in infos}

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, manual_dir: str, command: str) -> None:
       command: as given, to put into the table.
 
     Raises:
-      UserError: for wrong use, or a folder that is no run of the row's network.
+      UserError: for wrong use, or a folder that is not a run of the row's network.
     """
     paper = PAPERS[args.paper]
     number = args.table

@@ -80,7 +80,7 @@ def read(paper: Paper, row: PaperRow, folder: Path, manual_dir: str) -> Run:
       manual_dir: with the raw BUSI download; "" takes the run's own.
 
     Raises:
-      UserError: if it is no run, has not been tested, or is one of another network.
+      UserError: if it is not a run, has not been tested, or is one of another network.
     """
     config = run_folder.load_config(folder)
     wanted = configuration_of(paper, row)

@@ -40,7 +40,7 @@ function dicomHeader(data, little) {
     return value === undefined || Number.isNaN(value) ? without : value;
   };
   if (!data.has(0x00280010) || !data.has(0x00280011)) {
-    throw new Unusable("is no DICOM file that holds a picture");
+    throw new Unusable("is not a DICOM file that holds a picture");
   }
   const header = {
     data,

@@ -185,7 +185,7 @@ function decimals(data, tag, name) {
   const text = dicomText(data, tag);
   if (!text) return { values: [], comma: false };
   const values = text.split("\\").map(each => toNumber(each));
-  if (values.some(Number.isNaN)) throw new Unusable(`has a ${name} that is no number`);
+  if (values.some(Number.isNaN)) throw new Unusable(`has a ${name} that is not a number`);
   return { values, comma: text.includes(",") };
 }
 

@@ -31,6 +31,6 @@ function single(picture) {
 
 function otherKind(bytes) {
   const found = OTHER_KINDS.find(([signature]) => startsWith(bytes, signature));
-  if (!found) return "is no PNG, JPEG or DICOM picture";
+  if (!found) return "is not a PNG, JPEG or DICOM picture";
   return `is a ${found[1]} file, which this page does not read; save it as PNG`;
 }
