@@ -16,5 +16,6 @@ def get_config():
     config.data.name = "phantom"
     config.data.folds = (0,)
     config.data.image_size = (96, 96)
-    config.train.epochs = 24
+    config.train.oversample = True  # a fifth of the images are normal
+    config.train.epochs = 14  # as many steps as 24 without
     return config
