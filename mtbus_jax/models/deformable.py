@@ -62,8 +62,9 @@ def places(offsets: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.
     Single precision or better: in bfloat16 there is no pixel 257.
     """
     offsets = offsets.astype(jnp.promote_types(offsets.dtype, jnp.float32))
-    row = jnp.arange(height, dtype=offsets.dtype)[:, None, None] + _ROWS + offsets[..., :POINTS]
-    col = jnp.arange(width, dtype=offsets.dtype)[:, None] + _COLS + offsets[..., POINTS:]
+    down, right = (jnp.asarray(axis, offsets.dtype) for axis in (_ROWS, _COLS))
+    row = jnp.arange(height, dtype=offsets.dtype)[:, None, None] + down + offsets[..., :POINTS]
+    col = jnp.arange(width, dtype=offsets.dtype)[:, None] + right + offsets[..., POINTS:]
     return row, col
 
 

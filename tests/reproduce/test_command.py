@@ -320,10 +320,10 @@ def test_help_names_the_flags_and_is_quick_to_import():
 
 def test_the_commands_of_the_documentation_parse():
     text = (ROOT / "docs" / "reproduce.md").read_text()
-    lines = re.findall(r"^python -m mtbus_jax\.reproduce .*$", text, flags=re.M)
+    lines = re.findall(r"^mtbus reproduce .*$", text, flags=re.M)
     assert len(lines) >= 5
     for line in lines:
-        given, rest = configuration.take(shlex.split(line)[3:])
+        given, rest = configuration.take(shlex.split(line)[2:])
         command._parser("reproduce").parse_args(rest)
         configuration.read(given, default="base")
     defined = {name.lstrip("-") for name in command._parser("")._option_string_actions}
