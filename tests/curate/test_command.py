@@ -183,7 +183,7 @@ def test_the_command_on_a_folder_of_mixed_quality(tmp_path):
         "grey too.png",
         "tiny.png",
     }
-    assert "cannot be decoded" in problems["broken.png"] or "no PNG" in problems["broken.png"]
+    assert "cannot be decoded" in problems["broken.png"] or "not a PNG" in problems["broken.png"]
     assert "single colour" in problems["grey.png"]
     assert all(name in done.stderr for name in problems)
     assert {row["uid"] for row in rows(out / "groups.csv")} == {
@@ -255,7 +255,7 @@ def test_the_columns_of_a_split_are_checked(tmp_path):
         ("uid,fold\nbenign_1,0,5\n", "line 2: the row of 'benign_1'"),
         ("uid,fold\nbenign_1,0\nbenign_2,0\nbenign_1,1\n", "line 4: 'benign_1' is in fold 1"),
         ("", "needs the columns"),
-        ("\udcff", "no table"),
+        ("\udcff", "not a table"),
     ],
 )
 def test_a_split_that_says_less_or_more_than_it_should_is_refused(tmp_path, text, complaint):

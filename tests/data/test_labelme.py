@@ -137,7 +137,7 @@ def test_outlines_without_their_picture_are_named(folder):
     [
         (("benign", "line", BOX[:2]), "line"),
         (("benign", "polygon", BOX[:2]), "has no inside"),
-        (("benign", "polygon", [[0, 0], [float("nan"), 1], [2, 2]]), "no number"),
+        (("benign", "polygon", [[0, 0], [float("nan"), 1], [2, 2]]), "not a number"),
         (("benign", "polygon", [["x", 0], [1, 1], [2, 2]]), "ValueError"),
         (("benign", "mask", [[0, 0], [2, 2]]), "TypeError"),
         (("benign", "mask", [[0, 0], [2, 2]], "no base64"), "Error"),

@@ -149,7 +149,7 @@ def test_one_pixel_means_that_nothing_is_drawn(tmp_path):
         ({"type": "short"}, "lacks 'endian'"),
         ({"space": None}, "lacks 'space'"),
         ({"space_origin": "none"}, "none"),
-        ({"space_origin": "(nan,0,0)"}, "no place in space"),
+        ({"space_origin": "(nan,0,0)"}, "not a place in space"),
         ({"encoding": "hex"}, "stored as hex"),
         ({"data_file": "a.raw"}, "in another file"),
     ],
