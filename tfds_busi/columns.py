@@ -59,7 +59,8 @@ def _read_excel(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str
         book.close()
     except Exception as error:  # a foreign or cut file raises nearly anything
         raise UserError(
-            f"{path} is no Excel table that can be read ({type(error).__name__}). Save it as CSV."
+            f"{path} is not an Excel table that can be read ({type(error).__name__}). Save it as "
+            "CSV."
         ) from None
     if not lines:
         return [], []

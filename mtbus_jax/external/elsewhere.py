@@ -106,8 +106,8 @@ def evaluate(
         **measured(rows, predictor.classes, cases.group),
     }
     with files.folder_at_once(out) as folder:
-        text = rows.assign(uid=rows.uid.map(files.cell)).to_csv(index=False)
-        files.write_text(folder / CASES, text)
+        texts = {name: rows[name].map(files.cell) for name in ("uid", "group")}
+        files.write_text(folder / CASES, rows.assign(**texts).to_csv(index=False))
         files.write_json(folder / SUMMARY_JSON, content)
         files.write_text(folder / SUMMARY_MD, to_markdown(content))
     return content

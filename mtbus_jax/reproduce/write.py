@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mtbus_jax import files, types
-from mtbus_jax.errors import unwritable
+from mtbus_jax import types
 from mtbus_jax.escaping import Markdown, markdown_table
 from mtbus_jax.metrics.statistics import CORRECT, DICE
+from mtbus_jax.reproduce import output
 from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.latex import to_latex
 from mtbus_jax.reproduce.layout import PUBLISHED, Content, Grid, grids, published_figures
@@ -35,13 +35,7 @@ def write_table(content: Content, folder: Path) -> list[Path]:
         f"{name}.tex": to_latex(content),
         f"{name}_significance.csv": significance_csv(content),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(f"--workdir={folder}", error) from None
-    for file, text in texts.items():
-        files.write_text(folder / file, text)
-    return [folder / file for file in texts]
+    return output.write_texts(folder, texts)
 
 
 def to_markdown(content: Content) -> str:

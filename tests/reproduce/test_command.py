@@ -74,20 +74,6 @@ def copy(done, tmp_path):
     return shutil.copytree(done, tmp_path / "copy")
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The runs and folds that are trained from here on."""
-    calls = []
-    train = crossval.train_and_evaluate
-
-    def watched(config, workdir, *, folds):
-        calls.append((config.name, *folds))
-        return train(config, workdir, folds=folds)
-
-    monkeypatch.setattr(crossval, "train_and_evaluate", watched)
-    return calls
-
-
 def read_cases(folder, run):
     paths = sorted((folder / RUNS[run]).glob("fold_*/cases.csv"))
     assert len(paths) == 2

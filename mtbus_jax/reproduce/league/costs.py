@@ -19,7 +19,7 @@ import numpy as np
 from jax import export
 
 from mtbus_jax import files, models, types
-from mtbus_jax.errors import unwritable
+from mtbus_jax.errors import UserError, reason, unwritable
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.reproduce import estimate
 from mtbus_jax.reproduce.league.entries import Entry
@@ -100,7 +100,8 @@ def measure_missing(league: League, cases: types.Cases) -> dict[Entry, str]:
         try:
             cost = measure(league, entry, cases)
         except Exception as error:  # a device without the memory raises XLA's own
-            failures[entry] = " ".join(str(error).split())[:300]
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            failures[entry] = f"{kind}{reason(error)}"
             continue
         finally:
             jax.clear_caches()

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mtbus_jax import files
-from mtbus_jax.errors import unwritable
 from mtbus_jax.escaping import markdown, markdown_table
+from mtbus_jax.reproduce import output
 from mtbus_jax.reproduce.facts import NOTICE
 from mtbus_jax.reproduce.league import about as about_lib
 from mtbus_jax.reproduce.league import costs, picture, results
@@ -53,13 +52,7 @@ def write(league: League, *, command: str, not_measured: dict[Entry, str]) -> li
     }
     if drawing:
         texts[f"{league.name}.svg"] = drawing
-    try:
-        league.workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(f"--workdir={league.workdir}", error) from None
-    for name, text in texts.items():
-        files.write_text(league.workdir / name, text)
-    return [league.workdir / name for name in texts]
+    return output.write_texts(league.workdir, texts)
 
 
 def to_markdown(

@@ -7,9 +7,9 @@ import io
 import math
 from pathlib import Path
 
-from mtbus_jax import files, models, types
-from mtbus_jax.errors import unwritable
+from mtbus_jax import models, types
 from mtbus_jax.escaping import Markdown, markdown, markdown_table
+from mtbus_jax.reproduce import output
 from mtbus_jax.reproduce.facts import NOTICE
 from mtbus_jax.reproduce.papers import rules
 from mtbus_jax.reproduce.papers.runs import Run, Spread, configuration_of
@@ -42,13 +42,7 @@ def write(
         f"{name}.md": to_markdown(paper, table, runs, counts, command=command),
         f"{name}.csv": to_csv(table, runs, counts),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(f"--workdir={folder}", error) from None
-    for file, text in texts.items():
-        files.write_text(folder / file, text)
-    return [folder / file for file in texts]
+    return output.write_texts(folder, texts)
 
 
 def _parameters(paper: Paper, table: PaperTable) -> dict[str, int]:
