@@ -1,11 +1,7 @@
 """Weights of the two losses that training learns: values and steps in closed form."""
 
 import functools
-import json
 import math
-import os
-import subprocess
-import sys
 import textwrap
 
 import jax
@@ -13,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import two_devices
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.errors import UserError
@@ -254,16 +251,7 @@ _DEVICES_PROGRAM = textwrap.dedent(
 
 
 def test_two_devices_learn_what_one_does():
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _DEVICES_PROGRAM], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    (one, loss_1), (two, loss_2) = json.loads(done.stdout.splitlines()[-1])
+    (one, loss_1), (two, loss_2) = two_devices.result_of(_DEVICES_PROGRAM, beside=__file__)
     np.testing.assert_allclose(one, two, rtol=1e-5)
     assert loss_1 == pytest.approx(loss_2, rel=1e-5)
     assert abs(one[0] - 1) > 0.02  # six steps of at most a hundredth each

@@ -1,10 +1,6 @@
 """Training and evaluation steps: closed-form update, padding, devices, one program or many."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
 import textwrap
 from types import SimpleNamespace
 
@@ -13,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_devices
 
 from mtbus_jax import augment, losses, types
 from mtbus_jax.errors import UserError
@@ -325,16 +322,7 @@ _DEVICES_PROGRAM = textwrap.dedent(
 
 def test_two_devices_give_the_update_of_one():
     """Same global batch, augmentation on: parameters agree to 1e-5 after six steps."""
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _DEVICES_PROGRAM], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = two_devices.result_of(_DEVICES_PROGRAM, beside=__file__)
     assert result["difference"] < 1e-5
     assert result["moved"] > 1e-2  # the steps did something on every parameter
     assert result["totals"][0] == pytest.approx(result["totals"][1], rel=1e-5)
