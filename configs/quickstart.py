@@ -1,4 +1,4 @@
-"""Lite U-Net on the embedded phantoms: the whole path in about two minutes on two CPU cores.
+"""Lite U-Net on the embedded phantoms: the whole path in about four minutes on two CPU cores.
 
   python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
