@@ -25,7 +25,7 @@ Departures:
   - With ``("cls",)`` there is no decoder, and a multi-scale head reads two maps instead of three,
     768 → 384 → classes. The published network has no such form.
   - LossNet, a loss on features of VGG-16 that the paper names and the released code does not call,
-    is not here.
+    is an option of every network's loss, ``loss.lossnet``, and off.
   - Running variances, see `resnet`.
 """
 

@@ -50,7 +50,7 @@ class Axis:
         step = _round_step((high - low) / 4)
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         ticks = [step * k for k in range(first, last + 1)]
-        return cls(label, ticks[0], ticks[-1], ticks, max(0, -math.floor(math.log10(step) + 1e-9)))
+        return cls(label, ticks[0], ticks[-1], ticks, _digits(step))
 
     @classmethod
     def unit(cls, label: str) -> Axis:
@@ -69,6 +69,12 @@ def _round_step(least: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below ``least``."""
     power = 10 ** math.floor(math.log10(least))
     return next(power * k for k in (1, 2, 2.5, 5, 10) if power * k >= least * (1 - 1e-9))
+
+
+def _digits(step: float) -> int:
+    """Digits behind the point that multiples of a step of `_round_step` need to be told apart."""
+    needed = max(0, -math.floor(math.log10(step) + 1e-9))
+    return needed if abs(round(step, needed) - step) < 1e-6 * step else needed + 1
 
 
 class Chart:

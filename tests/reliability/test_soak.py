@@ -18,8 +18,8 @@ from PIL import Image
 from processes import ROOT, SUPPORT, training_flags
 
 MINUTES = float(os.environ.get("MTBUS_SOAK_MINUTES", "5"))
-# By how much the resident memory of the last third may exceed that of the second one. A process of
-# 600 MB that leaks a kilobyte with each of 10,000 checkpoints or pictures grows by that.
+# By how much the memory of the last third may exceed that of the second one. A process of 300 MB
+# that leaks a kilobyte with each of 10,000 checkpoints or pictures grows by that.
 MOST_GROWTH = 10.0  # MB
 LEAST_WORK = 20  # epochs, or pictures, a minute: less would show nothing
 
@@ -29,13 +29,16 @@ pytestmark = [
 ]
 
 
-def resident(process):
-    """Memory of a process in MB, None once it has ended."""
+def own_memory(process):
+    """What a process holds in MB, without pages of files, which the system may take back.
+
+    None once it has ended.
+    """
     try:
         status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
     except FileNotFoundError:
         return None
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")]
     return int(found[0]) / 1024 if found else None
 
 
@@ -67,7 +70,7 @@ def soak(arguments, done):
         while (now := time.monotonic() - start) < 60 * MINUTES:
             assert process.poll() is None, process.stderr.read()
             seconds.append(now)
-            memory.append(resident(process))
+            memory.append(own_memory(process))
             time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)

@@ -550,6 +550,11 @@ def test_axes_end_on_round_numbers_around_the_data():
     assert list(axis.ticks) == pytest.approx([0, 0.5, 1, 1.5, 2])
     small = svg.Axis.around("rate", [1.1e-4, 1e-4], zero=True)
     assert small.low == 0 and small.high >= 1.1e-4 and small.digits == 5
+    quarters = svg.Axis.around("n", [0.0, 10.0])
+    assert list(quarters.ticks) == [0, 2.5, 5, 7.5, 10] and quarters.digits == 1
+    assert (
+        svg.Axis.around("n", [0.0, 0.1]).digits == 3 and svg.Axis.around("n", [0, 80]).digits == 0
+    )
     flat = svg.Axis.around("flat", [0.5, 0.5])
     assert flat.low < 0.5 < flat.high
     zero = svg.Axis.around("nothing", [0.0], zero=True)

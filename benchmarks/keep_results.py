@@ -1,0 +1,86 @@
+"""Keeps what the figures of a run rest on: a small table of its test images, and its configuration.
+
+    python benchmarks/keep_results.py runs/best results/best
+
+Writes cases.csv (one row per test image: uid, fold, class, prediction, probabilities, Dice, each
+before and after refining) and config.json (without the places of files on this machine). With
+--check it writes nothing and prints DSC average and accuracy that a kept table gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from mtbus_jax.training import run_folder
+
+PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
+COLUMNS = [
+    "uid",
+    "fold",
+    "label",
+    "predicted",
+    "probability_benign",
+    "probability_malignant",
+    "probability_normal",
+    "dice",
+    "refined_predicted",
+    "refined_dice",
+]
+
+
+def keep(run: Path, out: Path) -> None:
+    """Writes the two files of a run."""
+    files = sorted(run.glob("fold_*/cases.csv"))
+    if not files:
+        raise SystemExit(f"{run}: no fold has been tested. Name a run folder of main.py.")
+    # "normal" and its like are names, not missing values.
+    tables = [pd.read_csv(path, keep_default_na=False) for path in files]
+    out.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables)[COLUMNS].to_csv(out / "cases.csv", index=False, float_format="%.4f")
+    config = json.loads((run / run_folder.CONFIG).read_text(encoding="utf-8"))
+    config["data"] = {k: v for k, v in config["data"].items() if k not in PLACES}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def figures(path: Path, prefix: str = "") -> pd.DataFrame:
+    """DSC average and accuracy over the folds of a kept table.
+
+    Args:
+      path: ``cases.csv`` as `keep` writes it.
+      prefix: ``""`` for the network's answer, ``"refined_"`` for what refining makes of it.
+
+    Returns:
+      Rows ``dsc`` and ``acc``, columns ``mean`` and ``std`` (n − 1) over folds.
+    """
+    cases = pd.read_csv(path, keep_default_na=False)
+    cases["dsc"] = cases[f"{prefix}dice"].astype(float)
+    cases["acc"] = (cases[f"{prefix}predicted"] == cases["label"]).astype(float)
+    return cases.groupby("fold")[["dsc", "acc"]].mean().agg(["mean", "std"]).T
+
+
+def main() -> None:
+    """Keeps a run, or prints what a kept one says."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="run folder; with --check a folder of results")
+    parser.add_argument("out", type=Path, nargs="?", help="folder to write, such as results/best")
+    parser.add_argument("--check", action="store_true", help="print the figures of a kept table")
+    options = parser.parse_args()
+    if options.check:
+        for prefix, name in (("", "raw"), ("refined_", "refined")):
+            found = figures(options.run / "cases.csv", prefix)
+            text = ", ".join(
+                f"{k} {row['mean']:.3f} ± {row['std']:.3f}" for k, row in found.iterrows()
+            )
+            print(f"{name}: {text}")
+    elif options.out is None:
+        parser.error("name the folder to write, such as results/best")
+    else:
+        keep(options.run, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The documents state what the kept tables of test images give."""
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import keep_results  # noqa: E402
+
+# By folder of results/: the first and the third cell of its row in docs/results.md.
+ROWS = {
+    "best_seed1993": ("`best`", "1993", "published"),
+    "best_seed1994": ("`best`", "1994", "published"),
+    "best_seed1995": ("`best`", "1995", "published"),
+    "best_mean_of_three": ("mean of the three", "all three", "published"),
+    "best_grouped": ("`best`", "1993", "grouped"),
+}
+
+
+def overview():
+    """Cells of the first table of docs/results.md, by name, seeds and kind of folds."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("How to read")[0]
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
+    names = [re.match(r"\[(.*?)\]", cells[0])[1] for cells in lines]
+    return {
+        (name, cells[2], cells[1].split(", ")[-1]): cells
+        for name, cells in zip(names, lines, strict=True)
+    }
+
+
+def test_every_kept_run_has_its_row():
+    folders = {path.parent.name for path in (ROOT / "results").glob("*/cases.csv")}
+    assert folders == set(ROWS)
+    assert all((ROOT / "results" / name / "config.json").exists() for name in folders)
+
+
+@pytest.mark.parametrize("folder", ROWS)
+def test_the_overview_states_what_the_table_gives(folder):
+    found = keep_results.figures(ROOT / "results" / folder / "cases.csv", "refined_")
+    stated = overview()[ROWS[folder]][3:5]
+    for row, text in zip(("dsc", "acc"), stated, strict=True):
+        mean, std = map(float, text.split(" ± "))
+        # Tables keep four digits of each image's Dice.
+        assert mean == pytest.approx(found.loc[row, "mean"], abs=5.1e-4)
+        assert std == pytest.approx(found.loc[row, "std"], abs=5.1e-4)
+
+
+def test_kept_figures_are_means_of_folds(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text(
+        "uid,fold,label,predicted,dice,refined_predicted,refined_dice\n"
+        "a,0,benign,benign,0.5,normal,0\nb,0,normal,normal,1,normal,1\n"
+        "c,1,benign,malignant,0.25,malignant,0.25\n"
+    )
+    raw, refined = keep_results.figures(path), keep_results.figures(path, "refined_")
+    assert raw.loc["dsc", "mean"] == pytest.approx((0.75 + 0.25) / 2)
+    assert raw.loc["acc", "mean"] == 0.5
+    assert raw.loc["dsc", "std"] == pytest.approx(0.5 / 2**0.5)
+    assert refined.loc["dsc", "mean"] == pytest.approx((0.5 + 0.25) / 2)
+    assert refined.loc["acc", "mean"] == 0.25
