@@ -48,6 +48,24 @@ def test_without_a_peer_it_is_refused(script):
 
 
 @pytest.mark.long
+def test_ingredients_are_compared_fold_by_fold(tmp_path, phantom_data_dir):
+    path = tmp_path / "figures.json"
+    options = f"--out={tmp_path / 'runs'} --data=phantom --changes=nearest --folds=0,1 --epochs=1"
+    done = run("ablation", f"{options} --size=32 --data_dir={phantom_data_dir} --json={path}")
+    assert done.returncode == 0, done.stderr
+    whole, nearest = json.loads(path.read_text())["rows"]
+    assert [row["change"] for row in (whole, nearest)] == ["whole", "nearest"]
+    by_fold = [a - b for a, b in zip(nearest["dsc"], whole["dsc"], strict=True)]
+    shown = f"| {sum(by_fold) / 2:+.3f} | {by_fold[0]:+.3f}, {by_fold[1]:+.3f} |"
+    assert shown in done.stdout.splitlines()[-1]
+
+
+def test_an_unknown_ingredient_is_refused():
+    done = run("ablation", "--out=nowhere --changes=magic")
+    assert done.returncode == 2 and "--changes: magic. Choose from whole" in done.stderr
+
+
+@pytest.mark.long
 def test_networks_on_phantoms_go_on_where_they_were(tmp_path, phantom_data_dir):
     out, path = tmp_path / "runs", tmp_path / "figures.json"
     options = f"--out={out} --networks=segresnet --steps=18 --size=32 --json={path}"
