@@ -181,7 +181,8 @@ def _first_losses(experiment: Experiment, state, batches: list[types.Batch]) -> 
             schedule=experiment.schedule,
             loss=experiment.loss,
             key=jax.random.key(0),
-        )
+        ),
+        compiler_options=models.INIT_COMPILER_OPTIONS,  # three steps are not worth more
     )
     found = []
     for batch in batches:

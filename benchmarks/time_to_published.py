@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -247,15 +246,19 @@ def _notes(recipe: Recipe, side: str, folds: dict[int, dict]) -> list[str]:
     facts = [each["facts"] for each in folds.values()]
     images = sum(each["validation_images"] for each in facts)
     start = np.mean([each["start_seconds"] for each in facts])
-    clock = np.mean([each["rows"][-1]["seconds"] for each in folds.values()]) / 60
+    seconds = [[row["processor_seconds"] for row in each["rows"]] for each in folds.values()]
+    first = np.mean([each[0] for each in seconds]) - start
     text = (
         f"{recipe.config.name}, {recipe.config.data.name}, {side}: {images} validation images in "
-        f"{len(folds)} fold(s), {start:.0f} processor seconds before training, {clock:.1f} minutes "
-        "on the clock"
+        f"{len(folds)} fold(s); processor seconds: {start:.0f} before training, {first:.0f} in the "
+        "first epoch"
     )
-    drawing = [each.get("our_augmentation_seconds", math.nan) for each in facts]
-    if not any(map(math.isnan, drawing)):
-        text += f"; drawing its images took {np.mean(drawing) / 60:.2f} processor minutes more"
+    later = [(each[-1] - each[0]) / (len(each) - 1) for each in seconds if len(each) > 1]
+    if later:
+        text += f", {np.mean(later):.0f} in a later one"
+    drawing = [each["our_augmentation_seconds"] for each in facts if "our_losses" in each]
+    if drawing:
+        text += f"; {np.mean(drawing):.0f} more for drawing its images"
     return [text + "."]
 
 

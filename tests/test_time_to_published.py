@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 from scipy.spatial import distance
 
 from benchmarks import peer_batches, reaching
-from configs import base, best, mt_unetpp
-from mtbus_jax import data, refine, splits
+from configs import best, mt_unetpp
+from mtbus_jax import models, refine, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import device_data, fold, steps
 from mtbus_jax.training.evaluator import make_batches
@@ -177,14 +178,11 @@ def test_recipes_of_another_network_or_loss_have_no_peer():
     assert peer_batches.without_peer(config) == ["loss.gamma=2.0 instead of 0.0"]
 
 
-def test_the_peers_batches_are_those_of_the_training(phantom_data_dir):
+def test_the_peers_batches_are_those_of_the_training(monkeypatch):
     """A training of the library, step for step, has the losses that the written batches give."""
-    config = base.get_config()
-    config.data.name, config.data.data_dir = "phantom", str(phantom_data_dir)
-    config.data.image_size = (32, 48)
-    config.model.name, config.model.width = "unet", 2
-    config.train.batch_size, config.train.augmentation = 50, "varied"
-    cases = data.load_configured(config)
+    monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
+    config = tiny.make_config(augmentation="varied")
+    cases = tiny.make_cases()
     experiment = Experiment.from_config(config)
     placed = device_data.place(cases, experiment.devices)
     train = splits.make_folds(cases, "published")[1].train
@@ -203,7 +201,7 @@ def test_the_peers_batches_are_those_of_the_training(phantom_data_dir):
     state, seen = experiment.init_state(1), []
     for epoch in (1, 2):
         order = fold.epoch_order(train, seed=config.seed, fold=1, epoch=epoch)
-        for index, valid in zip(*make_batches(order, 50), strict=True):
+        for index, valid in zip(*make_batches(order, 5), strict=True):
             dropout_key = jax.random.split(jax.random.fold_in(key, state.step))[0]
             dropout_key = jax.random.fold_in(dropout_key, 0)
             _, sums = alone(state, next(batches), key=dropout_key)
