@@ -73,7 +73,7 @@ def test_time_to_given_figures_is_measured_once(tmp_path, phantom_data_dir):
     options = f"--out={tmp_path / 'out'} --settings= --folds=1 --target=0,0.99 --json={path}"
     options += " --recipes=configs/mt_unetpp.py:2 --config.data.name=phantom"
     options += f" --config.data.data_dir={phantom_data_dir} --config.data.image_size=32,48"
-    options += " --config.model.name=unet --config.train.batch_size=50"
+    options += " --config.model.name=unet --config.train.batch_size=50 --config.train.augment=False"
     done = run("time_to_published", f"{options} --config.model.width=2")
     assert done.returncode == 0, done.stderr
     content = json.loads(path.read_text())
