@@ -40,9 +40,12 @@ def test_it_runs_and_writes_its_figures(script, tmp_path):
     assert len(json.loads(path.read_text())) > 1
 
 
-@pytest.mark.parametrize("script", ["predict", "train_step"])
-def test_without_a_peer_it_is_refused(script):
-    done = run(script, "--batch=2")
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [("predict", "--batch=2"), ("train_step", "--batch=2"), ("time_to_published", "--out=none")],
+)
+def test_without_a_peer_it_is_refused(script, options):
+    done = run(script, options)
     assert done.returncode == 2
     assert "--peer_python is missing" in done.stderr
 
@@ -80,3 +83,34 @@ def test_networks_on_phantoms_go_on_where_they_were(tmp_path, phantom_data_dir):
     assert run("phantoms", options).returncode == 0
     assert json.loads(path.read_text())["networks"] == [first]
     assert (out / "segresnet" / "fold_0" / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.long
+def test_time_to_given_figures_is_measured_once(tmp_path, phantom_data_dir):
+    path = tmp_path / "figures.json"
+    options = f"--out={tmp_path / 'out'} --settings= --folds=1 --target=0,0.99 --json={path}"
+    options += " --recipes=configs/mt_unetpp.py:2 --config.data.name=phantom"
+    options += f" --config.data.data_dir={phantom_data_dir} --config.data.image_size=32,48"
+    options += " --config.model.name=unet --config.train.batch_size=50 --config.train.augment=False"
+    done = run("time_to_published", f"{options} --config.model.width=2")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(path.read_text())
+    (runs,) = content["runs"].values()
+    first, second = runs["1"]["rows"]
+    assert (first["epoch"], second["epoch"]) == (1, 2)
+    assert runs["1"]["facts"]["start_seconds"] < first["processor_seconds"]
+    whole = second["processor_seconds"]
+    whole += 198 * (second["processor_seconds"] - first["processor_seconds"])
+    for line in content["lines"]:
+        assert line["dice"] == [first["processor_seconds"] / 60] * 2
+        assert line["both"] == [None, None]
+        assert line["whole_minutes"] == pytest.approx(whole / 60)
+    assert "| not in 2 epochs | not in 2 epochs |" in done.stdout
+    assert f"{whole / 60:.0f}, extrapolated from 2 epochs |" in done.stdout
+    # The same again trains nothing; other settings are refused.
+    again = run("time_to_published", f"{options} --config.model.width=2")
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert json.loads(path.read_text())["runs"] == content["runs"]
+    other = run("time_to_published", f"{options} --config.model.width=4")
+    assert other.returncode == 2
+    assert "was measured with other settings" in other.stderr
