@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import importlib.metadata
 import os
 import pathlib
 import sys
@@ -8,18 +9,29 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+# Compiling takes most of the tests' time, for programs that run once, so the compiler is told to
+# hurry: without LLVM's optimiser, and up to JAX 0.10, after which there is no choice, without MLIR
+# for fused operations. JAX reads this when it starts, here and in every process of a test.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """XLA compiles a program once a session, however many tests trace it; then forgotten.
 
-    In a folder of this process alone: JAX writes an entry in place, where another one could read
-    the half of it. Commands that open a cache of their own find this one and leave it.
+    In a folder of this process and of those it starts and waits for: JAX writes an entry in place,
+    where another one could read the half of it. Commands that open a cache of their own find this
+    one and leave it.
     """
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    folder = str(tmp_path_factory.mktemp("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import in_process
 import pytest
+
+from mtbus_jax import cli
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = [
@@ -61,6 +64,21 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
         (["--config=configs/quickstart.py", "--workdir={tmp}", "extra"], ["extra"]),
         (["--config=configs/quickstart.py", "--wrkdir={tmp}"], ["wrkdir"]),
         (["--config=configs/quickstart.py", "--workdir={tmp}", "--mode=tran"], ["tran"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_wrong_use_is_refused(tmp_path, monkeypatch, arguments, words):
+    """Before the process is prepared for training, so in the tests' own."""
+    monkeypatch.chdir(ROOT)
+    workdir = tmp_path / "run"
+    arguments = [a.replace("{tmp}", str(workdir)) for a in arguments]
+    assert_refused(in_process.run("main.py", cli.train, arguments), *words)
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["--mode=evaluate", "--workdir={tmp}"], ["config.json", "not a run folder"]),
         (
             ["--config=configs/quickstart.py", "--workdir={tmp}", "--config.data.name=bussi"],
@@ -73,7 +91,7 @@ def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_wrong_use_is_refused(tmp_path, arguments, words):
+def test_what_does_not_exist_is_refused(tmp_path, arguments, words):
     workdir = tmp_path / "run"
     done = run(*(a.replace("{tmp}", str(workdir)) for a in arguments))
     assert_refused(done, *words)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pytest
 from curation_phantoms import COPIES, phantoms, write_archive
 from PIL import Image, TiffImagePlugin
 
-from mtbus_jax.curate import folder, groups, output, pipeline, review
+from mtbus_jax.curate import command, folder, groups, output, pipeline, review
 from mtbus_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,7 +224,7 @@ def test_the_command_ends_on_bad_input_with_one_paragraph_and_exit_code_2(tmp_pa
         arguments["out"] = f"--out={root / 'curation'}"
     if case == "outfile":
         out.write_text("here already")
-    done = run(*arguments.values())
+    done = in_process.run("mtbus_jax.curate", command.main, arguments.values())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and expected in " ".join(done.stderr.split())
     assert case != "two folds" or "reading" not in done.stderr  # said before the slow work

@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_checks import FIXTURES
+from network_checks import FIXTURES, quick_jit
 
 from mtbus_jax.models import deformable, resampling
-from mtbus_jax.models.deformable import DeformableConvolution, deformable_convolution
+from mtbus_jax.models.deformable import DeformableConvolution
+
+# Compiled, because one program per shape is quicker than its operations one by one.
+deformable_convolution = jax.jit(deformable.deformable_convolution)
 
 ARGUMENTS = ("image", "offsets", "modulation", "kernel")
 
@@ -195,7 +198,7 @@ def test_the_layer_starts_near_half_a_convolution():
     """Offsets and modulation start from their biases alone."""
     layer = DeformableConvolution(5)
     image = jax.random.normal(jax.random.key(0), (2, 6, 8, 64))
-    params = layer.init(jax.random.key(1), image)["params"]
+    params = quick_jit(layer.init)(jax.random.key(1), image)["params"]
     assert not np.any(params["offsets"]["kernel"]) and not np.any(params["modulation"]["kernel"])
     assert params["kernel"].shape == (3, 3, 64, 5)
     bound = 1 / np.sqrt(9 * 64)
@@ -211,8 +214,9 @@ def test_the_layer_learns_its_offsets():
     """All three convolutions get a gradient, and the image through each of them."""
     layer = DeformableConvolution(4)
     image = jax.random.normal(jax.random.key(0), (1, 5, 7, 16))
-    params = layer.init(jax.random.key(1), image)["params"]
-    gradients = jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, image) ** 2))(params)
+    params = quick_jit(layer.init)(jax.random.key(1), image)["params"]
+    slope = quick_jit(jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, image) ** 2)))
+    gradients = slope(params)
     for path, leaf in jax.tree.leaves_with_path(gradients):
         assert np.isfinite(leaf).all() and np.any(leaf), jax.tree_util.keystr(path)
 

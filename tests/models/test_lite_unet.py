@@ -42,10 +42,14 @@ def encoder_of(variables):
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_encoder_agrees_with_pytorch(imagenet, original, mode):
     """Every map to 1e-4 of its largest value, with running and with batch statistics."""
-    found, _ = EfficientNetLite().apply(
-        encoder_of(imagenet), colour_of(original), train=mode == "train", mutable=["batch_stats"]
-    )
-    maps, head = found
+
+    @quick_jit
+    def encode(variables, image):
+        return EfficientNetLite().apply(
+            variables, image, train=mode == "train", mutable=["batch_stats"]
+        )
+
+    (maps, head), _ = encode(encoder_of(imagenet), colour_of(original))
     for i, each in enumerate(maps):
         expected = original[f"{mode}_map_{i}"]
         scale = np.abs(expected).max()
@@ -66,7 +70,7 @@ def test_gradients_of_the_encoder_agree_with_pytorch(imagenet, original):
             order = head.transpose(0, 3, 1, 2)
             return jnp.sum(order * jnp.cos(jnp.arange(head.size)).reshape(order.shape))
 
-        gradients = jax.grad(total)(variables["params"])
+        gradients = quick_jit(jax.grad(total))(variables["params"])
         for number in (0, 11):
             found = gradients[f"block_{number}"]["depthwise"]["kernel"][..., ::4]
             expected = original[f"gradient_{number}"]
@@ -115,13 +119,18 @@ def test_frozen_statistics_stay(imagenet):
     image = jnp.full((2, 64, 96, 1), 90.0)
     for frozen in (False, True):
         module = LiteUNet(frozen_statistics=frozen)
-        _, updates = module.apply(
-            imagenet,
-            image,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(1)},
-        )
+
+        @quick_jit
+        def step(variables, module=module):
+            return module.apply(
+                variables,
+                image,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(1)},
+            )
+
+        _, updates = step(imagenet)
         before, after = (
             jax.tree.leaves(stats["encoder"])
             for stats in (imagenet["batch_stats"], updates["batch_stats"])

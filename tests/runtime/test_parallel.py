@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import two_devices
 
 from mtbus_jax import data, files, models
 from mtbus_jax.errors import UserError
@@ -82,7 +83,7 @@ class World:
         ]
         environment |= {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": two_devices.flags(devices),
             "XDG_CACHE_HOME": str(self.folder / "xdg"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }

@@ -21,13 +21,14 @@ def started(script, *arguments, cache) -> subprocess.Popen:
       *arguments: of the script.
       cache: folder in which several processes find each other's compiled programs.
     """
+    inherited = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     return subprocess.Popen(
         [sys.executable, str(SUPPORT / script), *map(str, arguments)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ
+        env=inherited
         | {
             "JAX_PLATFORMS": "cpu",
             "XDG_CACHE_HOME": str(cache),

@@ -6,6 +6,12 @@ import subprocess
 import sys
 
 
+def flags(devices: int) -> str:
+    """XLA's flags for a CPU that looks like so many devices, after those of the tests."""
+    ours = os.environ.get("XLA_FLAGS", "")
+    return f"{ours} --xla_force_host_platform_device_count={devices}".strip()
+
+
 def result_of(program: str, *, beside: str):
     """What a program prints in its last line, as JSON.
 
@@ -14,7 +20,7 @@ def result_of(program: str, *, beside: str):
       beside: path of a test file.
     """
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": flags(2),
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join([os.path.dirname(beside), *sys.path]),
     }

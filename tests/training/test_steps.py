@@ -48,9 +48,13 @@ def make_data():
     return steps.Dataset(*map(jnp.asarray, (image, mask, label)))
 
 
+def initialised(module):
+    return jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+
+
 def make_state():
     schedule = schedule_lib.PlateauSchedule(learning_rate=1e-2)
-    variables = MODULE.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+    variables = initialised(MODULE)
     return state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
 
 
@@ -66,9 +70,14 @@ def make_program(augmented=True, axis_name=None, schedule=SCHEDULE):
     )
 
 
+@functools.cache
+def compiled(augmented):
+    return jax.jit(make_program(augmented))
+
+
 def run(index, valid, *, calls, augmented=True):
     """All steps, ``calls`` device programs of equal length."""
-    program = jax.jit(make_program(augmented))
+    program = compiled(augmented)
     state, totals, data = make_state(), Totals.zero(), make_data()
     for part in np.split(np.arange(len(index)), calls):
         state, totals = program(state, totals, data, index[part], valid[part], jax.random.key(5))
@@ -96,7 +105,7 @@ def test_first_step_is_adams_closed_form():
         focal = losses.focal_loss(outputs.class_logits, batch.label)
         return jnp.mean(0.7 * dice + 0.3 * focal)
 
-    gradient = jax.grad(loss)(state.params)
+    gradient = jax.jit(jax.grad(loss))(state.params)
     expected = jax.tree.map(lambda p, g: p - 1e-2 * g / (jnp.abs(g) + 1e-4), state.params, gradient)
     assert_close(after.params, expected, atol=1e-6)
     assert int(after.step) == 1
@@ -156,7 +165,7 @@ def test_the_average_is_taken_after_each_step_that_has_an_image():
     state, _ = program(make_state(), Totals.zero(), make_data(), index, valid, jax.random.key(5))
     average = make_state().params
     for step in range(1, 4):
-        after, _ = run(INDEX[:step], VALID[:step], calls=1)
+        after, _ = run(INDEX[:step], VALID[:step], calls=step)
         d = min(0.3, (1 + step) / (10 + step))
         average = jax.tree.map(lambda a, p, d=d: d * a + (1 - d) * p, average, after.params)
     assert_close(state.best_params, average, atol=1e-6)
@@ -201,7 +210,7 @@ def seen_in_training(data, **options):
             return TinyNet(name="inner")(image, train=train)
 
     module = Spy()
-    variables = module.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+    variables = initialised(module)
     schedule = schedule_lib.PlateauSchedule()
     state = state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
     index, valid = np.full((2, 4), 5, np.int32), np.ones((2, 4), np.float32)
@@ -258,7 +267,7 @@ def test_eval_steps_predict_in_order_and_sum_the_loss():
     program = functools.partial(steps.eval_steps, module=MODULE, loss=LOSS)
     totals, predictions = jax.jit(program)(state.variables, data, index, valid)
     order = index.reshape(-1)[:-1]
-    outputs = MODULE.apply(state.variables, data.image[order].astype(np.float32))
+    outputs = jax.jit(MODULE.apply)(state.variables, data.image[order].astype(np.float32))
     got = np.asarray(predictions.probability).reshape(12, HEIGHT, WIDTH, 1)[:-1]
     np.testing.assert_allclose(got, jax.nn.sigmoid(outputs.segmentation[0]), atol=1e-6)
     batch = types.Batch(None, data.mask[order].astype(np.float32), data.label[order], jnp.ones(11))
