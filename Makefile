@@ -23,8 +23,9 @@ PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 test: $(VENV)/.full lint
 	$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
+# Longer trainings are worth XLA's optimiser, which tests/conftest.py switches off elsewhere.
 test-long: $(VENV)/.full
-	$(PYTEST) -m long $(PYTEST_ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS= $(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.full
 	$(BIN)/ruff check .
