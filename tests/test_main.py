@@ -10,8 +10,9 @@ import time
 
 import in_process
 import pytest
+import tiny
 
-from mtbus_jax import cli
+from mtbus_jax import cli, data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = [
@@ -110,13 +111,15 @@ def test_a_dataset_that_is_nowhere_tells_what_to_fetch(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_fold_that_does_not_exist(tmp_path, phantom_data_dir):
+def test_a_fold_that_does_not_exist(tmp_path):
+    data.save_arrays(tiny.make_cases(), tmp_path / "cases.npz", resize="area")
     done = run(
         "--config=configs/quickstart.py",
         f"--workdir={tmp_path / 'run'}",
-        f"--config.data.data_dir={phantom_data_dir}",
+        f"--config.data.arrays_file={tmp_path / 'cases.npz'}",
         "--config.data.folds=(4,)",
         *SMALL,
+        f"--config.data.image_size={tiny.HEIGHT, tiny.WIDTH}",
     )
     assert_refused(done, "data.folds", "0 to 3")
     assert not (tmp_path / "run").exists()
