@@ -106,7 +106,7 @@ def _panel(title: str, points: list[_Point]) -> list[Markup]:
         dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": _DOT, "fill": colour}
         marks.append(element("circle", element("title", text), **dot))
         # Which weights there were, its colour says.
-        marks.append(_name(point.name.removesuffix("_imagenet"), x, y, taken))
+        marks += _name(point.name.removesuffix("_imagenet"), x, y, taken)
     return marks
 
 
@@ -119,8 +119,13 @@ def best_for_their_cost(points: list[_Point]) -> list[_Point]:
     return best
 
 
-def _name(text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> Markup:
-    """A name beside its point where it covers no other name, as far as there is such a place."""
+def _name(
+    text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]
+) -> list[Markup]:
+    """A name beside its point where it covers no other name, as far as there is such a place.
+
+    A line leads to a name that stands above or below its point, where others may be nearer.
+    """
     width = _LETTER * len(text)
     places = [
         (left, y + 4 + lines * _LINE)
@@ -131,7 +136,9 @@ def _name(text: str, x: float, y: float, taken: list[tuple[float, float, float, 
     free = [p for p in inside if not any(_overlap(_box(p, width), box) for box in taken)]
     left, base = (free or inside)[0]
     taken.append(_box((left, base), width))
-    return _text(left, base, text)
+    end = left if left > x else left + width
+    line = [] if base == y + 4 else [_line(x, y, end, base - 4, _INK, opacity=0.4)]
+    return [*line, _text(left, base, text)]
 
 
 def _box(place: tuple[float, float], width: float) -> tuple[float, float, float, float]:
