@@ -23,7 +23,7 @@ from pathlib import Path
 import side_by_side
 
 from mtbus_jax import configuration, crossval
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend
 
 WHOLE = "whole"
 # By name: the fields that differ from the whole recipe.
@@ -116,9 +116,7 @@ def main() -> None:
     unknown = [name for name in names if name not in CHANGES]
     if unknown:
         parser.error(f"--changes: {', '.join(unknown)}. Choose from {', '.join(CHANGES)}.")
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     print("| change | DSC | difference | by fold | accuracy | difference | by fold |")
     print("| --- | ---: | ---: | --- | ---: | ---: | --- |", flush=True)
     rows = []

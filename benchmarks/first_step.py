@@ -23,7 +23,7 @@ import jax  # noqa: E402
 from absl import logging  # noqa: E402
 
 from mtbus_jax import data  # noqa: E402
-from mtbus_jax.runtime import host_memory, parallel, program_cache  # noqa: E402
+from mtbus_jax.runtime import backend  # noqa: E402
 from mtbus_jax.training import device_data, fold, run_folder, run_splits  # noqa: E402
 from mtbus_jax.training.evaluator import Evaluator  # noqa: E402
 from mtbus_jax.training.experiment import Experiment  # noqa: E402
@@ -77,9 +77,7 @@ def main() -> None:
     config.log.progress = False
     if len(sys.argv) > 3:
         config.model.width = int(sys.argv[3])
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     experiment = Experiment.from_config(config)
     marks["setup"] = time.monotonic()
     cases = data.load_configured(config)

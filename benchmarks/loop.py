@@ -31,7 +31,7 @@ from configs import base
 from mtbus_jax import splits, types
 from mtbus_jax.images.phantom import make_phantoms
 from mtbus_jax.images.preprocess import resize_nearest
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend, parallel
 from mtbus_jax.training import device_data, steps
 from mtbus_jax.training.evaluator import Evaluator, make_batches
 from mtbus_jax.training.experiment import Experiment
@@ -175,9 +175,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", action="store_true", help="write one every epoch")
     parser.add_argument("--json", default="", help="write the results here")
     options = parser.parse_args()
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     print(f"{'':<16}{'steps':>6}{'ms per step of':>32}   epoch over (quartiles)")
     print(f"{'network':<16}{'':>6}{'epoch':>10}{'steps':>10}{'validation':>12}", end="")
     print(f"   {'steps':<22}steps and validation", flush=True)

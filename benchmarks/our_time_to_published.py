@@ -20,7 +20,7 @@ import reaching
 from absl import logging
 
 from mtbus_jax import configuration, data, splits, types
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend
 from mtbus_jax.training import device_data
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
@@ -87,9 +87,7 @@ def main() -> None:
     """Trains the fold."""
     given, (fold, last_epoch) = configuration.take(sys.argv[1:])
     logging.set_verbosity(logging.WARNING)
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     config = configuration.read(given)
     cases = data.load_configured(config)
     config = data.resolve(config, cases)

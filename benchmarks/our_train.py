@@ -15,7 +15,7 @@ import numpy as np
 import side_by_side
 
 from mtbus_jax import losses, models, types
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend
 from mtbus_jax.training import fold, schedule, state, steps
 from mtbus_jax.training.optimizer import make_optimizer
 
@@ -23,9 +23,7 @@ from mtbus_jax.training.optimizer import make_optimizer
 def main() -> None:
     """Prepares the step and serves it."""
     arrays = np.load(sys.argv[1])
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     module = models.create("unetpp", width=int(arrays["width"]))
     params = {k[6:]: jnp.asarray(arrays[k]) for k in arrays if k.startswith("param:")}
     params = flax.traverse_util.unflatten_dict(params, sep="/")

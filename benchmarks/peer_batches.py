@@ -174,14 +174,7 @@ def _first_losses(experiment: Experiment, state, batches: list[types.Batch]) -> 
         return args[0] if isinstance(context.module, nn.Dropout) else call(*args, **kwargs)
 
     program = jax.jit(
-        functools.partial(
-            steps.train_step,
-            module=experiment.module,
-            optimizer=experiment.optimizer,
-            schedule=experiment.schedule,
-            loss=experiment.loss,
-            key=jax.random.key(0),
-        ),
+        functools.partial(experiment.train_step(), key=jax.random.key(0)),
         compiler_options=models.INIT_COMPILER_OPTIONS,  # three steps are not worth more
     )
     found = []

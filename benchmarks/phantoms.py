@@ -26,7 +26,7 @@ import side_by_side
 from configs import best
 from mtbus_jax import crossval, models
 from mtbus_jax.data import load_configured
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend
 from mtbus_jax.splits import published_folds
 from mtbus_jax.training import trained_folds
 
@@ -113,9 +113,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="where the built phantoms lie")
     parser.add_argument("--json", default="", help="write the results here")
     options = parser.parse_args()
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     print("| network | width | parameters | steps | DSC | accuracy | learnt | minutes |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |", flush=True)
     rows = []

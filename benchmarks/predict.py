@@ -33,7 +33,7 @@ from mtbus_jax import files, types
 from mtbus_jax.images.phantom import Phantom, make_phantoms
 from mtbus_jax.images.preprocess import resize_nearest
 from mtbus_jax.runtime import host_memory, program_cache
-from mtbus_jax.training import run_folder, steps
+from mtbus_jax.training import run_folder
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
 
@@ -61,14 +61,7 @@ def write_run(workdir: Path, phantoms: list[Phantom], options: argparse.Namespac
     experiment = Experiment.from_config(config)
     state = experiment.init_state(0)
     program = jax.jit(
-        functools.partial(
-            steps.train_step,
-            module=experiment.module,
-            optimizer=experiment.optimizer,
-            schedule=experiment.schedule,
-            loss=experiment.loss,
-            key=jax.random.key(0),
-        ),
+        functools.partial(experiment.train_step(), key=jax.random.key(0)),
         donate_argnums=0,
     )
     # Far larger steps than the recipe's: there are only a few.

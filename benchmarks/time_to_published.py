@@ -46,7 +46,7 @@ from training_sides import OURS, Recipe, train_here, train_there
 from mtbus_jax import commandline, configuration, data, files, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
-from mtbus_jax.runtime import host_memory, parallel, program_cache
+from mtbus_jax.runtime import backend
 from mtbus_jax.training import run_folder
 
 RECIPES = "configs/best.py,configs/mt_nnunet_small.py,configs/mt_unetpp.py:2"
@@ -205,9 +205,7 @@ def main(argv: Sequence[str], *, program: str) -> None:
     peers = side_by_side.settings_of(parser, options)
     recipes = [read_recipe(text, dict(given.changes)) for text in options.recipes]
     targets = {r.config.data.name: targets_of(r.config.data.name, options.target) for r in recipes}
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     print(f"| {' | '.join(HEADS)} |\n|{' --- |' * len(HEADS)}", flush=True)

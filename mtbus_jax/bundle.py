@@ -41,7 +41,6 @@ from mtbus_jax.training.experiment import Experiment
 _ALL_FILES = {bundled.BUNDLE, bundled.WEIGHTS, run_folder.CONFIG, trust.TRUST, CARD}
 # In what the network and its evidence may differ.
 _MAY_DIFFER = {"name", "seed", "data.split", "data.fold_count", "data.folds_file"}
-_PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
 
 
 class Rounding(NamedTuple):
@@ -182,7 +181,7 @@ def _with_places(config: config_dict.ConfigDict, places: dict[str, str]) -> conf
 
 def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     """A configuration that names no folder of the machine that it comes from."""
-    return _with_places(config, dict.fromkeys((*_PLACES, "folds_file"), ""))
+    return _with_places(config, dict.fromkeys((*run_folder.PLACES, "folds_file"), ""))
 
 
 def _rounding(

@@ -154,11 +154,9 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     # Imported late, so that --help and what is refused above answer at once.
     from mtbus_jax import crossval, report
     from mtbus_jax.evaluation import markdown
-    from mtbus_jax.runtime import backend, host_memory, parallel, program_cache
+    from mtbus_jax.runtime import backend, parallel
 
-    host_memory.keep_freed_memory(of_all_threads=False)
-    parallel.run_in_caller()
-    program_cache.open_cache()
+    backend.prepare_for_training()
     if found is not None:
         parallel.start(found, timeout=args.peer_timeout)
     backend.check()

@@ -31,9 +31,6 @@ from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
 
-# Fields of config.data that say where things lie; they may differ between machines.
-_PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
-
 
 def train_and_evaluate(
     config: config_dict.ConfigDict, workdir: Path | str, *, folds: tuple[int, ...] | None = None
@@ -158,7 +155,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     )
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     if overrides is not None:
-        for field in _PLACES:
+        for field in run_folder.PLACES:
             config.data[field] = overrides.data[field]
         config.eval = overrides.eval
     with parallel.together():
@@ -265,7 +262,7 @@ def _find_folds(
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
     """The dataset's fingerprint, after a check that all processes run the same."""
     fingerprint = data.fingerprint(cases)
-    own = {f"data.{place}" for place in _PLACES} | {"log.progress"}
+    own = {f"data.{place}" for place in run_folder.PLACES} | {"log.progress"}
     fields = {k: v for k, v in run_folder.flatten(config).items() if k not in own}
     parallel.check_same({"dataset": fingerprint, **fields})
     return fingerprint

@@ -1,6 +1,5 @@
 """What time_to_published.py concludes from rows, and what it hands to the PyTorch side."""
 
-import functools
 import importlib
 import json
 import pathlib
@@ -17,7 +16,7 @@ from benchmarks import peer_batches, reaching
 from configs import best, mt_unetpp
 from mtbus_jax import models, refine, splits
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import device_data, fold, steps
+from mtbus_jax.training import device_data, fold
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
 from mtbus_jax.training.totals import Totals
@@ -189,15 +188,7 @@ def test_the_peers_batches_are_those_of_the_training(monkeypatch):
     key = fold_keys(config.seed, 1)[1]
     batches = peer_batches.augmented_batches(experiment, placed, train, number=1, epochs=2)
     whole = jax.jit(experiment.train_steps(None))
-    alone = jax.jit(
-        functools.partial(
-            steps.train_step,
-            module=experiment.module,
-            optimizer=experiment.optimizer,
-            schedule=experiment.schedule,
-            loss=experiment.loss,
-        )
-    )
+    alone = jax.jit(experiment.train_step())
     state, seen = experiment.init_state(1), []
     for epoch in (1, 2):
         order = fold.epoch_order(train, seed=config.seed, fold=1, epoch=epoch)

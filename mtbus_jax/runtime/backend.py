@@ -1,4 +1,4 @@
-"""Whether JAX finds the hardware that it was told to use."""
+"""How a process that trains starts: its memory, its threads, its cache, its hardware."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import os
 import jax
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.runtime import host_memory, parallel, program_cache
+
+
+def prepare_for_training() -> None:
+    """Memory, threads and compiled programs as a training on a CPU wants them.
+
+    To be called before JAX's first computation.
+    """
+    host_memory.keep_freed_memory(of_all_threads=False)
+    parallel.run_in_caller()
+    program_cache.open_cache()
 
 
 def check() -> None:

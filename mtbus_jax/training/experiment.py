@@ -129,6 +129,17 @@ class Experiment:
             compute_dtype=fields.COMPUTE_DTYPES[train.compute_dtype],
         )
 
+    def train_step(self) -> Callable:
+        """`steps.train_step` of this run, for a batch that is there already; takes a ``key``."""
+        return functools.partial(
+            steps.train_step,
+            module=self.module,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            loss=self.loss,
+            compute_dtype=self.compute_dtype,
+        )
+
     def train_steps(self, axis_name: str | None) -> Callable:
         """`steps.train_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
         return functools.partial(

@@ -24,6 +24,8 @@ from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
 
 TRAINED = "trained.json"  # of a fold: settings that may differ from fold to fold
 CASES = "cases.csv"  # of a fold: one row per test image
+# Fields of config.data that say where things lie; they may differ between machines.
+PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
 
 # Fields that may differ when a run is continued: they change where things lie, how much is done
 # or shown, but not what a finished epoch computes.

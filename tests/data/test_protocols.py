@@ -14,7 +14,6 @@ from mtbus_jax import crossval, data, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.predict.predictor import Predictor
-from mtbus_jax.training import steps
 from mtbus_jax.training.experiment import Experiment
 
 BINARY = ("benign", "malignant")
@@ -47,10 +46,7 @@ def test_every_network_trains_two_classes_and_one_three(network, names):
         lambda v, x: experiment.module.apply(v, x, train=False), state.variables, image
     )
     assert outputs.class_logits.shape == (2, count)
-    step = functools.partial(
-        steps.train_step, module=experiment.module, optimizer=experiment.optimizer,
-        schedule=experiment.schedule, loss=experiment.loss, key=jax.random.key(0),
-    )  # fmt: skip
+    step = functools.partial(experiment.train_step(), key=jax.random.key(0))
     after, sums = jax.eval_shape(step, state, types.Batch(image, image, label, number))
     assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(lambda a: a.shape, state)
     assert sums.loss.shape == ()

@@ -14,7 +14,7 @@ from mtbus_jax.training import run_files, run_folder, run_splits
 
 # Sections and fields that say nothing about what is computed, or that every row has its own of.
 _SILENT = ("log.", "model.", "name", "seed", "data.folds")
-_SILENT += ("data.data_dir", "data.manual_dir", "data.cache_dir", "data.arrays_file")
+_SILENT += tuple(f"data.{name}" for name in run_folder.PLACES)
 
 
 @dataclasses.dataclass(frozen=True)
