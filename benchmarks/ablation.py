@@ -34,6 +34,7 @@ CHANGES = {
     "statistics frozen": {"model.frozen_statistics": True},
     "encoder lite1": {"model.encoder": "lite1"},
     "nearest": {"data.resize": "nearest"},
+    "area": {"data.resize": "area"},
     "released augmentation": {"train.augmentation": "released"},
     "upright augmentation": {"train.augmentation": "upright"},
     "no augmentation": {"train.augment": False},
@@ -59,12 +60,12 @@ def recipe(change: str, options: argparse.Namespace):
     config.seed = options.seed
     config.eval.tta = config.eval.average = False
     config.log.progress = config.log.tensorboard = False
-    config.update_from_flattened_dict(CHANGES[change])
     if options.epochs:
         config.train.epochs = options.epochs
     config.data.name = options.data or config.data.name
     if options.size:
         config.data.image_size = (options.size, options.size)
+    config.update_from_flattened_dict(CHANGES[change])
     return config
 
 
@@ -101,7 +102,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the run folders")
     parser.add_argument("--config", default="best", help="a shipped configuration")
     parser.add_argument("--data", default="", help="name of another dataset")
-    parser.add_argument("--changes", default=",".join(CHANGES), help="names with commas")
+    parser.add_argument("--changes", default="", help="names with commas; without: all")
     parser.add_argument("--folds", default="0,1,2,3", help="numbers with commas")
     parser.add_argument("--seed", type=int, default=1993)
     parser.add_argument("--epochs", type=int, default=0, help="0: those of the configuration")
@@ -112,10 +113,16 @@ def main() -> None:
     parser.add_argument("--data_dir", default="", help="where built datasets lie")
     parser.add_argument("--json", default="", help="write the results here")
     options = parser.parse_args()
-    names = list(dict.fromkeys([WHOLE, *options.changes.split(",")]))
-    unknown = [name for name in names if name not in CHANGES]
+    asked = options.changes.split(",") if options.changes else []
+    unknown = [name for name in asked if name not in CHANGES]
     if unknown:
         parser.error(f"--changes: {', '.join(unknown)}. Choose from {', '.join(CHANGES)}.")
+    whole = recipe(WHOLE, options)
+    same = [name for name in CHANGES if name != WHOLE and recipe(name, options) == whole]
+    vain = [name for name in asked if name in same]
+    if vain:
+        parser.error(f"--changes: {', '.join(vain)}: the recipe is so already. Leave it out.")
+    names = [WHOLE, *(name for name in asked or CHANGES if name not in (WHOLE, *same))]
     backend.prepare_for_training()
     print("| change | DSC | difference | by fold | accuracy | difference | by fold |")
     print("| --- | ---: | ---: | --- | ---: | ---: | --- |", flush=True)

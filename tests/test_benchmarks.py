@@ -68,6 +68,11 @@ def test_an_unknown_ingredient_is_refused():
     assert done.returncode == 2 and "--changes: magic. Choose from whole" in done.stderr
 
 
+def test_an_ingredient_that_is_in_the_recipe_already_is_refused():
+    done = run("ablation", "--out=nowhere --changes=area --config=best")
+    assert done.returncode == 2 and "--changes: area: the recipe is so already" in done.stderr
+
+
 @pytest.mark.long
 def test_networks_on_phantoms_go_on_where_they_were(tmp_path, phantom_data_dir):
     out, path = tmp_path / "runs", tmp_path / "figures.json"
