@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from mtbus_jax.models import weights
-from mtbus_jax.models.cpu import depthwise
+from mtbus_jax.models.cpu import depthwise, drawing
 
 # Width and depth of the variants, relative to lite0.
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
@@ -72,7 +72,7 @@ def _convolution(image: jax.Array, features: int, *, kernel=1, stride=1, name: s
         strides=(stride, stride),
         padding="SAME",
         use_bias=False,
-        kernel_init=nn.initializers.normal(math.sqrt(2 / fan_out)),
+        kernel_init=drawing.Initializer("normal", gain=2.0, fan_in=fan_out),
         name=name,
     )(image)
 
@@ -91,7 +91,7 @@ class Depthwise(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """``(batch, height, width, channels)`` to ``(batch, height/s, width/s, channels)``."""
-        init = nn.initializers.normal(math.sqrt(2 / self.kernel**2))
+        init = drawing.Initializer("normal", gain=2.0)
         shape = (self.kernel, self.kernel, 1, image.shape[-1])
         kernel = self.param("kernel", init, shape).astype(image.dtype)
         return depthwise.depthwise_convolution(image, kernel, stride=self.stride)

@@ -20,6 +20,7 @@ import numpy as np
 
 from mtbus_jax import types
 from mtbus_jax.models import efficientnet_lite
+from mtbus_jax.models.cpu import drawing
 from mtbus_jax.models.efficientnet_lite import EfficientNetLite, Normalisation
 
 ENCODERS = tuple(efficientnet_lite.SCALES)
@@ -106,7 +107,7 @@ class DecoderStage(nn.Module):
             (3, 3),
             padding=1,
             use_bias=False,
-            kernel_init=nn.initializers.he_normal(),
+            kernel_init=drawing.Initializer("normal", gain=2.0),
             name="conv",
         )(image)
         return nn.relu(Normalisation(name="norm")(image, train=train))

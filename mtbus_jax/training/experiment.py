@@ -166,17 +166,18 @@ class Experiment:
           UserError: if the encoder's weights cannot be found.
         """
         key = fold_keys(self.config.seed, fold)[0]
-        if not getattr(self.module, "encoder_weights", ""):
-            program = self.kept(
-                "init",
-                lambda key: self._create(models.draw(self.module, key, self._image_shape)),
-                lambda: (key,),
-                compiler_options=models.INIT_COMPILER_OPTIONS,
-            )
-            if program is not None:
-                return program.call(key)
-        variables = models.init(self.module, key, self._image_shape)
-        return jax.jit(self._create)(models.with_encoder_weights(self.module, variables))
+        program = self.kept(
+            "init",
+            lambda key: models.draw(self.module, key, self._image_shape),
+            lambda: (key,),
+            compiler_options=models.INIT_COMPILER_OPTIONS,
+        )
+        if program is not None:
+            variables = program.call(key)
+        else:
+            variables = models.init(self.module, key, self._image_shape)
+        create = jax.jit(self._create, compiler_options=models.INIT_COMPILER_OPTIONS)
+        return create(models.with_encoder_weights(self.module, variables))
 
     def lossnet(self) -> lossnet.Vgg | None:
         """The weights of LossNet, None if the loss does without.
