@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -17,6 +18,16 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 
+def pytest_collection_finish():
+    """Tracing makes objects by the million, which Python's collector would look through often.
+
+    What has been imported stays to the end and is left out; the rest is looked through less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """XLA compiles a program once a session, however many tests trace it; then forgotten.
@@ -32,6 +43,19 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_shared(compiled_once):
+    """Where tests train the tiny network, they share its device programs."""
+    if "tiny" not in sys.modules:
+        yield
+        return
+    import shared_programs
+
+    with pytest.MonkeyPatch.context() as patch:
+        shared_programs.share(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -298,7 +298,7 @@ def test_upright_keeps_black_black_and_white_within_range():
 
 def varied_draws(count, image, mask, fill="zero"):
     keys = jax.random.split(jax.random.key(3), count)
-    return jax.vmap(lambda key: augment.varied(key, image, mask, fill=fill))(keys)
+    return jax.jit(jax.vmap(lambda key: augment.varied(key, image, mask, fill=fill)))(keys)
 
 
 def test_varied_moves_the_mask_with_its_image():

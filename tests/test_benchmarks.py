@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import in_process
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -23,6 +24,11 @@ OPTIONS = {
 }
 
 
+def run_here(script, options):
+    """In this process, which has imported JAX already."""
+    return in_process.run_script(ROOT / "benchmarks" / f"{script}.py", options.split(" "))
+
+
 def run(script, options):
     return subprocess.run(
         [sys.executable, ROOT / "benchmarks" / f"{script}.py", *options.split(" ")],
@@ -35,7 +41,7 @@ def run(script, options):
 @pytest.mark.parametrize("script", OPTIONS)
 def test_it_runs_and_writes_its_figures(script, tmp_path):
     path = tmp_path / "figures.json"
-    done = run(script, f"{OPTIONS[script]} --json={path}")
+    done = run_here(script, f"{OPTIONS[script]} --json={path}")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(path.read_text())) > 1
 
@@ -45,7 +51,7 @@ def test_it_runs_and_writes_its_figures(script, tmp_path):
     [("predict", "--batch=2"), ("train_step", "--batch=2"), ("time_to_published", "--out=none")],
 )
 def test_without_a_peer_it_is_refused(script, options):
-    done = run(script, options)
+    done = run_here(script, options)
     assert done.returncode == 2
     assert "--peer_python is missing" in done.stderr
 
@@ -64,12 +70,12 @@ def test_ingredients_are_compared_fold_by_fold(tmp_path, phantom_data_dir):
 
 
 def test_an_unknown_ingredient_is_refused():
-    done = run("ablation", "--out=nowhere --changes=magic")
+    done = run_here("ablation", "--out=nowhere --changes=magic")
     assert done.returncode == 2 and "--changes: magic. Choose from whole" in done.stderr
 
 
 def test_an_ingredient_that_is_in_the_recipe_already_is_refused():
-    done = run("ablation", "--out=nowhere --changes=area --config=best")
+    done = run_here("ablation", "--out=nowhere --changes=area --config=best")
     assert done.returncode == 2 and "--changes: area: the recipe is so already" in done.stderr
 
 

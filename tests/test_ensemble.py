@@ -33,7 +33,7 @@ def tiny_world():
         yield
 
 
-def train_run(workdir, *, seed, folds=(0, 1), **changes):
+def train_run(workdir, *, seed, folds, **changes):
     config = tiny.make_config(epochs=2, **changes)
     config.seed, config.data.folds, config.log.tensorboard = seed, folds, False
     crossval.train_and_evaluate(config, workdir)
@@ -208,8 +208,11 @@ def test_it_is_exported_as_one_model(runs, joined, tmp_path):
     assert "2 copies whose probabilities are averaged: the best weights of 2 trainings of" in card
 
 
-def test_the_card_of_a_run_that_kept_its_last_weights_says_so(tmp_path):
-    workdir = train_run(tmp_path / "run", seed=1, folds=(0,), keep="last")
+def test_the_card_of_a_run_that_kept_its_last_weights_says_so(runs, tmp_path):
+    workdir = shutil.copytree(runs[2], tmp_path / "run")
+    config = run_folder.load_config(workdir)
+    config.train.keep = "last"
+    files.write_json(workdir / run_folder.CONFIG, config.to_dict())
     command.export_run(workdir, tmp_path / "out", wanted=("stablehlo",))
     assert "the last weights of fold 0" in (tmp_path / "out" / "model_card.md").read_text()
 

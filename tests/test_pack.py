@@ -1,16 +1,17 @@
 """A packed dataset is the dataset, and what is not one is refused."""
 
-import os
 import pathlib
 import subprocess
 import sys
 
+import in_process
 import numpy as np
 import pytest
 import tiny
 
-from mtbus_jax import data
+from mtbus_jax import data, pack
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import phantom
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SIZE = (tiny.HEIGHT, tiny.WIDTH)
@@ -62,24 +63,31 @@ def test_what_does_not_fit_is_refused(tmp_path):
         data.save_arrays(tiny.make_cases(), tmp_path / "missing" / "packed.npz")
 
 
-def test_the_command_packs_the_phantoms(tmp_path, phantom_data_dir):
+def test_the_command_packs_the_phantoms(tmp_path, monkeypatch):
+    """Twelve of them; all are built where a test trains on them."""
+    few = [phantom.make_phantom(index, label=label) for index in range(4) for label in (2, 0, 1)]
+    monkeypatch.setattr(phantom, "make_phantoms", lambda: iter(few))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = tmp_path / "phantom.npz"
-    command = [sys.executable, "-m", "mtbus_jax.pack", f"--out={out}", "--height=32", "--width=48"]
-    done = subprocess.run(
-        [*command, "--name=phantom", f"--data_dir={phantom_data_dir}"],
-        cwd=ROOT,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-    )
+
+    def run(*arguments):
+        given = [f"--out={out}", "--height=32", "--width=48", *arguments]
+        return in_process.run("mtbus_jax.pack", pack.main, given)
+
+    arguments = ["--name=phantom", f"--data_dir={tmp_path / 'built'}"]
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr
     cases = data.load_arrays(out, name="phantom", image_size=(32, 48))
-    assert len(cases) == 240
-    small = [*command, "--name=phantom", f"--data_dir={phantom_data_dir}", "--resize=area"]
-    assert subprocess.run(small, cwd=ROOT, capture_output=True).returncode == 0
+    assert set(cases.uid.tolist()) == {each.uid for each in few}
+    done = run(*arguments, "--resize=area")
+    assert done.returncode == 0, done.stderr
     areas = data.load_arrays(out, name="phantom", image_size=(32, 48), resize="area")
     np.testing.assert_array_equal(areas.mask, cases.mask)
     assert (areas.image != cases.image).mean() > 0.5
+
+
+def test_the_command_refuses_an_unknown_dataset(tmp_path):
+    command = [sys.executable, "-m", "mtbus_jax.pack", f"--out={tmp_path / 'busy.npz'}"]
     refused = subprocess.run([*command, "--name=busy"], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "Did you mean 'busi'" in refused.stderr

@@ -1,5 +1,7 @@
 """Local features, candidates, the geometric check and groups, on planted copies."""
 
+import itertools
+
 import numpy as np
 import pytest
 from curation_phantoms import COPIES, make_copy, original_of, phantoms
@@ -52,11 +54,10 @@ def test_a_rotation_is_undone():
 
 
 def test_different_frames_do_not_lie_on_each_other():
-    images = [phantom.image for phantom in phantoms()[:8]]
-    for a in range(8):
-        for b in range(a + 1, 8):
-            for mirrored in (False, True):
-                assert abs(check(images[a], images[b], mirrored=mirrored).detail) < 0.15
+    frames = [(phantom.image, local_features(phantom.image)) for phantom in phantoms()[:8]]
+    for (a, of_a), (b, of_b) in itertools.combinations(frames, 2):
+        for mirrored in (False, True):
+            assert abs(compare(a, b, of_a, of_b, mirrored=mirrored).detail) < 0.15
 
 
 def test_new_speckle_on_the_same_anatomy_is_another_frame():
@@ -90,27 +91,27 @@ def test_mirrored_features_are_those_of_the_mirrored_image():
     assert np.median(distance) < 0.5
 
 
-def archive():
-    """Twelve phantoms and a copy of three of them: indices 12, 13 and 14."""
+@pytest.fixture(scope="module")
+def features():
+    """Of twelve phantoms and a copy of three of them: indices 12, 13 and 14."""
     images = [phantom.image for phantom in phantoms()[:12]]
     images += [
         np.asarray(make_copy("cropped", images[0])),
         np.asarray(make_copy("mirrored", images[4])),
         np.asarray(make_copy("resized", images[9])),
     ]
-    return images
+    return [local_features(image) for image in images]
 
 
-def test_votes_propose_the_copies_and_little_else():
-    index = candidates.FeatureVotes([local_features(image) for image in archive()])
+def test_votes_propose_the_copies_and_little_else(features):
+    index = candidates.FeatureVotes(features)
     direct = candidates.strongest(index.votes(), per_image=5, least=20.0)
     assert direct.tolist() == [[0, 12], [9, 14]]
     mirrored = candidates.strongest(index.votes(mirrored=True), per_image=5, least=20.0)
     assert mirrored.tolist() == [[4, 13]]
 
 
-def test_the_inverted_index_of_large_archives_agrees_with_exact_search(monkeypatch):
-    features = [local_features(image) for image in archive()]
+def test_the_inverted_index_of_large_archives_agrees_with_exact_search(features, monkeypatch):
     exact = candidates.FeatureVotes(features).votes().toarray()
     monkeypatch.setattr(candidates, "_EXACT_VECTORS", 100)
     cells = candidates.FeatureVotes(features).votes().toarray()
@@ -120,15 +121,14 @@ def test_the_inverted_index_of_large_archives_agrees_with_exact_search(monkeypat
 
 
 def test_many_copies_of_one_frame_still_vote_for_each_other():
-    image = phantoms()[0].image
-    others = [phantom.image for phantom in phantoms()[1:25]]
-    features = [local_features(i) for i in [*others, *[image] * 20]]
+    others = [local_features(phantom.image) for phantom in phantoms()[1:]]
+    first = len(others)
+    features = [*others, *[local_features(phantoms()[0].image)] * 20]
     votes = candidates.FeatureVotes(features).votes()
     pairs = candidates.strongest(votes, per_image=20, least=2.0)
-    accepted = [
-        groups.Pair(a, b, 1.0, 1.0, Geometry(detail=1.0, overlap=1.0)) for a, b in pairs if a >= 24
-    ]
-    formed = groups.form_groups(44, accepted)
+    certain = Geometry(detail=1.0, overlap=1.0)
+    accepted = [groups.Pair(a, b, 1.0, 1.0, certain) for a, b in pairs if a >= first]
+    formed = groups.form_groups(len(features), accepted)
     assert [len(g.members) for g in formed] == [20]
 
 

@@ -71,7 +71,7 @@ from mtbus_jax import data
 assert "tensorflow_datasets" not in sys.modules, "importing mtbus_jax.data must be cheap"
 from mtbus_jax.images import phantom
 few = [phantom.make_phantom(index, label=label) for index in range(4) for label in (2, 0, 1)]
-phantom.make_phantoms = lambda: iter(few)  # test_pack.py packs all of them
+phantom.make_phantoms = lambda: iter(few)
 cases = data.load_cases("phantom", image_size=(48, 64), data_dir="built", cache_dir="cache")
 assert "tensorflow" not in sys.modules
 print(cases.image.shape, sorted(set(cases.label.tolist())), sorted(set(cases.test_fold.tolist())))

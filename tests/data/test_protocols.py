@@ -19,14 +19,8 @@ from mtbus_jax.training.experiment import Experiment
 BINARY = ("benign", "malignant")
 
 
-@pytest.mark.parametrize(
-    ("network", "names"), [*((network, BINARY) for network in models.REGISTRY), ("unet", ())]
-)
-def test_every_network_trains_two_classes_and_one_three(network, names):
-    """Traced, not run: a training step with an output and a weight for each class.
-
-    Outputs and gradients for three classes are in the tests of each network.
-    """
+def experiment_of(network, names=BINARY):
+    """An experiment with a weight for each class, on images of the smallest size that it takes."""
     config = base.get_config()
     config.data.name, config.data.class_names = "phantom", names
     config.model.name = network
@@ -34,18 +28,36 @@ def test_every_network_trains_two_classes_and_one_three(network, names):
     config.model.width = {"lite_unet": None, "acsnet": 16, "swin_unetr": 12}.get(network, 8)
     config.loss.class_weights = tuple(range(1, (len(names) or 3) + 1))
     experiment = Experiment.from_config(config)
-    count = len(names) or 3
-    assert len(experiment.classes) == count
     side = 2 * 2**experiment.module.depth
-    image = jax.ShapeDtypeStruct((2, side, side // 2, 1), jnp.float32)
+    config.data.image_size = (side, side // 2)
+    return experiment
+
+
+def images_of(experiment):
+    return jax.ShapeDtypeStruct((2, *experiment.config.data.image_size, 1), jnp.float32)
+
+
+@pytest.mark.parametrize("network", models.REGISTRY)
+def test_every_network_has_an_output_for_each_class(network):
+    """Traced, not run. Outputs and gradients for three classes are in the tests of each network."""
+    experiment = experiment_of(network)
+    assert len(experiment.classes) == 2
+    variables = experiment.abstract_state().variables
+    outputs = jax.eval_shape(
+        lambda v, x: experiment.module.apply(v, x, train=False), variables, images_of(experiment)
+    )
+    assert outputs.class_logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize("names", [BINARY, ()], ids=["two", "three"])
+def test_a_training_step_has_a_weight_for_each_class(names):
+    """Traced, not run, with one network: for a step, two differ in their outputs alone."""
+    experiment = experiment_of("unet", names)
+    assert len(experiment.classes) == (len(names) or 3)
+    image = images_of(experiment)
     number = jax.ShapeDtypeStruct((2,), jnp.float32)
     label = jax.ShapeDtypeStruct((2,), jnp.int32)
-    config.data.image_size = (side, side // 2)
     state = experiment.abstract_state()
-    outputs = jax.eval_shape(
-        lambda v, x: experiment.module.apply(v, x, train=False), state.variables, image
-    )
-    assert outputs.class_logits.shape == (2, count)
     step = functools.partial(experiment.train_step(), key=jax.random.key(0))
     after, sums = jax.eval_shape(step, state, types.Batch(image, image, label, number))
     assert jax.tree.map(lambda a: a.shape, after) == jax.tree.map(lambda a: a.shape, state)
@@ -54,14 +66,14 @@ def test_every_network_trains_two_classes_and_one_three(network, names):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """Tiny pictures of three classes in a file, three folds to be drawn."""
+    """Tiny pictures of three classes in a file, two folds to be drawn."""
     monkeypatch.setitem(models.REGISTRY, "tiny", tiny.TinyNet)
     path = tmp_path / "cases.npz"
     data.save_arrays(tiny.make_cases(), path)
     config = tiny.make_config(epochs=1)
     config.data.arrays_file = str(path)
     config.data.folds = ()
-    config.data.split, config.data.fold_count = "grouped", 3
+    config.data.split, config.data.fold_count = "grouped", 2
     return config
 
 
@@ -91,7 +103,7 @@ def test_the_binary_protocol_from_training_to_prediction(config, tmp_path):
     config.data.class_names = BINARY
     result = crossval.train_and_evaluate(config, tmp_path / "run")
     assert result["class_names"] == list(BINARY)
-    assert (result["folds"], result["test_images"]) == ([0, 1, 2], 32)
+    assert (result["folds"], result["test_images"]) == ([0, 1], 32)
     figures = result["results"]["raw"]["figures"]
     assert not [name for name in figures if "normal" in name]
     assert list(result["results"]) == ["raw"]  # no class means "no lesion"

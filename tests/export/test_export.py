@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import in_process
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -329,9 +330,8 @@ def test_a_folder_with_a_file_called_like_ours_is_not_replaced(run, tmp_path):
     ],
 )
 def test_the_command_line_refuses_in_one_paragraph(tmp_path, arguments, words):
-    command = [sys.executable, "-m", "mtbus_jax.export"]
-    command += [each.replace("{tmp}", str(tmp_path)) for each in arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    given = [each.replace("{tmp}", str(tmp_path)) for each in arguments]
+    done = in_process.run("mtbus_jax.export", command.main, given)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     text = " ".join(done.stderr.split())

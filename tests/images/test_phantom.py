@@ -1,6 +1,7 @@
 import collections
 import itertools
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -128,11 +129,11 @@ def test_masks_by_class(phantoms):
             assert np.sum(p.masks, axis=0).max() == 1
 
 
-def test_some_images_hold_two_lesions():
+def test_some_images_hold_two_lesions(phantoms):
     # Both classes with lesions, and most images with one.
     for label in (types.BENIGN, types.MALIGNANT):
-        numbers = [len(phantom.make_phantom(i, label=label).masks) for i in range(25)]
-        assert 1 <= numbers.count(2) <= 8
+        numbers = [len(p.masks) for p in phantoms if p.label == label]
+        assert 1 <= numbers.count(2) <= len(numbers) // 3
 
 
 def test_benign_lesions_lie_and_malignant_lesions_stand(phantoms):
@@ -254,13 +255,10 @@ def test_speckle_is_wider_than_deep(phantoms):
     assert np.mean(wider) > 0.9
 
 
-def test_contact_sheet_from_the_command_line(tmp_path):
+def test_contact_sheet_from_the_command_line(tmp_path, monkeypatch):
     path = tmp_path / "sheet.png"
-    subprocess.run(
-        [sys.executable, "-m", "mtbus_jax.images.phantom", f"--contact_sheet={path}"],
-        check=True,
-        cwd=_ROOT,
-    )
+    monkeypatch.setattr(sys, "argv", ["phantom", f"--contact_sheet={path}"])
+    runpy.run_module("mtbus_jax.images.phantom", run_name="__main__")
     assert path.stat().st_size < 700_000
     with Image.open(path) as sheet:
         colours = {colour for _, colour in sheet.convert("RGB").getcolors()}

@@ -1,5 +1,6 @@
 """Weights of the former order of the head's channels: converted as they are read, or refused."""
 
+import functools
 import json
 
 import jax
@@ -60,6 +61,7 @@ def test_an_order_that_does_not_exist():
         channel_order.to_current(params(), 3)
 
 
+@functools.cache
 def unetpp_state():
     config = tiny.make_config()
     config.model = {"name": "unetpp", "width": 2, "head_features": 4}

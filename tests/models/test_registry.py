@@ -122,19 +122,6 @@ def test_without_deep_supervision_only_the_finest_map():
     assert [m.shape for m in outputs.segmentation] == [(1, 32, 48, 1)]
 
 
-def test_segmentation_only_network_equals_the_multitask_one_without_its_head():
-    image = jax.random.uniform(jax.random.key(0), (1, 32, 48, 1), maxval=255)
-    both = models.create("unetpp", width=2)
-    params = random_variables(both)["params"]
-    backbone = {k: v for k, v in params.items() if k[:4] not in ("head", "clas")}
-    alone = models.create("unetpp", width=2, tasks=("seg",))
-    np.testing.assert_allclose(
-        quick_jit(alone.apply)({"params": backbone}, image).segmentation[0],
-        quick_jit(both.apply)({"params": params}, image).segmentation[0],
-        rtol=1e-5,
-    )
-
-
 @pytest.fixture(scope="module")
 def original():
     with np.load(FIXTURE) as stored:
@@ -146,18 +133,36 @@ def port(original, prefix):
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
-def test_outputs_agree_with_pytorch(original):
+@pytest.fixture(scope="module")
+def forward(original):
+    """Outputs of the stored network for its image, as a function of its parameters."""
+    program = quick_jit(models.create("unetpp", width=2, head_features=6).apply)
+    return lambda params: program({"params": params}, original["image"])
+
+
+def test_outputs_agree_with_pytorch(original, forward):
     module = models.create("unetpp", width=2, head_features=6)
     params = port(original, "param:")
     fresh = shapes_of(module)["params"]
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda s: s.shape, fresh)
-    outputs = quick_jit(module.apply)({"params": params}, original["image"])
+    outputs = forward(params)
     found = [*outputs.segmentation, outputs.class_logits]
     wanted = [*(original[f"segmentation_{i}"] for i in range(4)), original["class_logits"]]
     print("outputs:", max(np.abs(f - w).max() for f, w in zip(found, wanted, strict=True)))
     for i, logits in enumerate(outputs.segmentation):
         np.testing.assert_allclose(logits, original[f"segmentation_{i}"], atol=1e-4)
     np.testing.assert_allclose(outputs.class_logits, original["class_logits"], atol=1e-4)
+
+
+def test_segmentation_only_network_equals_the_multitask_one_without_its_head(original, forward):
+    params = port(original, "param:")
+    backbone = {k: v for k, v in params.items() if k[:4] not in ("head", "clas")}
+    alone = models.create("unetpp", width=2, tasks=("seg",))
+    np.testing.assert_allclose(
+        quick_jit(alone.apply)({"params": backbone}, original["image"]).segmentation[0],
+        forward(params).segmentation[0],
+        rtol=1e-5,
+    )
 
 
 def test_loss_and_gradients_agree_with_pytorch(original):
@@ -218,14 +223,13 @@ def losses_and_gradients(original, dtype):
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0)])
-def test_another_order_of_the_heads_channels_would_be_seen(original, order):
+def test_another_order_of_the_heads_channels_would_be_seen(original, forward, order):
     """The fixture tells encoder, bottleneck, decoder from every other order."""
-    module = models.create("unetpp", width=2, head_features=6)
     params = port(original, "param:")
     kernel = params["head_block"]["conv_1"]["kernel"]
     thirds = np.split(kernel, 3, axis=2)
     params["head_block"]["conv_1"]["kernel"] = np.concatenate([thirds[i] for i in order], axis=2)
-    found = quick_jit(module.apply)({"params": params}, original["image"]).class_logits
+    found = forward(params).class_logits
     assert np.abs(found - original["class_logits"]).max() > 1e-2
 
 

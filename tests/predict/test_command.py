@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import dicom_dummies
+import in_process
 import numpy as np
 import pandas as pd
 import predict_dummies
@@ -532,7 +533,7 @@ def test_the_program_itself(tmp_path, pictures):
     assert "1 picture predicted" in done.stdout
     assert "b.png: is not a PNG" in done.stderr
     assert list(table(tmp_path / "out").index) == ["a"]
-    done = run_program(*arguments, **cache)
+    done = in_process.run("mtbus_jax.predict", __main__.main, arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("mtbus_jax.predict: --out=")
     assert "Traceback" not in done.stderr

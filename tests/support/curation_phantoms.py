@@ -25,7 +25,7 @@ COPIES = (
 
 
 @functools.cache
-def phantoms(count: int = 32):
+def phantoms(count: int = 24):
     """The first phantoms, made once per test run."""
     return tuple(make_phantoms(count, seed=7))
 

@@ -62,28 +62,44 @@ def make_data():
     return steps.Dataset(*map(jnp.asarray, (image, mask, np.arange(COUNT, dtype=np.int32) % 3)))
 
 
-def make_state(weights=None):
-    variables = MODULE.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+# Compiled once each, because a program is quicker than its operations one by one.
+FORWARD = jax.jit(MODULE.apply)
+
+
+@functools.cache
+def make_variables():
+    """On the host, where training cannot take them for its own."""
+    image = jnp.zeros((1, HEIGHT, WIDTH, 1))
+    return jax.device_get(jax.jit(MODULE.init)(jax.random.key(0), image))
+
+
+def make_state(weights=None, *, optimizer=OPTIMIZER):
     weights = losses.initial_weights("learned") if weights is None else weights
-    return state_lib.create(variables, optimizer=OPTIMIZER, schedule=SCHEDULE, loss_weights=weights)
+    return state_lib.create(
+        make_variables(), optimizer=optimizer, schedule=SCHEDULE, loss_weights=weights
+    )
 
 
 def outputs_and_batch(valid=(1, 1, 1, 0)):
     batch = steps.gather(make_data(), jnp.array([0, 1, 2, 5]), jnp.float32(valid))
-    return MODULE.apply(make_state().variables, batch.image), batch
+    return FORWARD(make_variables(), batch.image), batch
+
+
+def loss_parts(outputs, batch, **options):
+    return jax.jit(functools.partial(losses.multitask_loss, **options))(outputs, batch)
 
 
 def test_the_total_while_training_and_on_validation_images():
     outputs, batch = outputs_and_batch()
-    parts = losses.multitask_loss(outputs, batch, weight=0.7)
+    parts = loss_parts(outputs, batch, weight=0.7)
     segmentation, classification = float(parts.segmentation), float(parts.classification)
     p = {"segmentation": jnp.float32(0.5), "classification": jnp.float32(2.0)}
     options = {"weight": 0.7, "weighting": "learned"}
-    found = losses.multitask_loss(outputs, batch, **options, loss_weights=p)
+    found = loss_parts(outputs, batch, **options, loss_weights=p)
     expected = 2 * segmentation + math.log(1.25) + classification / 8 + math.log(5)
     assert float(found.total) == pytest.approx(expected, rel=1e-6)
     assert found[1:] == parts[1:]
-    plain = losses.multitask_loss(outputs, batch, **options)
+    plain = loss_parts(outputs, batch, **options)
     assert float(plain.total) == pytest.approx(segmentation + classification, rel=1e-6)
 
 
@@ -92,9 +108,9 @@ def test_what_devices_have_of_a_batch_adds_up():
     outputs, batch = outputs_and_batch()
     p = {"segmentation": jnp.float32(0.5), "classification": jnp.float32(2.0)}
     options = {"weight": 0.7, "weighting": "learned", "loss_weights": p, "count": 3.0}
-    whole = losses.multitask_loss(outputs, batch, **options)
+    whole = loss_parts(outputs, batch, **options)
     halves = [
-        losses.multitask_loss(
+        loss_parts(
             jax.tree.map(lambda x, h=half: x[h], outputs),
             types.Batch(*(x[half] for x in batch[:4])),
             **options,
@@ -104,21 +120,28 @@ def test_what_devices_have_of_a_batch_adds_up():
     assert float(whole.total) == pytest.approx(sum(float(h.total) for h in halves), rel=1e-6)
 
 
-def step(state, valid=(1, 1, 1, 0)):
-    program = functools.partial(
-        steps.train_step, module=MODULE, optimizer=OPTIMIZER, schedule=SCHEDULE, loss=LOSS,
-        key=jax.random.key(0),
+def step_of(optimizer):
+    return jax.jit(
+        functools.partial(
+            steps.train_step, module=MODULE, optimizer=optimizer, schedule=SCHEDULE, loss=LOSS,
+            key=jax.random.key(0),
+        )
     )  # fmt: skip
-    return jax.jit(program)(state, outputs_and_batch(valid)[1])
+
+
+STEP = step_of(OPTIMIZER)
+
+
+def step(state, valid=(1, 1, 1, 0)):
+    return STEP(state, outputs_and_batch(valid)[1])
 
 
 def test_the_first_steps_are_adams_on_the_gradient_in_closed_form():
     """From p = 1 on: g = 2p/(1 + p²) − L/p³ + l2·p, scaled down to the norm 0.5, over two steps."""
     state, p, moments = make_state(), np.ones(2), np.zeros((2, 2))
     for number in (1, 2):
-        outputs, batch = outputs_and_batch()
-        outputs = MODULE.apply(state.variables, batch.image)
-        parts = losses.multitask_loss(outputs, batch, weight=0.7)
+        _, batch = outputs_and_batch()
+        parts = loss_parts(FORWARD(state.variables, batch.image), batch, weight=0.7)
         loss = np.array([float(parts.segmentation), float(parts.classification)])
         gradient = 2 * p / (1 + p**2) - loss / p**3 + L2 * p
         gradient *= 0.5 / max(np.linalg.norm(gradient), 0.5)
@@ -135,13 +158,9 @@ def test_the_first_steps_are_adams_on_the_gradient_in_closed_form():
 def test_the_network_takes_the_gradient_of_the_weighted_sum():
     p = {"segmentation": jnp.float32(0.5), "classification": jnp.float32(2.0)}
     optimizer = make_optimizer(b1=0.0, b2=0.0, epsilon=1.0)
-    variables = make_state().variables
-    state = state_lib.create(variables, optimizer=optimizer, schedule=SCHEDULE, loss_weights=p)
+    variables = make_variables()
     batch = outputs_and_batch()[1]
-    after, _ = steps.train_step(
-        state, batch, module=MODULE, optimizer=optimizer, schedule=SCHEDULE, loss=LOSS,
-        key=jax.random.key(0),
-    )  # fmt: skip
+    after, _ = step_of(optimizer)(make_state(p, optimizer=optimizer), batch)
 
     def weighted(params):
         parts = losses.multitask_loss(
@@ -149,7 +168,7 @@ def test_the_network_takes_the_gradient_of_the_weighted_sum():
         )
         return 2 * parts.segmentation + parts.classification / 8
 
-    gradient = jax.grad(weighted)(variables["params"])
+    gradient = jax.jit(jax.grad(weighted))(variables["params"])
     # With no memory and ε = 1 a step is the rate times g/(|g| + 1).
     expected = jax.tree.map(
         lambda w, g: w - RATE * g / (jnp.abs(g) + 1), variables["params"], gradient

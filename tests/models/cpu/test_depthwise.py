@@ -1,9 +1,12 @@
 """Depthwise convolutions by shifted products, against XLA's grouped convolution and by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from convolution_checks import value_and_gradients
 
 from mtbus_jax.models.cpu import depthwise
 
@@ -27,19 +30,11 @@ def test_value_and_gradients_equal_xlas_convolution(size, stride, shape):
         rng = np.random.default_rng(0)
         image = jnp.asarray(rng.normal(size=shape))
         kernel = jnp.asarray(rng.normal(size=(size, size, 1, shape[-1])))
-        weight = jnp.asarray(rng.normal(size=grouped(image, kernel, stride).shape))
-
-        def total(function):
-            return lambda image, kernel: (function(image, kernel, stride) * weight).sum()
-
-        def ours(image, kernel, stride):
-            return depthwise.depthwise_convolution(image, kernel, stride=stride)
-
-        np.testing.assert_allclose(
-            ours(image, kernel, stride), grouped(image, kernel, stride), atol=1e-12
-        )
-        found = jax.grad(total(ours), (0, 1))(image, kernel)
-        expected = jax.grad(total(grouped), (0, 1))(image, kernel)
+        reference = functools.partial(grouped, stride=stride)
+        weight = rng.normal(size=jax.eval_shape(reference, image, kernel).shape)
+        ours = functools.partial(depthwise.depthwise_convolution, stride=stride)
+        found = value_and_gradients(ours, image, kernel, weight)
+        expected = value_and_gradients(reference, image, kernel, weight)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
