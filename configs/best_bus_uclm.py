@@ -13,6 +13,6 @@ def get_config():
     config = best.get_config()
     config.name = "best_bus_uclm"
     config.data.name = "bus_uclm"
-    config.data.resize = "nearest"  # area has not been measured on this dataset
+    config.data.resize = "nearest"  # area is no better here (docs/results.md)
     config.train.epochs = 14
     return config
