@@ -107,13 +107,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1993)
     parser.add_argument("--epochs", type=int, default=0, help="0: those of the configuration")
     parser.add_argument(
-        "--size", type=int, default=0, help="pixels a side; 0: of the configuration"
+        "--size", type=int, default=0, help="pixels a side, where a row has none of its own"
     )
     parser.add_argument("--manual_dir", default="", help="folder with the downloaded dataset")
     parser.add_argument("--data_dir", default="", help="where built datasets lie")
     parser.add_argument("--json", default="", help="write the results here")
     options = parser.parse_args()
-    asked = options.changes.split(",") if options.changes else []
+    asked = list(dict.fromkeys(options.changes.split(","))) if options.changes else []
     unknown = [name for name in asked if name not in CHANGES]
     if unknown:
         parser.error(f"--changes: {', '.join(unknown)}. Choose from {', '.join(CHANGES)}.")

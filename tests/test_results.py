@@ -18,6 +18,7 @@ ROWS = {
     "best_seed1995": ("`best`", "1995", "published"),
     "best_mean_of_three": ("mean of the three", "all three", "published"),
     "best_grouped": ("`best`", "1993", "grouped"),
+    "best_bus_uclm_grouped": ("`best_bus_uclm`", "1993", "grouped"),
 }
 
 

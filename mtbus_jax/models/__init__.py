@@ -148,7 +148,7 @@ def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
 
 
 def draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """`init` for use within a larger program, compiled with `INIT_COMPILER_OPTIONS`."""
+    """`init` to be traced by a caller, who compiles it with `INIT_COMPILER_OPTIONS`."""
     return _drawing(module, tuple(image_shape))(key)
 
 

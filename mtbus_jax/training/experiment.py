@@ -166,16 +166,16 @@ class Experiment:
           UserError: if the encoder's weights cannot be found.
         """
         key = fold_keys(self.config.seed, fold)[0]
-        program = self.kept(
+        draw = self.kept(
             "init",
             lambda key: models.draw(self.module, key, self._image_shape),
             lambda: (key,),
             compiler_options=models.INIT_COMPILER_OPTIONS,
         )
-        if program is not None:
-            variables = program.call(key)
-        else:
+        if draw is None:
             variables = models.init(self.module, key, self._image_shape)
+        else:
+            variables = draw.call(key)
         create = jax.jit(self._create, compiler_options=models.INIT_COMPILER_OPTIONS)
         return create(models.with_encoder_weights(self.module, variables))
 
