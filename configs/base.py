@@ -60,6 +60,8 @@ def get_config() -> config_dict.ConfigDict:
     # unetpp, basic_unetpp, nnunet, bts_unet, lite_unet: maps at several depths are trained.
     model.deep_supervision = config_dict.placeholder(bool)
     model.legacy = config_dict.placeholder(bool)  # residual_unet: as released, without skips
+    # swin_unetr: grey values are scaled to −1..1 first; they are unless it is switched off.
+    model.centred_grey = config_dict.placeholder(bool)
     model.variant = config_dict.placeholder(str)  # acsnet: released, or paper as printed
     # acsnet: its parts, see docs/networks.md; all are on unless they are switched off.
     model.gates = config_dict.placeholder(bool)

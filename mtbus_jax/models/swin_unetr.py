@@ -9,9 +9,12 @@ Feature maps at 128×128 input (height = width × channels), width 24:
   decoder: 8 × 192, 16 × 96, 32 × 48, 64 × 24, 128 × 24         head: 4 × 768 → 4 × 512 → 256 → 3
 6,302,203 parameters for segmentation alone, as MONAI's; 9,974,782 with the head.
 
-Departure: the network that the published text names has no classification; the head is the one of
+Departures: the network that the published text names has no classification; the head is the one of
 its multi-task networks, `heads.FusionHead`, on the last encoder map, the bottleneck and the first
-decoder map.
+decoder map. And MONAI's network takes intensities as they come, which its recipes scale beforehand;
+this one takes grey values 0..255 and scales them itself. Unscaled, the grey of a patch outweighs
+the bias of the embedding, so that the layer norms divide it out again: no attention block then sees
+brightness.
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ class SwinUNETR(nn.Module):
       depths: attention blocks of each of the four stages.
       heads: attention heads of each stage; they divide its channels, width·(1, 2, 4, 8).
       window: side of an attention window, in tokens.
+      centred_grey: whether grey values are scaled to −1..1; if not, they go in as they are.
     """
 
     width: int = 24
@@ -75,6 +79,7 @@ class SwinUNETR(nn.Module):
     depths: tuple[int, ...] = (2, 2, 2, 2)
     heads: tuple[int, ...] = (3, 6, 12, 24)
     window: int = 7
+    centred_grey: bool = True
 
     # How often the resolution is halved: height and width must be multiples of 2 ** depth.
     depth = STAGES + 1
@@ -96,6 +101,8 @@ class SwinUNETR(nn.Module):
         """
         del train
         self._check()
+        if self.centred_grey:
+            image = image / 127.5 - 1.0
         encoder = swin.SwinEncoder(
             self.width, tuple(self.depths), tuple(self.heads), self.window, name="swin"
         )(image)

@@ -88,6 +88,8 @@ _FORMER = {
     },
     "eval": {"average": False, "fill_holes": False},
 }
+# The same for options that only one network has.
+_FORMER_OPTIONS = {"swin_unetr": {"centred_grey": False}}
 # Fields of former versions that changed how, and not what, was computed.
 _DROPPED = {"data": ("resident",), "train": ("fold_mapping",)}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -116,6 +118,8 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
     content = run_files.read_config(workdir)
     for section, fields in _FORMER.items():
         content[section] = fields | content[section]
+    options = _FORMER_OPTIONS.get(content["model"]["name"], {})
+    content["model"] = options | content["model"]
     for section, fields in _DROPPED.items():
         for field in fields:
             content[section].pop(field, None)

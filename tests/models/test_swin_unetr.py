@@ -24,6 +24,8 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.models import swin
 from mtbus_jax.models.swin_unetr import SwinUNETR
 
+SMALL = {"width": 4, "depths": (1, 1, 1, 1), "heads": (2, 1, 2, 4), "window": 3}
+
 
 def zero_gradient(path: str) -> bool:
     """The one convolution with a bias in front of a norm is the head's.
@@ -35,8 +37,46 @@ def zero_gradient(path: str) -> bool:
 
 
 def test_segmentation_agrees_with_monai():
-    """At default sizes; windows are padded, shifted, and smaller than the map and larger."""
-    assert_agrees(SwinUNETR(tasks=("seg",)), load("swin_unetr"), is_zero=zero_gradient)
+    """At default sizes; windows are padded, shifted, and smaller than the map and larger.
+
+    MONAI's takes intensities as they come.
+    """
+    module = SwinUNETR(tasks=("seg",), centred_grey=False)
+    assert_agrees(module, load("swin_unetr"), is_zero=zero_gradient)
+
+
+def test_grey_values_are_centred_unless_it_is_switched_off():
+    image = np.random.default_rng(3).uniform(0, 255, (2, 32, 64, 1)).astype(np.float32)
+    centred, as_it_is = (SwinUNETR(**SMALL, centred_grey=on) for on in (True, False))
+    variables = drawn_variables(centred, image.shape)
+    given, wanted = (
+        quick_jit(module.apply)(variables, pixels)
+        for module, pixels in ((centred, image), (as_it_is, image / 127.5 - 1.0))
+    )
+    for one, other in zip(jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_the_encoder_tells_a_dark_image_from_a_bright_one():
+    """Of uniform images, whose patches differ in brightness alone; unscaled they look the same."""
+
+    def distance(module):
+        dark, bright = (jnp.full((1, 32, 32, 1), grey, jnp.float32) for grey in (60.0, 200.0))
+        variables = jax.jit(module.init)(jax.random.key(0), dark)
+        tokens = [
+            jax.jit(lambda v, image: module.apply(v, image, capture_intermediates=is_embedding))(
+                variables, image
+            )[1]["intermediates"]["swin"]["stage_1_0"]["norm_1"]["__call__"][0]
+            for image in (dark, bright)
+        ]
+        return float(jnp.sqrt(jnp.mean((tokens[0] - tokens[1]) ** 2)))
+
+    assert distance(SwinUNETR(tasks=("cls",))) > 0.5
+    assert distance(SwinUNETR(tasks=("cls",), centred_grey=False)) < 0.05
+
+
+def is_embedding(module, _method):
+    return module.name == "norm_1"
 
 
 def test_segmentation_alone_gives_one_map():
@@ -53,7 +93,7 @@ def test_parameter_count_is_monais():
 
 @pytest.mark.parametrize("tasks", [("seg", "cls"), ("cls",)])
 def test_with_a_head_and_with_nothing_else(tasks):
-    module = SwinUNETR(width=4, tasks=tasks, depths=(1, 1, 1, 1), heads=(2, 1, 2, 4), window=3)
+    module = SwinUNETR(**SMALL, tasks=tasks)
     names = check_tasks(module, size=(64, 96), is_zero=zero_gradient)
     decoder = {f"{part}_{i}" for part in ("up", "decoder") for i in range(5)}
     decoder |= {"skip_0", "skip_1", "skip_2", "skip_3", "segment"}

@@ -65,6 +65,26 @@ def test_config_survives_the_folder(tmp_path):
     assert isinstance(loaded.data.image_size, tuple)
 
 
+@pytest.mark.parametrize(("network", "former"), [("swin_unetr", False), ("unet", None)])
+def test_a_run_from_before_a_field_means_what_it_meant(tmp_path, network, former):
+    config = base.get_config()
+    config.model.name = network
+    run_folder.open_run(tmp_path, config)
+    assert run_folder.load_config(tmp_path).model.centred_grey is None
+    content = files.read_json(tmp_path / "config.json")
+    del content["train"]["encoder_rate"], content["model"]["centred_grey"]
+    files.write_json(tmp_path / "config.json", content)
+    loaded = run_folder.load_config(tmp_path)
+    assert loaded.train.encoder_rate == 1.0
+    assert loaded.model.get("centred_grey") is former
+    # Such a run goes on, unless it would mean something else now.
+    if former is None:
+        run_folder.open_run(tmp_path, config)
+    else:
+        with pytest.raises(UserError, match=r"model\.centred_grey"):
+            run_folder.open_run(tmp_path, config)
+
+
 def test_open_run_writes_configuration_and_environment_only(tmp_path):
     run_folder.open_run(tmp_path / "run", base.get_config())
     assert sorted(os.listdir(tmp_path / "run")) == ["config.json", "environment.json"]
