@@ -12,6 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # By script: options that make it short. Without a peer, which takes an environment of its own.
+# Nothing but benchmarks rests on these scripts, so a change of something else waits for a few only.
 OPTIONS = {
     "convolution": "--batch=1 --size=32 --width=4 --rounds=1",
     "deformable": "--batch=1 --rounds=1 --layers=1",
@@ -38,7 +39,13 @@ def run(script, options):
     )
 
 
-@pytest.mark.parametrize("script", OPTIONS)
+QUICK = ("deformable", "growth")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in OPTIONS],
+)
 def test_it_runs_and_writes_its_figures(script, tmp_path):
     path = tmp_path / "figures.json"
     done = run_here(script, f"{OPTIONS[script]} --json={path}")

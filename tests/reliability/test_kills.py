@@ -69,6 +69,7 @@ def killed_and_finished(start, workdir, kills):
     return out
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not(start, whole, tmp_path):
     kills = [
         ("half_a_file", 2),  # environment.json

@@ -76,6 +76,7 @@ def table_lines(out):
     return (out / "predictions.csv").read_bytes().splitlines(keepends=True)
 
 
+@pytest.mark.long
 def test_a_prediction_that_is_killed_again_and_again_ends_as_if_it_had_not(start, whole, tmp_path):
     out = tmp_path / "out"
     kills = [("half_a_row", 3), ("half_a_file", 23), ("after_row", 4)]

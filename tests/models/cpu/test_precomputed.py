@@ -56,7 +56,9 @@ def test_outputs_are_those_of_the_network_as_it_is(monkeypatch):
     assert {"up", fixed_kernel.FOUR_ROWS, fixed_kernel.KERNEL_FIRST, fixed_kernel.PLAIN} <= chosen
 
 
-@pytest.mark.parametrize("name", ["nnunet", "adityan", "unet"])
+@pytest.mark.parametrize(
+    "name", ["nnunet", pytest.param("adityan", marks=pytest.mark.long), "unet"]
+)
 def test_other_networks_may_be_prepared_too(name):
     module = models.create(name, **SMALL[name])
     variables = models.init(module, jax.random.key(0), (*SIZE, 1))
