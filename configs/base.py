@@ -25,6 +25,9 @@ def get_config() -> config_dict.ConfigDict:
     # trains on every image, and tests none.
     data.split = "published"
     data.fold_count = 4  # of a grouped split
+    # Whether a fifth of what a fold does not test is set apart to choose weights and learning rate
+    # by; or it is trained on too, for a recipe that is settled and of fixed length.
+    data.validation = True
     data.folds_file = ""  # CSV file with the columns uid and fold, for a split of your own
     data.folds = ()  # which folds to train and test; () is all
     data.classes = ()  # whose images are used at all; () is all

@@ -40,7 +40,14 @@ from mtbus_jax.training.experiment import Experiment
 
 _ALL_FILES = {bundled.BUNDLE, bundled.WEIGHTS, run_folder.CONFIG, trust.TRUST, CARD}
 # In what the network and its evidence may differ.
-_MAY_DIFFER = {"name", "seed", "data.split", "data.fold_count", "data.folds_file"}
+_MAY_DIFFER = {
+    "name",
+    "seed",
+    "data.split",
+    "data.fold_count",
+    "data.validation",
+    "data.folds_file",
+}
 
 
 class Rounding(NamedTuple):

@@ -217,17 +217,30 @@ def grouped_folds(
     return [Split(*_train_and_validation(rest, label, group, seed), test) for rest, test in parts]
 
 
-def make_folds(cases: types.Cases, split: str, *, count: int = 4) -> list[Split]:
+def make_folds(
+    cases: types.Cases, split: str, *, count: int = 4, validation: bool = True
+) -> list[Split]:
     """All folds of ``cases`` under ``split``, one of `SPLITS`.
 
     Args:
       cases: the dataset.
       split: which kind.
       count: of folds, where they are drawn.
+      validation: if False, every fold's validation images are among its training images instead.
 
     Raises:
       UserError: for an unknown name, or if the dataset has no such folds.
     """
+    folds = _make_folds(cases, split, count)
+    if validation:
+        return folds
+    return [
+        Split(np.concatenate([fold.train, fold.validation]), fold.validation[:0], fold.test)
+        for fold in folds
+    ]
+
+
+def _make_folds(cases: types.Cases, split: str, count: int) -> list[Split]:
     if split == PUBLISHED:
         return published_folds(cases.label, cases.test_fold)
     if split == GIVEN:

@@ -173,6 +173,20 @@ def test_make_folds_by_name():
         splits.make_folds(cases, "random")
 
 
+@pytest.mark.parametrize("kind", ["published", "grouped", "all"])
+def test_without_validation_its_images_are_trained_on(kind):
+    cases = small_cases()
+    pairs = zip(
+        splits.make_folds(cases, kind),
+        splits.make_folds(cases, kind, validation=False),
+        strict=True,
+    )
+    for usual, without in pairs:
+        assert len(without.validation) == 0
+        assert sorted(without.train) == sorted([*usual.train, *usual.validation])
+        np.testing.assert_array_equal(without.test, usual.test)
+
+
 def test_round_trip_through_json():
     uid = np.array([f"u{i}" for i in range(6)])
     split = splits.Split(np.array([5, 0]), np.array([3]), np.array([1, 4, 2]))

@@ -84,6 +84,10 @@ def _warnings(result: dict) -> list[str]:
             "**Nothing was tested:** no image was left out of training, so there is no figure "
             "for how good these weights are. Test them on other images."
         )
+    elif result.get("validation_images") == 0:
+        warnings.append(
+            "**No validation images:** each fold trained on every image that it does not test."
+        )
     unused = result.get("unused_images")
     if unused:
         warnings.append(

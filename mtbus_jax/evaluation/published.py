@@ -22,6 +22,7 @@ _RECIPE: dict[str, Any] = {
     "data.classes": ["benign", "malignant", "normal"],
     "data.image_size": [128, 128],
     "data.resize": "nearest",
+    "data.validation": True,
     "data.enhancement": "none",
     "model.head": "released",
     "model.deep_supervision": True,

@@ -72,7 +72,13 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
             continue
         config = missing[0].config
         cases = data.load_configured(config)
-        folds = run_splits.find_folds(missing[0].workdir, cases, config.data.split)
+        folds = run_splits.find_folds(
+            missing[0].workdir,
+            cases,
+            config.data.split,
+            config.data.fold_count,
+            config.data.validation,
+        )
         count = sum(_step_count(job, folds[job.fold], cases) for job in missing)
         key = (str(config.model.to_dict()), tuple(config.tasks))
         if key not in measured:

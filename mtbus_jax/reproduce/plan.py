@@ -178,5 +178,7 @@ def check_jobs(jobs: list[Job]) -> None:
         config.train.devices = 1
         Experiment.from_config(config).abstract_state()
         cases = data.load_configured(config)
-        folds = run_splits.find_folds(job.workdir, cases, config.data.split)
+        folds = run_splits.find_folds(
+            job.workdir, cases, config.data.split, config.data.fold_count, config.data.validation
+        )
         run_folder.check_folds(config.data.folds, len(folds))

@@ -30,6 +30,7 @@ _CONFIG = {
         "class_names?": [str],
         "normal_class?": str,
         "fold_count?": int,
+        "validation?": bool,
         "folds_file?": str,
         "image_size": [int],
         "resize?": str,
@@ -141,6 +142,7 @@ _SUMMARY = {
     "encoder_weights?": str,
     "networks?": [Each(float)],
     "differing_settings?": [str],
+    "validation_images?": int,
     "unused_images?": int,
 }
 

@@ -56,6 +56,7 @@ _FORMER = {
         "class_names": types.CLASSES.names,
         "normal_class": types.CLASSES.names[types.NORMAL],
         "fold_count": 4,
+        "validation": True,
         "folds_file": "",
     },
     "train": {

@@ -17,7 +17,7 @@ CUSTOM = "custom"
 
 
 def open_splits(
-    workdir: Path, cases: types.Cases, split: str, count: int = 4
+    workdir: Path, cases: types.Cases, split: str, count: int = 4, validation: bool = True
 ) -> tuple[list[splits.Split], dict[str, Any]]:
     """The folds of the run: those in ``splits.json`` if it is there, else drawn and written.
 
@@ -26,6 +26,7 @@ def open_splits(
       cases: the dataset.
       split: a name of `splits.SPLITS`.
       count: of folds, where they are drawn.
+      validation: see `splits.make_folds`, where they are drawn.
 
     Returns:
       The folds, and the content of ``splits.json``.
@@ -33,12 +34,17 @@ def open_splits(
     Raises:
       UserError: if the file belongs to another dataset or split, or does not fit the images.
     """
-    folds = find_folds(workdir, cases, split, count)
-    return folds, write_splits(workdir, cases, split, folds, count)
+    folds = find_folds(workdir, cases, split, count, validation)
+    return folds, write_splits(workdir, cases, split, folds, count, validation)
 
 
 def write_splits(
-    workdir: Path, cases: types.Cases, split: str, folds: list[splits.Split], count: int = 4
+    workdir: Path,
+    cases: types.Cases,
+    split: str,
+    folds: list[splits.Split],
+    count: int = 4,
+    validation: bool = True,
 ) -> dict[str, Any]:
     """Writes ``splits.json``; returns its content.
 
@@ -48,11 +54,12 @@ def write_splits(
       split: a name of `splits.SPLITS`.
       folds: of it, or what a person has made of them.
       count: of folds, where they are drawn.
+      validation: see `splits.make_folds`, where they are drawn.
     """
     content = {
         "dataset": cases.name,
         "split": split,
-        "edited": _edited(cases, split, folds, count),
+        "edited": _edited(cases, split, folds, count, validation),
         "images": len(cases),
         "test_images": [len(fold.test) for fold in folds],
         "unused_images": [len(cases) - _used(fold) for fold in folds],
@@ -64,10 +71,12 @@ def write_splits(
     return content
 
 
-def _edited(cases: types.Cases, split: str, folds: list[splits.Split], count: int) -> bool:
+def _edited(
+    cases: types.Cases, split: str, folds: list[splits.Split], count: int, validation: bool
+) -> bool:
     """Whether folds are others than those that their split has."""
     try:
-        drawn = splits.make_folds(cases, split, count=count)
+        drawn = splits.make_folds(cases, split, count=count, validation=validation)
     except UserError:  # it has none
         return True
 
@@ -81,12 +90,14 @@ def _used(fold: splits.Split) -> int:
     return len(fold.train) + len(fold.validation) + len(fold.test)
 
 
-def find_folds(workdir: Path, cases: types.Cases, split: str, count: int = 4) -> list[splits.Split]:
+def find_folds(
+    workdir: Path, cases: types.Cases, split: str, count: int = 4, validation: bool = True
+) -> list[splits.Split]:
     """The folds that `open_splits` would return; writes nothing, raises the same."""
     path = workdir / SPLITS
     if path.exists():
         return _read_splits(workdir, cases, split)
-    return splits.make_folds(cases, split, count=count)
+    return splits.make_folds(cases, split, count=count, validation=validation)
 
 
 def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:

@@ -104,6 +104,29 @@ def test_a_fold_without_validation_images(tmp_path):
     assert (workdir / "report.html").stat().st_size > 10_000
 
 
+def test_folds_that_train_on_their_validation_images_too(tmp_path):
+    config = small_runs.make_config(keep="last")
+    config.data.validation = False
+    result = crossval.train_and_evaluate(config, tmp_path)
+    # The folds are those of the split, not of a file that was edited.
+    assert result["split"] == "published"
+    assert result["results"]["raw"]["figures"]["acc"]["n"] == [12, 12]
+    content = json.loads((tmp_path / "splits.json").read_text())
+    usual = splits.make_folds(small_runs.CASES, "published")
+    for given, fold in zip(content["folds"], usual, strict=True):
+        expected = fold.to_uids(small_runs.CASES.uid)
+        assert given["validation"] == [] and given["test"] == expected["test"]
+        assert given["train"] == expected["train"] + expected["validation"]
+    assert not (tmp_path / "trust.json").exists()
+    assert result["validation_images"] == 0
+    assert "**No validation images:**" in (tmp_path / "summary.md").read_text()
+    # It goes on as it was, and no other way.
+    assert crossval.train_and_evaluate(config, tmp_path)["results"] == result["results"]
+    config.data.validation = True
+    with pytest.raises(UserError, match=r"data\.validation"):
+        crossval.train_and_evaluate(config, tmp_path)
+
+
 def test_a_fold_without_test_images_beside_one_with(tmp_path):
     def change(folds):
         folds[1]["train"] += folds[1]["test"]

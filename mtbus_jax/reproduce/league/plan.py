@@ -161,6 +161,7 @@ class League:
             cases,
             config.data.split,
             config.data.fold_count,
+            config.data.validation,
         )
         run_folder.check_folds(self.folds, len(folds))
         return cases
