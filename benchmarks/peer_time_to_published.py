@@ -100,7 +100,7 @@ def main() -> None:
     meta = json.loads((options.folder / "meta.json").read_text())
     best = options.settings == "best"
     torch.manual_seed(0)
-    net = torch_lite_unet.LiteUNet(meta["classes"])
+    net = torch_lite_unet.LiteUNet(meta["classes"], frozen_statistics=meta["frozen_statistics"])
     net.encoder.load_imagenet(meta["encoder_weights"])
     arrays = np.load(options.folder / "arrays.npz")
     values = {name[6:]: arrays[name] for name in arrays if name.startswith("value:")}

@@ -59,6 +59,7 @@ def recipe(network: str, options: argparse.Namespace):
     config.data.image_size = (options.size, options.size)
     config.model.name = network
     config.model.encoder = config.model.encoder_weights = None
+    config.model.frozen_statistics = None
     if options.width == "small" and network in WIDTHS:
         config.model.width = WIDTHS[network]
     config.train.batch_size = options.batch

@@ -134,9 +134,10 @@ class DecoderStage(nn.Module):
 class LiteUNet(nn.Module):
     """Encoder, decoder, class head."""
 
-    def __init__(self, classes: int = 3):
-        """Builds the layers."""
+    def __init__(self, classes: int = 3, *, frozen_statistics: bool = False):
+        """Builds the layers; see `mtbus_jax.models.lite_unet` for the options."""
         super().__init__()
+        self._frozen_statistics = frozen_statistics
         self.encoder = Lite0()
         inputs = 320
         for stage, (features, skip) in enumerate(zip(DECODER, SKIPS, strict=True), 1):
@@ -146,6 +147,13 @@ class LiteUNet(nn.Module):
             setattr(self, f"segment_{stage}", nn.Conv2d(DECODER[stage - 1], 1, 1))
         self.dropout = nn.Dropout(0.2)
         self.classifier = nn.Linear(1280 + sum(DECODER), classes)
+
+    def train(self, mode: bool = True):
+        """As for any module; frozen statistics stay as they are."""
+        super().train(mode)
+        if self._frozen_statistics:
+            self.encoder.eval()
+        return self
 
     def forward(self, image):
         """Mask logits at the image's size, finest first, and class logits.

@@ -58,7 +58,8 @@ def get_config() -> config_dict.ConfigDict:
     # lite_unet: "imagenet" (a package, see requirements.txt), the path of a .safetensors or .pth
     # file, or "" to draw them. acsnet: the path of torchvision's resnet18 file, or "".
     model.encoder_weights = config_dict.placeholder(str)
-    # lite_unet, acsnet: batch norms of the encoder keep their running statistics.
+    # lite_unet, acsnet: batch norms of the encoder keep the running statistics that came with its
+    # weights; with drawn weights this does nothing.
     model.frozen_statistics = config_dict.placeholder(bool)
     # unetpp, basic_unetpp, nnunet, bts_unet, lite_unet: maps at several depths are trained.
     model.deep_supervision = config_dict.placeholder(bool)

@@ -60,7 +60,8 @@ class ACSNet(nn.Module):
       multi_scale: whether the head reads three stages, or the bottleneck alone.
       encoder_weights: where the encoder's first weights come from, see `weights.find`; ``""`` draws
         them. Read when training starts, by `models.with_encoder_weights`, and never again.
-      frozen_statistics: whether the encoder's batch norms keep their running statistics.
+      frozen_statistics: whether the encoder's batch norms keep the running statistics that came
+        with its weights. Drawn weights bring none, so they are not frozen then.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` there is no decoder.
       classes: number of classes.
     """
@@ -104,7 +105,8 @@ class ACSNet(nn.Module):
                 f"model.width={self.width}: acsnet takes multiples of {_WIDTH_MULTIPLE}."
             )
         colour = jnp.repeat((image / 255 - MEAN) / DEVIATION, 3, axis=-1)
-        encoder = resnet.ResNet18(self.width, self.frozen_statistics, name="encoder")
+        frozen = self.frozen_statistics and self.encoder_weights != ""
+        encoder = resnet.ResNet18(self.width, frozen, name="encoder")
         maps = encoder(colour, train=train)
         read, segmentation = maps[3:], ()
         if types.SEGMENTATION in self.tasks:

@@ -35,7 +35,8 @@ class LiteUNet(nn.Module):
       encoder: one of `ENCODERS`.
       encoder_weights: where the encoder's first weights come from, see `weights.find`; ``""`` draws
         them. Read when training starts, by `models.with_encoder_weights`, and never again.
-      frozen_statistics: whether the encoder's batch norms keep their running statistics.
+      frozen_statistics: whether the encoder's batch norms keep the running statistics that came
+        with its weights. Drawn weights bring none, so they are not frozen then.
       deep_supervision: whether the decoder's map of stride 8 gets a segmentation output too.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` there is no decoder.
       classes: number of classes.
@@ -69,7 +70,8 @@ class LiteUNet(nn.Module):
         """
         # The weights were trained on colour pictures scaled so.
         colour = jnp.repeat((image - 127) / 128, 3, axis=-1)
-        encoder = EfficientNetLite(self.encoder, frozen=self.frozen_statistics, name="encoder")
+        frozen = self.frozen_statistics and self.encoder_weights != ""
+        encoder = EfficientNetLite(self.encoder, frozen=frozen, name="encoder")
         maps, head = encoder(colour, train=train)
         pooled, segmentation = [jnp.mean(head, axis=(1, 2))], ()
         if types.SEGMENTATION in self.tasks:

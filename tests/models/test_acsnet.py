@@ -384,8 +384,11 @@ def test_wrong_options_are_refused():
 
 def test_frozen_statistics_stay():
     image = np.full((2, 32, 64, 1), 90.0, np.float32)
-    for frozen in (False, True):
-        module = ACSNet(width=16, tasks=("cls",), frozen_statistics=frozen)
+    # Those of drawn weights say nothing, and never stay.
+    for asked, weights in ((False, "file"), (True, "file"), (True, "")):
+        frozen = asked and weights != ""
+        options = {"frozen_statistics": asked, "encoder_weights": weights}
+        module = ACSNet(width=16, tasks=("cls",), **options)
         variables = drawn_variables(module, image.shape)
         _, updates = quick_jit(
             lambda v, m=module: m.apply(v, image, train=True, mutable=["batch_stats"])

@@ -117,8 +117,10 @@ def test_outputs_for_each_set_of_tasks():
 
 def test_frozen_statistics_stay(imagenet):
     image = jnp.full((2, 64, 96, 1), 90.0)
-    for frozen in (False, True):
-        module = LiteUNet(frozen_statistics=frozen)
+    # Those of drawn weights say nothing, and never stay.
+    for asked, source in ((False, "imagenet"), (True, "imagenet"), (True, "")):
+        frozen = asked and source != ""
+        module = LiteUNet(frozen_statistics=asked, encoder_weights=source)
 
         @quick_jit
         def step(variables, module=module):
