@@ -17,6 +17,7 @@ def get_config():
     config.model.name = "lite_unet"
     config.model.encoder = "lite0"
     config.model.encoder_weights = "imagenet"
+    config.model.frozen_statistics = True
     config.loss.weight = 0.67
     config.loss.gamma = 0.0
     config.loss.cross_entropy = 1.0
@@ -24,7 +25,7 @@ def get_config():
     config.train.epochs = 20
     config.train.batch_size = 12
     config.train.oversample = False
-    config.train.augmentation = "varied"
+    config.train.augmentation = "upright"
     config.train.rotation_fill = "reflect"
     config.train.learning_rate = 2e-3
     config.train.encoder_rate = 0.3
