@@ -22,6 +22,7 @@ SMALL = [
     "--config.model.width=4",
     "--config.model.encoder=None",
     "--config.model.encoder_weights=None",
+    "--config.model.frozen_statistics=None",
     "--config.log.tensorboard=False",
     "--config.train.epochs=1",
 ]

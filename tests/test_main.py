@@ -21,6 +21,7 @@ SMALL = [
     "--config.model.width=4",
     "--config.model.encoder=None",
     "--config.model.encoder_weights=None",
+    "--config.model.frozen_statistics=None",
     "--config.log.tensorboard=False",
 ]
 
