@@ -88,12 +88,7 @@ def train_and_evaluate(
         parallel.on_primary(lambda: run_folder.open_run(workdir, config))
         content = parallel.on_primary(
             lambda: run_splits.write_splits(
-                workdir,
-                cases,
-                config.data.split,
-                parts,
-                config.data.fold_count,
-                config.data.validation,
+                workdir, cases, folds=parts, **run_splits.drawing(config.data)
             )
         )
         if config.log.progress and parallel.is_primary():
@@ -167,9 +162,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         cases = data.load_configured(config)
     fingerprint = _same_everywhere(config, cases)
     folds = _folds_from_primary(
-        lambda: run_splits.open_splits(
-            workdir, cases, config.data.split, config.data.fold_count, config.data.validation
-        )[0]
+        lambda: run_splits.open_splits(workdir, cases, **run_splits.drawing(config.data))[0]
     )
     networks = parallel.on_primary(
         lambda: run_folder.networks(workdir, config),
@@ -263,9 +256,7 @@ def _folds_from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.S
 def _find_folds(
     workdir: Path, cases: types.Cases, config: config_dict.ConfigDict
 ) -> list[splits.Split]:
-    return run_splits.find_folds(
-        workdir, cases, config.data.split, config.data.fold_count, config.data.validation
-    )
+    return run_splits.find_folds(workdir, cases, **run_splits.drawing(config.data))
 
 
 def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:

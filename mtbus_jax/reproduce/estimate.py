@@ -72,13 +72,8 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
             continue
         config = missing[0].config
         cases = data.load_configured(config)
-        folds = run_splits.find_folds(
-            missing[0].workdir,
-            cases,
-            config.data.split,
-            config.data.fold_count,
-            config.data.validation,
-        )
+        drawing = run_splits.drawing(config.data)
+        folds = run_splits.find_folds(missing[0].workdir, cases, **drawing)
         count = sum(_step_count(job, folds[job.fold], cases) for job in missing)
         key = (str(config.model.to_dict()), tuple(config.tasks))
         if key not in measured:

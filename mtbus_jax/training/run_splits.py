@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import config_dict
 
 from mtbus_jax import files, splits, types
 from mtbus_jax.errors import UserError
@@ -14,6 +15,11 @@ from mtbus_jax.training.run_files import SPLITS
 
 # What a summary calls a split whose ``splits.json`` was edited.
 CUSTOM = "custom"
+
+
+def drawing(data: config_dict.ConfigDict) -> dict[str, Any]:
+    """What the functions below ask of how folds are drawn, from a configuration's ``data``."""
+    return {"split": data.split, "count": data.fold_count, "validation": data.validation}
 
 
 def open_splits(

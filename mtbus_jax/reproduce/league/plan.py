@@ -159,9 +159,7 @@ class League:
         folds = run_splits.find_folds(
             self.directory(self.entries[0], self.seeds[0]),
             cases,
-            config.data.split,
-            config.data.fold_count,
-            config.data.validation,
+            **run_splits.drawing(config.data),
         )
         run_folder.check_folds(self.folds, len(folds))
         return cases
