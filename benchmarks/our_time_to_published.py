@@ -21,7 +21,7 @@ from absl import logging
 
 from mtbus_jax import configuration, data, splits, types
 from mtbus_jax.runtime import backend
-from mtbus_jax.training import device_data
+from mtbus_jax.training import device_data, run_splits
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun
@@ -94,7 +94,7 @@ def main() -> None:
     config.log.progress = False
     experiment = Experiment.from_config(config)
     placed = device_data.place(cases, experiment.devices)
-    parts = splits.make_folds(cases, config.data.split, count=config.data.fold_count)
+    parts = splits.make_folds(cases, **run_splits.drawing(config.data))
     with tempfile.TemporaryDirectory() as folder:
         run = TimedRun(
             experiment,

@@ -22,7 +22,7 @@ from ml_collections import config_dict
 
 from mtbus_jax import data, models, splits, types
 from mtbus_jax.models import weights
-from mtbus_jax.training import device_data, fold, run_folder, schedule, steps
+from mtbus_jax.training import device_data, fold, run_folder, run_splits, schedule, steps
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
 
@@ -105,7 +105,7 @@ def write(folder: Path, config: config_dict.ConfigDict, *, number: int) -> dict[
     """
     cases = data.load_configured(config)
     config = data.resolve(config, cases)
-    split = splits.make_folds(cases, config.data.split, count=config.data.fold_count)[number]
+    split = splits.make_folds(cases, **run_splits.drawing(config.data))[number]
     experiment = Experiment.from_config(config)
     placed = device_data.place(cases, experiment.devices)
     train = split.train

@@ -47,7 +47,7 @@ from mtbus_jax import commandline, configuration, data, files, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import published
 from mtbus_jax.runtime import backend
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import run_folder, run_splits
 
 RECIPES = "configs/best.py,configs/mt_nnunet_small.py,configs/mt_unetpp.py:2"
 HEADS = ("recipe", "dataset", "side", "folds", "held against", "epochs", "to DSC", "to accuracy")
@@ -83,10 +83,11 @@ def check_data(config: Any, folds: tuple[int, ...]) -> None:
     """
     cases = data.load_configured(config)
     config = data.resolve(config, cases)
-    parts = splits.make_folds(cases, config.data.split, count=config.data.fold_count)
+    parts = splits.make_folds(cases, **run_splits.drawing(config.data))
     run_folder.check_folds(folds, len(parts))
     if not all(len(parts[fold].validation) for fold in folds):
-        raise UserError(f"data.split={config.data.split} has no validation images to judge by.")
+        which = "data.split={split}, data.validation={validation}".format(**config.data)
+        raise UserError(f"{which}: there are no validation images to judge by.")
     if not (cases.mask_known.all() and cases.label_known.all()):
         raise UserError(f"{cases.name} has images whose mask or class is not known.")
 

@@ -141,6 +141,17 @@ def test_epochs_that_cannot_be_extrapolated_from_are_refused(imported, epochs):
         imported("time_to_published").read_recipe(f"configs/mt_unetpp.py:{epochs}", {})
 
 
+def test_folds_without_validation_images_are_refused(imported, phantom_data_dir):
+    config = best.get_config()
+    config.data.name, config.data.data_dir = "phantom", str(phantom_data_dir)
+    config.data.image_size = (32, 32)
+    check_data = imported("time_to_published").check_data
+    check_data(config, (0,))
+    config.data.validation = False
+    with pytest.raises(UserError, match="validation=False: there are no validation images"):
+        check_data(config, (0,))
+
+
 def test_a_peer_that_computes_something_else_ends_the_comparison(imported):
     check_same = imported("training_sides").check_same
     ours = {"parameters": 7, "losses": [1.0, 0.9, 0.8]}
