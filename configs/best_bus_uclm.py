@@ -1,4 +1,4 @@
-"""`best` on BUS-UCLM: fewer epochs, since there are more images; augmentation of its own.
+"""`best` on BUS-UCLM: fewer epochs, since there are more images; pixels picked, not averaged.
 
   python main.py --config=configs/best_bus_uclm.py --workdir=runs/best_bus_uclm
 
@@ -14,8 +14,5 @@ def get_config():
     config.name = "best_bus_uclm"
     config.data.name = "bus_uclm"
     config.data.resize = "nearest"  # area is no better here (docs/results.md)
-    # Not tried here: what `best` has since.
-    config.model.frozen_statistics = None
-    config.train.augmentation = "varied"
     config.train.epochs = 14
     return config
