@@ -20,6 +20,9 @@ ROWS = {
     "best_with_validation": ("`best`, trained on validation images too", "1993", "published"),
     "best_grouped": ("`best`", "1993", "grouped"),
     "best_bus_uclm_seed1993": ("`best_bus_uclm`", "1993", "published"),
+    "best_bus_uclm_seed1994": ("`best_bus_uclm`", "1994", "published"),
+    "best_bus_uclm_seed1995": ("`best_bus_uclm`", "1995", "published"),
+    "best_bus_uclm_mean_of_three": ("mean of these three", "all three", "published"),
     "best_bus_uclm_grouped": ("`best_bus_uclm`", "1993", "grouped"),
 }
 
