@@ -53,6 +53,7 @@ def load_cases(
       data_dir: where the built datasets lie; None or "" for ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       manual_dir: folder with the raw data as downloaded (unpacked or zip); None or "" to download.
+        Not read where the dataset is built already; a folder that does not exist is a warning then.
       cache_dir: where the resized arrays are kept; None or "" for ``$XDG_CACHE_HOME/mtbus_jax``,
         else ``~/.cache/mtbus_jax``. A folder that cannot be written is a warning.
       normal_class: of a folder, the class that means "no lesion"; "" is ``normal``.

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,7 +80,15 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     builder = Builder(config=config, data_dir=root and pathlib.Path(root).expanduser())
     name = builder.builder_config.name
+    raw = manual_dir and pathlib.Path(manual_dir).expanduser()
     if builder.is_prepared():
+        if raw and not raw.exists():
+            warnings.warn(
+                f"the folder of raw data {raw} does not exist; {name} is used as it was built "
+                f"before in {builder.data_path}",
+                UserWarning,
+                stacklevel=3,
+            )
         return builder
     # TFDS prepares in a folder of another name and renames it at the end, so a folder of the final
     # name without its description was cut or emptied afterwards; TFDS itself would take it.
@@ -89,9 +98,7 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
             "built again on the next start."
         )
     print(f"building dataset {builder.name}/{name} in {builder.data_path}", file=sys.stderr)
-    options = tfds.download.DownloadConfig(
-        manual_dir=manual_dir and pathlib.Path(manual_dir).expanduser()
-    )
+    options = tfds.download.DownloadConfig(manual_dir=raw)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, whatever its log level
             builder.download_and_prepare(download_config=options)

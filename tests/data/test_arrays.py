@@ -209,6 +209,14 @@ def test_a_cache_folder_that_cannot_be_written_is_a_warning(dummy_busi, tmp_path
     assert len(cases) == 17
 
 
+def test_raw_data_that_are_not_there_are_a_warning_once_the_dataset_is_built(dummy_busi, tmp_path):
+    arguments, _ = dummy_busi
+    first = data.load_cases("busi", image_size=(12, 17), **arguments)
+    arguments["manual_dir"] = tmp_path / "mistyped"
+    with pytest.warns(UserWarning, match=r"mistyped does not exist; busi is used"):
+        assert same(first, data.load_cases("busi", image_size=(12, 17), **arguments))
+
+
 def test_folders_default_to_the_environment(dummy_busi, tmp_path, monkeypatch):
     arguments, _ = dummy_busi
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "from_env"))
