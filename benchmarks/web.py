@@ -5,7 +5,7 @@
 
 The second also compares the page's table and masks with what `mtbus predict` wrote for the same
 pictures: Dice of the masks, differences of probabilities, and answers that are others. Chromium
-comes from the PATH or MTBUS_CHROMIUM, the driver with ``pip install '.[browser]'``. The start is
+comes from the PATH or MTBUS_CHROMIUM, the driver with ``pip install -e '.[browser]'``. The start is
 counted from opening the file to the network being ready.
 """
 

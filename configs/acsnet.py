@@ -16,7 +16,7 @@ from 1e-4 to a tenth), with the text's fixed weights of the losses, λ = 0.7. Wh
     LossNet, a loss on features of VGG-16, to the Dice loss; with a file of VGG-16 so does
     --config.loss.lossnet=0.2 --config.loss.lossnet_weights=vgg16-397923af.pth
   - The learning rate falls with every step, theirs with every epoch.
-  - Folds are drawn with near-duplicates on one side, theirs from an unsorted listing of a folder,
+  - Folds are drawn with near-duplicates in one fold, theirs from an unsorted listing of a folder,
     which cannot be drawn again. As validation one fold is held out of the training images.
   - The weights tested are those of the last epoch.
 """

@@ -20,9 +20,9 @@ def get_config() -> config_dict.ConfigDict:
     # (docs/own_data.md).
     data.name = "curated_busi"
     # Which images each fold tests: published; given, as a folder's own table or data.folds_file
-    # says; grouped, drawn with near-duplicates and patients on one side. A folder has no published
-    # split: there, published means given where there is one, else grouped. Or all: one fold that
-    # trains on every image, and tests none.
+    # says; grouped, drawn so that each patient's images, and near-duplicates, stay in one fold. A
+    # folder has no published split: there, published means given where there is one, else grouped.
+    # Or all: one fold that trains on every image, and tests none.
     data.split = "published"
     data.fold_count = 4  # of a grouped split
     # Whether a fifth of what a fold does not test is set apart to choose weights and learning rate
@@ -35,12 +35,12 @@ def get_config() -> config_dict.ConfigDict:
     # all. Images of the others are left out: ("benign", "malignant") is the binary protocol.
     data.class_names = ()
     data.normal_class = ""  # of a folder: the class that means "no lesion"; "" is normal
-    data.image_size = (128, 128)  # pixels, (height, width); multiples of 16; some 32
+    data.image_size = (128, 128)  # pixels, (height, width); multiples of 8, 16 or 32, by network
     # How images become smaller: nearest, one pixel of many, as released; area, the mean of the
     # pixels that one covers. Masks are sampled either way.
     data.resize = "nearest"
-    # What is done to an image before, at its own size: none; or multi_peak, the generalised
-    # histogram equalisation of Cheng and Shi 2004. Prediction and export do the same.
+    # What is done to an image at its own size, before it is resized: none; or multi_peak, the
+    # generalised histogram equalisation of Cheng and Shi 2004. Prediction and export do the same.
     data.enhancement = "none"
     data.data_dir = ""  # where built datasets lie; "" is TFDS's default, ~/tensorflow_datasets
     data.manual_dir = ""  # raw downloads (folder or zip); "" tries the official download
@@ -113,7 +113,7 @@ def get_config() -> config_dict.ConfigDict:
     train.learning_rate = 1e-4  # of Adam, at the start
     train.adam_b1 = 0.9  # decay of the mean of gradients
     train.adam_b2 = 0.999  # decay of the mean of their squares
-    train.adam_epsilon = 1e-4  # added to the root of the latter
+    train.adam_epsilon = 1e-4  # Adam's ε, added to the root of that mean
     train.weight_decay = 0.0  # decoupled (AdamW), of kernels; in units of the learning rate
     train.l2 = 0.0  # coupled decay: this share of every weight is added to its gradient
     train.clip_norm = 0.0  # gradients are scaled down to this norm; 0: never
@@ -121,7 +121,7 @@ def get_config() -> config_dict.ConfigDict:
     # What steers the learning rate: plateau, the validation loss, as published; or cosine, which
     # rises over a share of all steps and falls to 0; or decay, a factor every so many epochs.
     train.course = "plateau"
-    train.warmup = 0.0  # of the cosine, share of all steps, 0..1
+    train.warmup = 0.0  # share of all steps over which the cosine course rises, 0..1
     train.decay_factor = 0.9  # of the decay, 0..1
     train.decay_epochs = 20  # of the decay
     train.cosine_floor = 0.0  # where the cosine ends, share of the learning rate, 0..1
@@ -132,7 +132,7 @@ def get_config() -> config_dict.ConfigDict:
     train.plateau_threshold = 1e-4  # share of the loss, 0..1; PyTorch's default
     train.min_learning_rate = 1e-6  # the plateau schedule goes no lower
     # Training stops when more than so many epochs in a row have brought no new lowest loss.
-    train.stop_patience = 50  # epochs
+    train.stop_patience = 50
     # Weights to test: best, of the lowest validation loss, as published; last, of the last epoch;
     # average, the exponential moving average over the steps, by which epochs are then judged.
     train.keep = "best"
@@ -146,8 +146,8 @@ def get_config() -> config_dict.ConfigDict:
     evaluation.batch_size = 8  # images
     evaluation.refine = True  # prediction refining (PR), reported beside the raw predictions
     evaluation.tta = True  # predict flipped and turned images too, to measure uncertainty
-    # What is tested: the mean over these versions, as predict answers; or, as published, the image
-    # as it is.
+    # Whether the mean over the flipped and turned versions of an image is tested, as predict
+    # answers; or, as published, the image as it is.
     evaluation.average = False
     # Fill the holes in masks before they are refined and scored, as the released single-task
     # segmentation script does. Masks of mtbus_jax.predict are left as they are.

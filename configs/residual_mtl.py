@@ -6,7 +6,7 @@ A network of nine levels whose residual units concatenate, see `mtbus_jax.models
 what the text leaves open. Two of its figures do not fit each other: a three-class F1 of 99.32 %
 cannot come from a precision of 99 % and a recall of 98.12 %, whose harmonic mean is 98.56 %. Its
 numbers of benign and normal images are swapped. Of its folds it says no more than that they are
-five, so near-duplicates are kept on one side here.
+five, so near-duplicates are kept in one fold here.
 
 Published recipe: Adam, learning rate 1e-4 that "decreases by one tenth" every 20 epochs, batch 16,
 500 epochs, flips and rotations by up to 30°. The decay is read as ×0.9, which ends at 8e-6; ÷10

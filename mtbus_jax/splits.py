@@ -183,7 +183,7 @@ def _train_and_validation(
 def grouped_folds(
     label: np.ndarray, group: np.ndarray, *, folds: int = 4, seed: int = PUBLISHED_SEED
 ) -> list[Split]:
-    """Folds that keep every group (patient, set of near-duplicates) on one side.
+    """Folds that keep every group (patient, set of near-duplicates) in one fold.
 
     Test folds by scikit-learn's `StratifiedGroupKFold`; of the rest of each fold, one of five such
     sub-folds (a fifth, as in the published recipe) is the validation set. Classes are balanced as

@@ -79,7 +79,7 @@ class Cases:
       label: ``(n,)`` int32, index into ``classes.names``, or `NO_LABEL`.
       original_size: ``(n, 2)`` int32, height and width in pixels before resizing.
       group: ``(n,)`` str; images with the same group (a patient, or one set of near-duplicates)
-        must stay on one side of a grouped split.
+        must stay in one fold of a grouped split.
       test_fold: ``(n,)`` int32, the stored fold in which the image is tested, or `NO_FOLD`.
       has_mask: ``(n,)`` bool, whether ``mask`` is known; None if all are.
       classes: what the labels mean.

@@ -132,7 +132,7 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
 def why_not_compared(count: int) -> str:
     """Why near-duplicates among so many pictures cannot be looked for, in words; "" if they can."""
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
-        return "pip install '.[curate]' in a checkout of mtbus_jax installs what that needs"
+        return "pip install -e '.[curate]' in a checkout of mtbus_jax installs what that needs"
     return f"there are more than {_MOST_COMPARED} pictures" if count > _MOST_COMPARED else ""
 
 

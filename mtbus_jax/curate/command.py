@@ -5,7 +5,7 @@
 writes ``report.md`` with its plots, ``review.html`` to decide by eye, and the tables
 ``groups.csv``, ``pairs.csv``, ``ranking.csv``, ``marks.csv`` and ``problems.csv``. The pairs that a
 person ticked on the review sheet come back through ``--accepted``. It needs the packages of
-``pip install '.[curate]'``.
+``pip install -e '.[curate]'``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name!r} is missing. Curation needs more than training does: "
-            "pip install '.[curate]' in a checkout of mtbus_jax."
+            "pip install -e '.[curate]' in a checkout of mtbus_jax."
         ) from error
     options = pipeline.Options(
         size=args.size,

@@ -30,7 +30,7 @@ _MAGIC = b"DICM"  # at the end of these bytes
 _GROUP_LENGTH, _GROUP_LENGTH_TAG = struct.Struct("<4s2sHI"), b"\x02\0\0\0UL"
 _META_BYTES = 1 << 16  # of the head; usual are a few hundred
 _AT_ONCE = 1 << 20
-_INSTALL = "pip install '.[dicom]' in a checkout of mtbus_jax"
+_INSTALL = "pip install -e '.[dicom]' in a checkout of mtbus_jax"
 
 _ELEMENTS = [
     "SOPClassUID",

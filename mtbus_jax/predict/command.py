@@ -5,10 +5,10 @@
 
 The first takes the network that comes with the library, trained on Curated BUSI, the second one of
 your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
-``pip install '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and ``failures.csv`` are
-written; with ``--dicom``, for DICOM files, also objects that an archive takes. A file that cannot
-be read does not stop the others; it is listed, and the exit code is 2. A prediction that was
-stopped goes on with the same command and ``--continue``.
+``pip install -e '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and
+``failures.csv`` are written; with ``--dicom``, for DICOM files, also objects that an archive takes.
+A file that cannot be read does not stop the others; it is listed, and the exit code is 2. A
+prediction that was stopped goes on with the same command and ``--continue``.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def check_installed() -> None:
         import highdicom  # noqa: F401
     except ModuleNotFoundError:
         raise UserError(
-            "--dicom needs highdicom: pip install '.[dicom]' in a checkout of mtbus_jax. Or leave "
-            "--dicom out."
+            "--dicom needs highdicom: pip install -e '.[dicom]' in a checkout of mtbus_jax. Or "
+            "leave --dicom out."
         ) from None
 
 

@@ -80,8 +80,8 @@ def through_submitit(
         import submitit
     except ModuleNotFoundError:
         raise UserError(
-            "--launcher=submitit needs the package submitit: pip install '.[launch]' in a checkout "
-            "of mtbus_jax."
+            "--launcher=submitit needs the package submitit: pip install -e '.[launch]' in a "
+            "checkout of mtbus_jax."
         ) from None
     cluster = "slurm" if slurm.is_wanted else "local"
     try:

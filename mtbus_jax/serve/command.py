@@ -4,7 +4,7 @@
     curl --data-binary @scan.png http://127.0.0.1:8000/predict
 
 Nothing that is sent is written to disk. There is no authentication and no encryption: docs/serve.md
-says what to put in front before other machines may reach it. Needs pip install '.[serve]', and
+says what to put in front before other machines may reach it. Needs pip install -e '.[serve]', and
 '.[dicom]' for DICOM files.
 """
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
         import uvicorn
     except ModuleNotFoundError as error:
         raise UserError(
-            f"serving needs {error.name}: pip install '.[serve]' in a checkout of mtbus_jax."
+            f"serving needs {error.name}: pip install -e '.[serve]' in a checkout of mtbus_jax."
         ) from None
     from mtbus_jax.serve import app
 

@@ -87,7 +87,7 @@ def test_it_says_what_the_search_for_copies_needs(folder, monkeypatch, recwarn):
     monkeypatch.setattr(own, "_NEEDED", ("no_such_package",))
     checked = look.check(folder)
     (said,) = [line for line in look.warnings(checked) if "Near-duplicates" in line]
-    assert "pip install '.[curate]'" in said
+    assert "pip install -e '.[curate]'" in said
     assert not recwarn.list  # it is said once
 
 

@@ -366,13 +366,13 @@ class TestBadDicom:
             path, grey[None], syntax=dicom.uid.JPEGLSLossless, encode=lambda frame: b"12"
         )
         monkeypatch.setattr(dicom.pixels.decoders.base.Decoder, "is_available", False)
-        assert "pip install '.[dicom]'" in self.refused(path)[0].reason
+        assert "pip install -e '.[dicom]'" in self.refused(path)[0].reason
 
     def test_without_pydicom(self, tmp_path, grey, monkeypatch):
         path = tmp_path / "a.dcm"
         dicom_dummies.write(path, grey[None])
         monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-        assert "pip install '.[dicom]'" in self.refused(path)[0].reason
+        assert "pip install -e '.[dicom]'" in self.refused(path)[0].reason
 
     def test_pydicom_does_not_quote_the_header(self, tmp_path, grey, dicom, capfd, caplog):
         """Values that it warns about hold names; neither warnings nor its log may show them."""

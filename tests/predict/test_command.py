@@ -369,7 +369,7 @@ class TestDicomCommand:
         out = tmp_path / "out"
         assert call(world[0], out, folder) == 2
         assert list(table(out).index) == ["b"]
-        assert "pip install '.[dicom]'" in (out / "failures.csv").read_text()
+        assert "pip install -e '.[dicom]'" in (out / "failures.csv").read_text()
 
 
 class TestDicomObjects:
@@ -471,7 +471,9 @@ class TestDicomObjects:
 
     def test_without_highdicom_nothing_is_begun(self, world, archive, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "highdicom", None)
-        with pytest.raises(UserError, match=r"--dicom needs highdicom: pip install '\.\[dicom\]'"):
+        with pytest.raises(
+            UserError, match=r"--dicom needs highdicom: pip install -e '\.\[dicom\]'"
+        ):
             call(world[0], tmp_path / "out", archive, options=["--dicom"])
         assert not (tmp_path / "out").exists()
 

@@ -517,7 +517,7 @@ def test_without_highdicom_it_is_said_before_anything_is_done(monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
     from mtbus_jax.errors import UserError
 
-    with pytest.raises(UserError, match=r"pip install '\.\[dicom\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[dicom\]'"):
         dicom_objects.check_installed()
 
 

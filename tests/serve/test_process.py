@@ -145,7 +145,7 @@ def test_wrong_use(tmp_path):
 
 def test_without_its_packages(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(UserError, match=r"needs uvicorn: pip install '\.\[serve\]'"):
+    with pytest.raises(UserError, match=r"needs uvicorn: pip install -e '\.\[serve\]'"):
         command.main([f"--run={tmp_path}"])
 
 

@@ -23,7 +23,7 @@ def launched():
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        pytest.skip("NOT TESTED in a browser: pip install '.[browser]'")
+        pytest.skip("NOT TESTED in a browser: pip install -e '.[browser]'")
     with sync_playwright() as driver:
         # As root, as in most containers, Chromium refuses to start its sandbox.
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])

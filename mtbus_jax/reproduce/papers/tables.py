@@ -153,7 +153,7 @@ PAPERS: dict[str, Paper] = {
             "0.7 · Dice + 0.3 · accuracy. configs/acsnet.py tests the last epoch, so this part of "
             "the difference is not measured here.",
             "Folds are drawn at random over an unsorted listing, whatever near-duplicates there "
-            "are, and cannot be drawn again. configs/acsnet.py keeps near-duplicates on one side.",
+            "are, and cannot be drawn again. configs/acsnet.py keeps near-duplicates in one fold.",
             "Standard deviations are with n, ours with n − 1: 1.118 times as much for five folds.",
         ),
         True,
