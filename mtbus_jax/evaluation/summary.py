@@ -195,7 +195,7 @@ def write_summary(workdir: Path) -> dict:
     config = run_files.read_config(workdir)
     split_info = run_files.read_splits(workdir)
     result = summarise(read_cases(workdir), config, split_info)
-    if isinstance(config.get("seed"), list):
+    if isinstance(config.get("seed"), list) and result["results"]:
         result["networks"] = _networks_alone(workdir, config["seed"], result)
     trusted = trust.read_content(workdir)
     if trusted is not None:

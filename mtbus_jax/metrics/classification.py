@@ -5,6 +5,7 @@ scikit-learn takes a second to import, so that is done where it is needed: train
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,14 @@ def confusion_matrix(
     """Counts of images, ``(classes, classes)`` int64: row = true class, column = predicted."""
     from sklearn import metrics as sk
 
+    if not len(label):
+        return np.zeros((classes, classes), np.int64)
     return sk.confusion_matrix(label, predicted, labels=list(range(classes)))
 
 
 def accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of images classified correctly."""
-    return float(np.mean(label == predicted))
+    """Share of images classified correctly; undefined (NaN) without images."""
+    return float(np.mean(label == predicted)) if len(label) else math.nan
 
 
 def f1_per_class(
@@ -34,14 +37,18 @@ def f1_per_class(
     """F1 of each class, ``(classes,)``; undefined (NaN) for a class neither true nor predicted."""
     from sklearn import metrics as sk
 
+    if not len(label):
+        return np.full(classes, np.nan)
     codes = list(range(classes))
     return sk.f1_score(label, predicted, labels=codes, average=None, zero_division=np.nan)
 
 
 def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean F1 of the classes, weighted by their number of true images."""
+    """Mean F1 of the classes, weighted by their number of true images; NaN without images."""
     from sklearn import metrics as sk
 
+    if not len(label):
+        return math.nan
     present = sorted(set(np.asarray(label).tolist()))
     return float(
         sk.f1_score(label, predicted, labels=present, average="weighted", zero_division=0.0)

@@ -7,6 +7,7 @@ hard it is. Values are one per image: a metric such as Dice, or whether the clas
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -97,12 +98,14 @@ def compare(
     test = (wilcoxon_signed_rank if measure == DICE else mcnemar)(a, b)
     a, b = np.asarray(a, float), np.asarray(b, float)
     low, high = bootstrap_mean_difference(a, b, strata=strata)
+    kept = _differences(a, b)[1]
+    mean_a, mean_b = (float(x[kept].mean()) if kept.any() else math.nan for x in (a, b))
     return Comparison(
         *names,
         measure=measure,
         images=test.n,
-        mean_a=float(a.mean()),
-        mean_b=float(b.mean()),
+        mean_a=mean_a,
+        mean_b=mean_b,
         low=low,
         high=high,
         effect=test.effect,

@@ -108,10 +108,11 @@ def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, lis
     which = f"{name_a} and {name_b}"
     if pairs.empty:
         raise UserError(f"{which} have no test image in common, so they cannot be compared.")
-    if (pairs.label_a != pairs.label_b).any():
+    unlike = pairs.label_a.fillna("") != pairs.label_b.fillna("")  # no class is like no class
+    if unlike.any():
         raise UserError(
             f"{which} were tested on other data under the same names: "
-            f"{pairs.uid[pairs.label_a != pairs.label_b].iloc[0]} has two classes."
+            f"{pairs.uid[unlike].iloc[0]} has two classes."
         )
     warnings = []
     if len(pairs) < max(len(a.rows), len(b.rows)):
@@ -132,9 +133,10 @@ def _tests(name_a: str, name_b: str, pairs: pd.DataFrame) -> list[statistics.Com
     found = []
     for measure, column in ((DICE, "final_dice"), (CORRECT, "class_right")):
         if f"{column}_a" in pairs and f"{column}_b" in pairs:
-            a, b = (pairs[f"{column}_{side}"].to_numpy() for side in "ab")
+            known = pairs[pairs.label_a.notna()] if measure == CORRECT else pairs
+            a, b = (known[f"{column}_{side}"].to_numpy() for side in "ab")
             found.append(
-                statistics.compare(measure, (name_a, name_b), a, b, strata=pairs.fold_a.to_numpy())
+                statistics.compare(measure, (name_a, name_b), a, b, strata=known.fold_a.to_numpy())
             )
     return found
 

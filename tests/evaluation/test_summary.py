@@ -319,6 +319,17 @@ def test_leaks_of_the_folds_done_are_counted_and_warned_of(tmp_path):
     assert_well_formed(markdown)
 
 
+def test_a_fold_of_which_no_class_is_known_has_figures_of_masks(tmp_path):
+    unlabelled = re.sub(r",1,(benign|malignant|normal),", ",1,,", FOLD_1)
+    write_run(tmp_path, base.get_config(), folds=(FOLD_0, unlabelled))
+    assert figures_of(tmp_path, "raw")["acc"]["folds"] == [0.75, None]
+    assert figures_of(tmp_path, "refined")["f1_weighted"]["n"] == [4, 0]
+    assert figures_of(tmp_path, "raw")["dsc_average"]["n"] == [4, 3]
+    write_run(tmp_path / "all", base.get_config(), folds=(unlabelled.replace(",1,,", ",0,,"),))
+    assert figures_of(tmp_path / "all", "raw")["acc"]["mean"] is None
+    assert_well_formed((tmp_path / "all" / "summary.md").read_text())
+
+
 def test_no_leak_no_warning(run):
     assert summary.write_summary(run)["leaking_test_images"] == 0
     assert "Leak" not in (run / "summary.md").read_text()

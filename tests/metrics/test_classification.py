@@ -118,3 +118,15 @@ def test_rates_of_classes_that_are_not_there():
     np.testing.assert_array_equal(found.sensitivity, [0.5, np.nan, np.nan])
     np.testing.assert_array_equal(found.specificity, [np.nan, 0.5, 1])
     np.testing.assert_array_equal(found.precision, [1, 0, np.nan])
+
+
+def test_of_no_image_every_figure_is_undefined():
+    none = np.zeros(0, int)
+    assert np.isnan(cls.accuracy(none, none))
+    assert np.isnan(cls.f1_weighted(none, none))
+    np.testing.assert_array_equal(cls.f1_per_class(none, none), [np.nan] * 3)
+    for rates in cls.rates_one_vs_rest(none, none):
+        np.testing.assert_array_equal(rates, [np.nan] * 3)
+    areas = cls.auc_one_vs_rest(none, np.zeros((0, 3)))
+    np.testing.assert_array_equal(areas, [np.nan] * 3)
+    np.testing.assert_array_equal(cls.confusion_matrix(none, none), np.zeros((3, 3)))

@@ -256,6 +256,13 @@ def test_bootstrap_draws_pairs():
     np.testing.assert_allclose(found, 0.25, rtol=1e-12)
 
 
+def test_a_comparison_leaves_pairs_with_a_nan_out_of_every_figure():
+    a, b = np.array([0.5, np.nan, 0.7, 0.9]), np.array([0.4, 0.1, np.nan, 0.5])
+    found = st.compare(st.DICE, ("a", "b"), a, b, strata=np.zeros(4, int))
+    assert found.images == 2
+    assert (found.mean_a, found.mean_b) == (pytest.approx(0.7), pytest.approx(0.45))
+
+
 def test_bootstrap_drops_pairs_with_a_nan():
     rng = np.random.default_rng(10)
     a, b = rng.random((2, 40))

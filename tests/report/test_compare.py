@@ -121,6 +121,22 @@ def test_a_run_against_its_copy_differs_in_nothing(runs, tmp_path):
     assert "differ" in compare_page.document(found)
 
 
+def test_images_without_a_class_are_compared_by_their_masks(runs, tmp_path):
+    def forget(rows):
+        rows.loc[::4, "label"] = None
+
+    folders = [copy_of(runs, tmp_path, name) for name in ("one", "two")]
+    for folder in folders:
+        change_rows(folder, forget)
+    dice, correct = compare.compare(folders).tests
+    assert (dice.images, correct.images) == (64, 48)
+    one, two = (rows_of(folder) for folder in folders)
+    known = one.label.notna()
+    right = (one.refined_predicted == one.label)[known]
+    assert correct.mean_a == pytest.approx(right.mean())
+    assert dice.mean_b == pytest.approx(two.refined_dice.mean())
+
+
 def test_other_images_are_named_by_number(runs, tmp_path):
     smaller = copy_of(runs, tmp_path)
     for path in smaller.glob("fold_*/cases.csv"):

@@ -9,7 +9,7 @@ import pytest
 import small_runs
 import tiny
 
-from mtbus_jax import crossval, data, files, models, splits
+from mtbus_jax import crossval, data, ensemble, files, models, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.predict import Predictor
@@ -66,6 +66,15 @@ def test_a_run_on_all_images_says_that_nothing_was_tested(trained_on_all):
     assert "Nothing was tested" in text and "published" not in text
     assert not (folder / "report.html").exists()
     assert len(read_cases(folder)) == 0
+
+
+def test_an_ensemble_of_such_runs_says_so_too(trained_on_all, tmp_path):
+    other = shutil.copytree(trained_on_all[0], tmp_path / "other")
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(content | {"seed": 7}))
+    result = ensemble.make_ensemble([trained_on_all[0], other], tmp_path / "both")
+    assert result["results"] == {} and "networks" not in result
+    assert "Nothing was tested" in (tmp_path / "both" / "summary.md").read_text()
 
 
 def test_its_training_loss_steers_in_place_of_the_validation_loss(trained_on_all):

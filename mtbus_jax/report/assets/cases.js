@@ -10,10 +10,15 @@ const CORRECTNESS = {
   right: i => !columns.wrong[i],
   wrong: i => Boolean(columns.wrong[i]),
   class_right: i => columns.final_class[i] === columns.label[i],
-  class_wrong: i => columns.final_class[i] !== columns.label[i],
+  class_wrong: i => hasClass(i) && columns.final_class[i] !== columns.label[i],
   mask_good: i => columns.final_dice[i] >= run.goodDice,
   mask_poor: i => columns.final_dice[i] < run.goodDice,
 };
+
+/** Whether it is known which class a case has. */
+function hasClass(i) {
+  return columns.label[i] !== null;
+}
 
 const CORRECTION = {
   any: text => text !== "",
@@ -88,7 +93,7 @@ function valueOf(name, i) {
 /** Marks of a case that its row and its view show: [text, style]. */
 function badgesOf(i) {
   const badges = [];
-  if (valueOf("final_class", i) !== undefined) {
+  if (valueOf("final_class", i) !== undefined && hasClass(i)) {
     const right = CORRECTNESS.class_right(i);
     badges.push(right ? ["class right", "good"] : ["class wrong", "bad"]);
   }
