@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -229,21 +231,23 @@ def _blurred(image: jax.Array) -> jax.Array:
 METHODS = {"released": flip_and_rotate, "upright": upright, "varied": varied, "tilted": tilted}
 
 
-def symmetries(name: str, height: int, width: int) -> tuple[int, ...]:
-    """Which symmetries, see `symmetry`, show an image as training with ``METHODS[name]`` did.
+def symmetries(train: Any, height: int, width: int) -> tuple[int, ...]:
+    """Which symmetries, see `symmetry`, show an image as training did.
 
     Args:
-      name: a key of `METHODS`.
+      train: with ``augment`` and ``augmentation``, as in a configuration.
       height: of the images, in pixels.
       width: of the images, in pixels.
 
     Returns:
       Their indices, 0 first: all eight, four if there are no quarter turns or the image is not
-      square, or without flips of rows the image and its mirror image.
+      square, without flips of rows the image and its mirror image; without augmentation the image.
     """
-    if name == "tilted":
+    if not train.augment:
+        return (0,)
+    if train.augmentation == "tilted":
         return tuple(range(4))
-    if name != "released":
+    if train.augmentation != "released":
         return (0, 2)
     return tuple(range(8 if height == width else 4))
 

@@ -156,6 +156,8 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import backend, parallel
 
+    if args.mode == _EVALUATE:
+        crossval.check_overrides(given.changes)
     backend.prepare_for_training()
     if found is not None:
         parallel.start(found, timeout=args.peer_timeout)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, files, locks, models, report, splits, types
+from mtbus_jax import data, files, locks, report, splits, types
 from mtbus_jax.errors import Stopped, UserError, unwritable
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
@@ -61,7 +61,7 @@ def train_and_evaluate(
         config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
-            models.check_encoder_weights(experiment.module)
+            experiment.check_encoder_weights()
         vgg = experiment.lossnet()
     fingerprint = _same_everywhere(config, cases)
     parts = _folds_from_primary(lambda: _find_folds(workdir, cases, config))
@@ -83,6 +83,8 @@ def train_and_evaluate(
         to_json=lambda found: [[fold, source.to_json()] for fold, source in found.items()],
         from_json=lambda pairs: {f: warm_start.StartingWeights.from_json(s) for f, s in pairs},
     )
+    like = experiment.abstract_state()
+    parallel.on_primary(lambda: [warm_start.check(source, like) for source in sources.values()])
     placed = device_data.place(cases, experiment.devices)
     with _stopped_in_words(workdir, wanted), stopping.on_sigterm(), _held(workdir, wanted):
         parallel.on_primary(lambda: run_folder.open_run(workdir, config))
@@ -181,6 +183,24 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         if overrides is not None:
             parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def check_overrides(fields: Iterable[str]) -> None:
+    """Refuses fields that testing a run again does not take.
+
+    Args:
+      fields: that were set one by one.
+
+    Raises:
+      UserError: for one that is neither in ``eval`` nor the place of data.
+    """
+    places = {f"data.{name}" for name in run_folder.PLACES}
+    for field in fields:
+        if field not in places and not field.startswith(("eval.", "log.")):
+            raise UserError(
+                f"--config.{field} does not matter when a run is tested again: everything but "
+                "eval.* and the folders of the data is the run's own. Leave it out."
+            )
 
 
 def _trained(workdir: Path, available: int) -> list[int]:

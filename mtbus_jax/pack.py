@@ -26,7 +26,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
       UserError: if the dataset cannot be found or the file cannot be written.
     """
     parser = commandline.Parser(program, __doc__)
-    parser.add_argument("--name", required=True, help=", ".join(data.DATASETS))
+    parser.add_argument("--name", required=True, help=f"{', '.join(data.DATASETS)}, or a folder")
     parser.add_argument(
         "--out", required=True, type=commandline.file_path, help="file to write (.npz)"
     )
@@ -49,6 +49,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         ("--manual_dir", "raw downloads, to build from if needed"),
     ):
         parser.add_argument(flag, default="", type=commandline.file_path, help=what)
+    parser.add_argument("--normal_class", default="", help="of a folder: the class without lesion")
     args = parser.parse_args(argv)
     size = (args.height, args.width)
     cases = data.load_cases(
@@ -58,6 +59,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         enhancement=args.enhancement,
         data_dir=args.data_dir,
         manual_dir=args.manual_dir,
+        normal_class=args.normal_class,
     )
     data.save_arrays(cases, args.out, resize=args.resize, enhancement=args.enhancement)
     megabytes = Path(args.out).stat().st_size / 1e6

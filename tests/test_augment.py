@@ -1,6 +1,7 @@
 """Augmentation against SciPy's affine_transform, exact turns and flips, and its distribution."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -210,11 +211,18 @@ def test_symmetries_are_the_eight_of_the_square():
     np.testing.assert_array_equal(augment.symmetry(image, 0), image)
 
 
+def trained_with(augmentation, *, augment=True):
+    return SimpleNamespace(augmentation=augmentation, augment=augment)
+
+
 def test_predicted_versions_look_like_training_images():
-    assert augment.symmetries("released", 4, 4) == tuple(range(8))
-    assert augment.symmetries("released", 3, 4) == (0, 1, 2, 3)  # turned, it has another shape
+    assert augment.symmetries(trained_with("released"), 4, 4) == tuple(range(8))
+    # Turned, it has another shape.
+    assert augment.symmetries(trained_with("released"), 3, 4) == (0, 1, 2, 3)
+    assert augment.symmetries(trained_with("released", augment=False), 4, 4) == (0,)
     image = np.arange(12).reshape(3, 4, 1)
-    first, second = (augment.symmetry(image, i) for i in augment.symmetries("upright", 3, 4))
+    versions = augment.symmetries(trained_with("upright"), 3, 4)
+    first, second = (augment.symmetry(image, i) for i in versions)
     np.testing.assert_array_equal(first, image)
     np.testing.assert_array_equal(second, image[:, ::-1])  # the skin stays above
 
@@ -395,4 +403,4 @@ def test_tilted_reads_the_image_between_pixels_and_the_mask_at_them():
 
 
 def test_tilted_images_are_predicted_in_all_flips_and_no_quarter_turns():
-    assert augment.symmetries("tilted", 4, 4) == (0, 1, 2, 3)
+    assert augment.symmetries(trained_with("tilted"), 4, 4) == (0, 1, 2, 3)

@@ -23,6 +23,7 @@ SMALL = [
     "--config.model.encoder=None",
     "--config.model.encoder_weights=None",
     "--config.model.frozen_statistics=None",
+    "--config.train.encoder_rate=1",
     "--config.log.tensorboard=False",
     "--config.train.epochs=1",
 ]
@@ -101,6 +102,10 @@ def test_help_imports_nothing_slow():
             ["--peer_timeout=0: give a whole number from 1"],
         ),
         (["evaluate", "--mode=evaluate"], ["--mode", "no such flag"]),
+        (
+            ["evaluate", "--workdir=x", "--config=best", "--config.data.folds=0"],
+            ["--config.data.folds does not matter when a run is tested again", "eval.*"],
+        ),
         (["curate", "--size=9"], ["--size=9: give a whole number from 16 up to 512"]),
         (["curate", "--threshold=nan"], ["--threshold=nan", "from 0 up to 1"]),
         (["reproduce", "--table=5", "--dry_run=maybe"], ["--dry_run", "true or false"]),

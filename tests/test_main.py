@@ -22,6 +22,7 @@ SMALL = [
     "--config.model.encoder=None",
     "--config.model.encoder_weights=None",
     "--config.model.frozen_statistics=None",
+    "--config.train.encoder_rate=1",
     "--config.log.tensorboard=False",
 ]
 

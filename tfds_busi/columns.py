@@ -24,6 +24,8 @@ _COLUMNS = {
 }
 _EXCEL = ".xlsx"
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
+# Folds are numbered below this.
+FOLDS = 1000
 # Rows of a fold column that say in words what is tested.
 _FOLD_WORDS = {"test": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 
@@ -121,9 +123,10 @@ def fold(text: str, where: str) -> int:
         number = float(text.replace(",", "."))  # a spreadsheet may have made 2 into 2,0
     except ValueError:
         number = -1.0
-    if number < 0 or number != int(number):
+    if not (0 <= number < FOLDS and number == int(number)):  # NaN is neither
         raise UserError(
-            f"{where}: the fold is {text!r}; give a whole number from 0, or train and test."
+            f"{where}: the fold is {text!r}; give a whole number from 0 to {FOLDS - 1}, or train "
+            "and test."
         )
     return int(number)
 

@@ -15,6 +15,8 @@ from mtbus_jax.data import arrays, stored
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import NO_FOLD, NO_LABEL, Cases, Classes
 
+_FOLDS = 1000  # folds of a file are numbered below this, as those of a folder's own table
+
 
 def load_configured(config: config_dict.ConfigDict) -> Cases:
     """The images that a configuration names.
@@ -44,6 +46,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             cache_dir=config.data.cache_dir or None,
             normal_class=normal_class,
         )
+    _check_normal(cases, config.data.normal_class)
     cases = arrays.only_classes(
         _named(cases, tuple(config.data.class_names)),
         tuple(config.data.classes),
@@ -71,11 +74,27 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
     config.data.class_names = names
     config.data.normal_class = "" if normal is None else names[normal]
     config.data.classes = tuple(config.data.classes) or names
-    own = stored.is_own(config.data.name)
-    if config.data.split == splits.PUBLISHED and (own or config.data.folds_file):
+    if leaves_split_open(config):
         given = (cases.test_fold != NO_FOLD).any()
         config.data.split = splits.GIVEN if given else splits.GROUPED
     return config
+
+
+def leaves_split_open(config: config_dict.ConfigDict) -> bool:
+    """Whether only the data say what the split of a configuration is, see `resolve`."""
+    own = stored.is_own(config.data.name)
+    return config.data.split == splits.PUBLISHED and bool(own or config.data.folds_file)
+
+
+def _check_normal(cases: Cases, name: str) -> None:
+    """Refuses another class for "no lesion" than the one that the dataset was built with."""
+    normal = None if cases.classes.normal is None else cases.classes.names[cases.classes.normal]
+    if name not in ("", normal):
+        has = "no class that means" if normal is None else f"the class {normal} for"
+        raise UserError(
+            f'data.normal_class={name}: {cases.name} has {has} "no lesion". A folder of your own '
+            "takes another when it is built or packed (mtbus pack --normal_class)."
+        )
 
 
 def _named(cases: Cases, names: tuple[str, ...]) -> Cases:
@@ -126,10 +145,10 @@ def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
         if name not in position or name in seen:
             what = "is listed twice" if name in seen else "is not an image of the dataset"
             raise UserError(f"data.folds_file={path}, line {line}: {name!r} {what}.")
-        if not text.isdecimal():
+        if not text.isdecimal() or int(text) >= _FOLDS:
             raise UserError(
                 f"data.folds_file={path}, line {line}: the fold is {text!r}; give a whole number "
-                "from 0."
+                f"from 0 to {_FOLDS - 1}."
             )
         seen.add(name)
         folds[position[name]] = int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mtbus_jax.external.markdown import to_markdown
 from mtbus_jax.external.score import LEVEL, RESAMPLES, measured, rows_of
 from mtbus_jax.images import from_array, intensity
 from mtbus_jax.predict import Predictor
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import bundled, run_folder, warm_start
 
 CASES, SUMMARY_JSON, SUMMARY_MD = run_folder.CASES, run_folder.SUMMARY, "summary.md"
 _ALL_FILES = {CASES, SUMMARY_JSON, SUMMARY_MD}
@@ -66,6 +67,7 @@ def evaluate(
     predictor = Predictor(run, folds=folds, tta=tta, refine=refine, batch_size=batch_size)
     config = predictor.trained.config
     check_other(dataset, config.data.name)
+    unknown = _check_earlier(dataset, predictor, run)
     places = dict(places or {})
     cases = data.load_cases(
         dataset,
@@ -92,6 +94,7 @@ def evaluate(
         "model": config.model.name,
         "trained_on": config.data.name,
         "dataset": cases.name,
+        "unknown_origin": unknown,
         "folds": list(predictor.folds),
         "predictions_per_image": predictor.members,
         "weights": predictor.trained.digest(),
@@ -122,6 +125,28 @@ def _check_out(out: Path) -> None:
             f"--out={out} holds other things than an earlier test ({min(found - _ALL_FILES)}); "
             "give an empty or a new folder."
         )
+
+
+def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -> list[str]:
+    """Refuses the pictures of a run that the networks' weights come from (``train.start_from``).
+
+    Returns:
+      Runs that are gone, so that it cannot be told what they have seen.
+
+    Raises:
+      UserError: if one was trained on these pictures.
+    """
+    config = predictor.trained.config
+    whole = run is not None and not bundled.is_bundle(Path(run))
+    folders = run_folder.networks(Path(run), config) if whole else []
+    configs = [config, *map(run_folder.load_config, folders)]
+    gone = set()
+    for folder, earlier in itertools.chain.from_iterable(map(warm_start.earlier_runs, configs)):
+        if earlier is None:
+            gone.add(str(folder))
+        else:
+            check_other(dataset, earlier.data.name)
+    return sorted(gone)
 
 
 def check_other(dataset: str, trained_on: str) -> None:

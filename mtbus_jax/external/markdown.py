@@ -21,6 +21,11 @@ def to_markdown(content: dict[str, Any]) -> str:
         if content["intensity_matched"]
         else ""
     )
+    origin = [
+        f"**The first weights came from {markdown(run)}, which is no longer there.** Whether that "
+        "run was trained on these pictures cannot be told.\n"
+        for run in content["unknown_origin"]
+    ]
     figures = {kind: content["results"][kind] for kind in kinds}
     rows = [
         [
@@ -34,6 +39,7 @@ def to_markdown(content: dict[str, Any]) -> str:
         f"# {markdown(content['name'])}, trained on {markdown(content['trained_on'])}, tested on "
         f"{markdown(content['dataset'])}",
         "",
+        *origin,
         f"{content['images']} images of {content['groups']} groups (patients or near-duplicates) "
         f"at {height} × {width} pixels; the mean of {content['predictions_per_image']} predictions "
         f"an image, of the networks of fold {', '.join(map(str, content['folds']))}. {matched}"

@@ -102,14 +102,18 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     return _init_program(module, tuple(image_shape))(key)
 
 
-def check_encoder_weights(module: nn.Module) -> None:
-    """Refuses encoder weights that cannot be found, before anything is trained.
+def check_encoder_weights(module: nn.Module, image_shape: tuple[int, int, int]) -> None:
+    """Refuses encoder weights that `with_encoder_weights` would refuse; draws nothing.
+
+    Args:
+      module: from `create`.
+      image_shape: (height, width, channels) of the images it will see.
 
     Raises:
-      UserError: see `weights.find`.
+      UserError: if the weights cannot be found, are damaged, or belong to another network.
     """
     if getattr(module, "encoder_weights", ""):
-        weights.find(module.encoder_weights, module.encoder)
+        with_encoder_weights(module, init_shapes(module, image_shape))
 
 
 def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:

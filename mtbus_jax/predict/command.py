@@ -229,6 +229,12 @@ def _announce(predictor: Predictor, found: images.Found) -> None:
         print(f"left out: {_count(len(found.others), 'file')}, no picture by name or content")
     if not predictor.calibrated:
         print("not calibrated: no trust.json for these folds, so no uncertainties nor warnings")
+    if predictor.fitted_otherwise:
+        how = "without" if predictor.tta else "with"
+        print(
+            f"trust.json was fitted {how} flipped and turned versions of the images: leave "
+            f"--{'' if predictor.tta else 'no-'}tta out for uncertainties and warnings to rely on"
+        )
 
 
 def _count(number: int, thing: str) -> str:

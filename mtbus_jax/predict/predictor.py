@@ -58,6 +58,8 @@ class Predictor:
       tta: whether flipped and turned versions of each picture are predicted too.
       refine: name of the refining, of `REFINE`.
       calibrated: whether probabilities are calibrated and uncertainties known.
+      fitted_otherwise: whether that was fitted with flipped and turned versions and they are not
+        predicted now, or the other way round.
     """
 
     def __init__(
@@ -101,13 +103,14 @@ class Predictor:
         self.refine = refine or ("hard" if config.eval.refine else "none")
         self._trust = trust.read(run)
         self.calibrated = self._trust is not None and set(self.folds) <= self._trust.keys()
+        self.fitted_otherwise = self.calibrated and self.tta != bool(config.eval.get("tta", False))
         if self.refine == "probable" and not self.calibrated:
             raise UserError(
                 f"refine=probable: {run} has no {trust.TRUST} for these folds, which it needs; "
                 "main.py --mode=evaluate writes it. Or take refine=hard."
             )
-        kept = augment.symmetries(config.train.augmentation, *self.image_size)
-        self._symmetries = kept if self.tta else kept[:1]
+        shown = network.symmetries
+        self._symmetries = shown if self.tta else shown[:1]
         self.members = len(network.members) * len(self._symmetries)
         self._batch_size = batch_size
         self._programs = Programs(network, batch_size)

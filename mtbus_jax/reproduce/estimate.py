@@ -72,6 +72,7 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
             continue
         config = missing[0].config
         cases = data.load_configured(config)
+        config = data.resolve(config, cases)
         drawing = run_splits.drawing(config.data)
         folds = run_splits.find_folds(missing[0].workdir, cases, **drawing)
         count = sum(_step_count(job, folds[job.fold], cases) for job in missing)

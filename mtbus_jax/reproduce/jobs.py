@@ -16,7 +16,7 @@ from mtbus_jax import crossval, files, locks
 from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.reproduce.plan import Job
-from mtbus_jax.training import checkpoint, run_folder
+from mtbus_jax.training import checkpoint, run_files, run_folder, run_splits
 from mtbus_jax.training.logbook import METRICS, read_metrics
 from mtbus_jax.training.run_folder import CASES
 
@@ -68,7 +68,12 @@ def is_finished(job: Job) -> bool:
     Reads small files only. A fold that `main.py` did counts too.
     """
     directory = run_folder.fold_dir(job.workdir, job.fold)
-    if not all((directory / name).exists() for name in (CASES, *stored_predictions.NAMES.values())):
+    if not (directory / CASES).exists() or not (job.workdir / run_splits.SPLITS).exists():
+        return False
+    folds = run_files.read_splits(job.workdir)["folds"]
+    images = folds[job.fold] if job.fold < len(folds) else {}
+    kept = [name for part, name in stored_predictions.NAMES.items() if images.get(part)]
+    if not all((directory / name).exists() for name in kept):
         return False
     record = read_record(job)
     if record.state != "new":

@@ -159,6 +159,8 @@ def check_folder(directory: Path, config: config_dict.ConfigDict) -> None:
         config = copy.deepcopy(config)
         for field in _RESOLVED:
             config.data[field] = config.data[field] or there[field]
+        if data.leaves_split_open(config):
+            config.data.split = there.split
     run_folder.check_run(directory, config)
     for fold in config.data.folds:
         check_epochs(run_folder.fold_dir(directory, fold), config.train.epochs)

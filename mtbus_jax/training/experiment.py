@@ -15,7 +15,7 @@ import optax
 from jax import export
 from ml_collections import config_dict
 
-from mtbus_jax import augment, data, losses, models, types
+from mtbus_jax import augment, data, losses, models, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.models import lossnet
 from mtbus_jax.models.weights import vgg16
@@ -80,11 +80,13 @@ class Experiment:
         module = models.create(
             config.model.name, tasks=tuple(config.tasks), classes=len(classes), **options
         )
-        if len(config.loss.class_weights) not in (0, len(classes)):
+        weights_given = len(config.loss.class_weights)
+        if weights_given not in (0, len(classes)) and _classes_known(config.data):
             raise UserError(
                 f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
                 f"of the {len(classes)} classes {', '.join(classes.names)}, or () for 1 each."
             )
+        _check_encoder_rate(config, module)
         _check_weighting(config)
         _check_lossnet(config)
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
@@ -125,7 +127,7 @@ class Experiment:
             )
             if train.augment
             else None,
-            symmetries=augment.symmetries(train.augmentation, *config.data.image_size),
+            symmetries=augment.symmetries(train, *config.data.image_size),
             compute_dtype=fields.COMPUTE_DTYPES[train.compute_dtype],
         )
 
@@ -178,6 +180,14 @@ class Experiment:
             variables = draw.call(key)
         create = jax.jit(self._create, compiler_options=models.INIT_COMPILER_OPTIONS)
         return create(models.with_encoder_weights(self.module, variables))
+
+    def check_encoder_weights(self) -> None:
+        """Refuses encoder weights that a fresh state could not start from.
+
+        Raises:
+          UserError: see `models.check_encoder_weights`.
+        """
+        models.check_encoder_weights(self.module, self._image_shape)
 
     def lossnet(self) -> lossnet.Vgg | None:
         """The weights of LossNet, None if the loss does without.
@@ -254,9 +264,15 @@ def check_values(config: config_dict.ConfigDict) -> None:
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
             "False leaves out; set eval.tta=True as well."
         )
+    folds_file, split = config.data.folds_file, config.data.split
+    if folds_file and split not in (splits.PUBLISHED, splits.GIVEN):
+        raise UserError(
+            f"data.folds_file={folds_file} is not used, as data.split={split} does not take stored "
+            "folds. Leave one of the two out."
+        )
     # The classes of a folder of your own are known once it has been read.
     public = config.data.name in data.DATASETS
-    known = types.Classes.of(config.data).names if public or config.data.class_names else None
+    known = types.Classes.of(config.data).names if _classes_known(config.data) else None
     classes = tuple(config.data.classes)
     if len(set(classes)) != len(classes) or (known and set(classes) - set(known)):
         raise UserError(
@@ -269,6 +285,19 @@ def check_values(config: config_dict.ConfigDict) -> None:
             f"data.class_names={named!r}: the classes of {config.data.name} are "
             f"{', '.join(types.CLASS_NAMES)}. Name those to tell apart, once each and in this "
             "order, or () for all."
+        )
+
+
+def _classes_known(section: config_dict.ConfigDict) -> bool:
+    """Whether a configuration's ``data`` says, before they are read, which classes there are."""
+    return section.name in data.DATASETS or bool(section.class_names)
+
+
+def _check_encoder_rate(config: config_dict.ConfigDict, module: nn.Module) -> None:
+    if config.train.encoder_rate != 1 and not hasattr(module, "encoder_scope"):
+        raise UserError(
+            f"train.encoder_rate={config.train.encoder_rate} is not used: {config.model.name} has "
+            "no encoder that can start from weights. Set --config.train.encoder_rate=1."
         )
 
 

@@ -21,6 +21,7 @@ from mtbus_jax import files, types
 from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.training import run_files
 from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
+from mtbus_jax.training.schedule import COSINE
 
 TRAINED = "trained.json"  # of a fold: settings that may differ from fold to fold
 CASES = "cases.csv"  # of a fold: one row per test image
@@ -167,12 +168,18 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
 def differences(
     first: config_dict.ConfigDict, second: config_dict.ConfigDict
 ) -> list[tuple[str, str, str]]:
-    """Fields in which two configurations mean different results: name, and the value in each."""
+    """Fields in which two configurations mean different results: name, and the value in each.
+
+    More epochs go on from where fewer ended, but not along a cosine, which falls to 0 over them.
+    """
     old, new = flatten(first.to_dict()), flatten(second.to_dict())
+    free = _FREE_FIELDS
+    if COSINE in (old.get("train.course"), new.get("train.course")):
+        free = free - {"train.epochs"}
     return [
         (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
         for field in sorted(old.keys() | new.keys())
-        if field not in _FREE_FIELDS and old.get(field) != new.get(field)
+        if field not in free and old.get(field) != new.get(field)
     ]
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import types
+from mtbus_jax import augment, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import bundled, checkpoint, run_folder
 from mtbus_jax.training.bundled import Member
@@ -59,6 +59,11 @@ class Trained:
     def variables(self) -> tuple[dict[str, Any], ...]:
         """Variables of all members, in their order."""
         return tuple(member.variables for member in self.members)
+
+    @property
+    def symmetries(self) -> tuple[int, ...]:
+        """Versions of an image that training has shown, see `augment.symmetries`."""
+        return augment.symmetries(self.config.train, *self.image_size)
 
     def digest(self) -> str:
         """16 hexadecimal digits of a SHA-256 over all weights: which networks these are."""

@@ -132,6 +132,30 @@ def _lineage(source: StartingWeights) -> Iterator[StartingWeights]:
         yield source
 
 
+def earlier_runs(
+    config: config_dict.ConfigDict,
+) -> Iterator[tuple[Path, config_dict.ConfigDict | None]]:
+    """The runs that a run started from, the latest first, with their configurations.
+
+    Args:
+      config: of the run.
+
+    Yields:
+      Folder and configuration; None for one that is gone, which ends it.
+
+    Raises:
+      UserError: if a configuration is broken.
+    """
+    passed = set()
+    while config is not None and config.train.start_from:
+        run, _ = _parse(config.train.start_from, 0)
+        if run in passed:
+            return
+        passed.add(run)
+        config = run_folder.load_config(run) if run.is_dir() else None
+        yield run, config
+
+
 def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: np.ndarray) -> None:
     """Refuses weights that know the answers: by image id, of whatever dataset.
 
@@ -188,6 +212,19 @@ def load(source: StartingWeights, like: TrainState) -> tuple[dict[str, Any], lis
     drawn = ["/".join(path[1:]) for path in wanted if path not in found]
     joined = {path: found.get(path, array) for path, array in wanted.items()}
     return traverse_util.unflatten_dict(joined), drawn
+
+
+def check(source: StartingWeights, like: TrainState) -> None:
+    """Refuses weights that `load` would refuse, before anything is written.
+
+    Args:
+      source: from `find`.
+      like: shapes and types of a state are enough.
+
+    Raises:
+      UserError: see `load`.
+    """
+    load(source, like)
 
 
 def start(source: StartingWeights, state: TrainState) -> TrainState:

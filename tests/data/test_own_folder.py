@@ -9,7 +9,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from mtbus_jax import crossval, data, models, splits, types
+from mtbus_jax import crossval, data, models, pack, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from tfds_busi import layouts, raw
@@ -202,7 +202,7 @@ class TestLayouts:
         with pytest.raises(UserError, match="two_mask"):
             layouts.read(tmp_path)
 
-    @pytest.mark.parametrize("fold", ["x", "-1", "1.5"])
+    @pytest.mark.parametrize("fold", ["x", "-1", "1.5", "nan", "inf", "1e12"])
     def test_a_fold_that_is_no_number(self, tmp_path, fold):
         picture(tmp_path / "a.png")
         write_csv(tmp_path / "manifest.csv", [("image", "fold"), ("a.png", fold)])
@@ -343,6 +343,33 @@ def test_two_classes_are_trained_tested_and_reported(tmp_path):
         text = (tmp_path / "run" / name).read_text()
         assert "DSC tall" in text
         assert "malignant" not in text
+
+
+def test_class_weights_are_counted_once_the_classes_are_known(tmp_path):
+    config = configured(own_dataset(tmp_path / "mine"), tmp_path)
+    config.loss.class_weights = (1.0, 2.0, 1.0)
+    with pytest.raises(UserError, match="each of the 2 classes tall, wide"):
+        crossval.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    config.loss.class_weights = (1.0, 2.0)
+    crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
+
+
+def test_a_class_without_a_lesion_that_the_data_do_not_have_is_refused(tmp_path):
+    root = own_dataset(tmp_path / "mine", normal=True)
+    config = configured(root, tmp_path)
+    packed = str(tmp_path / "mine.npz")
+    places = [f"--{name}={config.data[name]}" for name in ("data_dir",)]
+    arguments = [f"--name={root}", f"--out={packed}", "--height=24", "--width=40", *places]
+    config.data.arrays_file = packed
+    config.data.image_size = (24, 40)
+    config.data.normal_class = "no lesion"
+    pack.main(arguments)
+    with pytest.raises(UserError, match=r"data\.normal_class=no lesion: mine has no class that"):
+        data.load_configured(config)
+    pack.main([*arguments, "--normal_class=no lesion"])
+    cases = data.load_configured(config)
+    assert cases.classes.names[cases.classes.normal] == "no lesion"
 
 
 def test_the_class_without_a_lesion_has_any_place_and_names_may_be_numbers(tmp_path):

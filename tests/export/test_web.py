@@ -223,7 +223,7 @@ def test_facts_are_what_predict_goes_by():
     presence = trust.Presence(trust.Logistic(0.1, (1.0, 2.0)), 0.8)
     fitted = {k: trust.FoldTrust(1.5, 0.2, presence, logistic, logistic, 0.3, 9) for k in range(3)}
     facts = json.loads(json.dumps(contents.facts_of(trained, fitted)))
-    versions = augment.symmetries(config.train.augmentation, *config.data.image_size)
+    versions = augment.symmetries(config.train, *config.data.image_size)
     assert facts["versions"] == list(versions)
     assert len(versions) > 1
     assert facts["imageSize"] == [tiny.HEIGHT, tiny.WIDTH]

@@ -114,6 +114,43 @@ def test_images_without_mask_or_class_count_for_what_is_known(run, world, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
+def test_without_any_class_the_masks_are_tested(run, world, tmp_path):
+    world(dataclasses.replace(OTHER, label=np.full_like(OTHER.label, types.NO_LABEL)))
+    raw = external.evaluate("bus_uclm", tmp_path / "out", run=run)["results"]["raw"]
+    assert raw["dsc_average"]["n"] == 30
+    assert raw["acc"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_what_the_first_weights_have_seen_is_refused_too(run, world, tmp_path):
+    """A run on the phantoms that started from one on BUSI, which started from one that is gone."""
+    busi, own = (shutil.copytree(run, tmp_path / name) for name in ("busi", "own"))
+    change_config(busi, ("data", "name", "busi"), ("train", "start_from", str(tmp_path / "gone")))
+    change_config(own, ("train", "start_from", str(busi / "fold_0")))
+    with pytest.raises(UserError, match=r"--data=curated_busi.*trained on these pictures \(busi\)"):
+        external.evaluate("curated_busi", tmp_path / "out", run=own)
+    assert not (tmp_path / "out").exists()
+    content = external.evaluate("bus_uclm", tmp_path / "out", run=own)
+    assert content["unknown_origin"] == [str(tmp_path / "gone")]
+    assert "which is no longer there" in (tmp_path / "out" / "summary.md").read_text()
+    shutil.rmtree(busi)
+    # An ensemble keeps where each of its networks began.
+    joined = tmp_path / "joined"
+    shutil.copytree(own, joined)
+    for number, started in enumerate(("", str(busi))):
+        shutil.copytree(run, joined / f"network_{number}")
+        change_config(joined / f"network_{number}", ("train", "start_from", started))
+    change_config(joined, (None, "seed", [1, 2]), ("train", "start_from", ""))
+    content = external.evaluate("bus_uclm", tmp_path / "of_two", run=joined)
+    assert content["unknown_origin"] == [str(busi)]
+
+
+def change_config(folder, *changes):
+    content = json.loads((folder / "config.json").read_text())
+    for section, field, value in changes:
+        (content[section] if section else content)[field] = value
+    (folder / "config.json").write_text(json.dumps(content))
+
+
 def test_matched_intensity_undoes_another_gain(run, world, tmp_path):
     own = small_runs.CASES
     world(own)

@@ -368,10 +368,10 @@ def test_names_without_a_place_are_passed_over(name):
 def test_imagenet_needs_a_file_and_says_where_it_comes_from(tmp_path):
     module = models.create("acsnet", encoder_weights="imagenet")
     with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth"):
-        models.check_encoder_weights(module)
+        models.check_encoder_weights(module, (64, 64, 1))
     module = models.create("acsnet", encoder_weights=str(tmp_path / "none.pth"))
     with pytest.raises(UserError, match=r"none\.pth: there is no such file") as caught:
-        models.check_encoder_weights(module)
+        models.check_encoder_weights(module, (64, 64, 1))
     assert "package" not in str(caught.value)
 
 

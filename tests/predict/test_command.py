@@ -14,7 +14,7 @@ import pandas as pd
 import predict_dummies
 import pytest
 from PIL import Image, ImageFont
-from predict_dummies import made, write_run
+from predict_dummies import made, write_run, write_trust
 
 from mtbus_jax import images, types
 from mtbus_jax.errors import UserError
@@ -141,6 +141,16 @@ class TestCommand:
         said = capsys.readouterr().out
         assert "3 pictures predicted" in said
         assert "on cpu" in said
+
+    @pytest.mark.parametrize(
+        ("flag", "said"), [("--tta", "without flipped and turned"), ("--no-tta", "")]
+    )
+    def test_versions_that_trust_was_not_fitted_with(self, archive, tmp_path, capsys, flag, said):
+        write_run(tmp_path / "run", folds=(0,))
+        write_trust(tmp_path / "run", (0,))
+        assert call(tmp_path / "run", tmp_path / "out", archive, options=[flag]) == 0
+        printed = capsys.readouterr().out
+        assert (said in printed) if said else ("trust.json" not in printed)
 
     def test_probability_pictures_keep_the_side_of_one_half(self, world, archive, tmp_path):
         out = tmp_path / "out"

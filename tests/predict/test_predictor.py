@@ -334,10 +334,20 @@ class TestRefining:
         config, _ = write_run(tmp_path, folds=(0,))
         assert Predictor(tmp_path).refine == "hard"
         assert not Predictor(tmp_path).tta
+        write_trust(tmp_path, (0,))
+        assert not Predictor(tmp_path).fitted_otherwise
+        assert Predictor(tmp_path, tta=True).fitted_otherwise
         config.eval.refine, config.eval.tta = False, True
         files.write_json(tmp_path / run_folder.CONFIG, config.to_dict())
         assert Predictor(tmp_path).refine == "none"
         assert Predictor(tmp_path).tta
+        assert Predictor(tmp_path, tta=False).fitted_otherwise
+
+    def test_without_augmentation_there_is_one_version(self, tmp_path):
+        config, _ = write_run(tmp_path, folds=(0,))
+        config.train.augment = False
+        files.write_json(tmp_path / run_folder.CONFIG, config.to_dict())
+        assert Predictor(tmp_path, tta=True).members == 1
 
     def test_wrong_choices(self, world):
         with pytest.raises(UserError, match=r"soft.*none, hard, probable"):

@@ -10,12 +10,20 @@ import tiny
 
 from mtbus_jax import crossval, files
 from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import stored_predictions
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.jobs import Record, attempt_all, is_finished, read_record, run_job
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.training import run_folder
 
 TESTED = ("cases.csv", "predictions.npz", "predictions_validation.npz")
+
+
+def write_splits(workdir, **changes):
+    """Two folds with an image in each part, or as ``changes`` say."""
+    fold = {"train": ["a"], "validation": ["b"], "test": ["c"]} | changes
+    content = {"dataset": "phantom", "split": "published", "folds": [fold, fold]}
+    (workdir / "splits.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -34,6 +42,7 @@ def trained(monkeypatch):
         directory.mkdir(parents=True, exist_ok=True)
         for name in TESTED:
             (directory / name).write_text("")
+        write_splits(workdir)
 
     monkeypatch.setattr(crossval, "train_and_evaluate", train)
     return calls, calls_fails
@@ -76,6 +85,15 @@ def test_a_job_without_its_results_is_not_finished(tmp_path, trained, name):
     assert trained[0] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_part_without_images_has_no_predictions(tmp_path, trained, part):
+    jobs = make_jobs(tmp_path)
+    attempt_all(jobs, in_turn, max_attempts=2)
+    (tmp_path / "run" / "fold_1" / stored_predictions.NAMES[part]).unlink()
+    write_splits(tmp_path / "run", **{part: []})
+    assert all(map(is_finished, jobs))
+
+
 def test_more_epochs_than_before_are_more_work(tmp_path, trained):
     attempt_all(make_jobs(tmp_path, epochs=3), in_turn, max_attempts=2)
     more = make_jobs(tmp_path, epochs=4)
@@ -97,6 +115,7 @@ def test_a_fold_done_by_main_counts_as_finished(tmp_path):
         os.utime(path, (1000 - age, 1000 - age))
 
     log(9, 9)
+    write_splits(job.workdir)
     assert not is_finished(job)  # not tested
     for name in TESTED:
         (directory / name).write_text("")

@@ -34,6 +34,7 @@ class Other(tiny.TinyNet):
 
     encoder_weights: str = ""
     encoder = "resnet18"
+    encoder_scope = "encoder"
 
 
 class Demanding(nn.Module):
@@ -105,6 +106,39 @@ def test_a_small_one_from_nothing_and_again(world, tmp_path, trained):
     command.main(flags)
     assert len(trained) == 1
     assert (tmp_path / "costs" / "curated_busi_tiny.json").stat().st_mtime_ns == before
+
+
+def test_on_a_folder_of_ones_own_it_stays_in_its_folder_and_goes_on(
+    world, tmp_path, trained, monkeypatch
+):
+    (tmp_path / "mine").mkdir()
+    binary = world.take(np.flatnonzero(world.label < 2))
+    own = dataclasses.replace(
+        binary, name="mine", classes=types.Classes(("benign", "malignant"), None)
+    )
+    monkeypatch.setattr(data.arrays, "load_cases", lambda name, **kwargs: own)
+    flags = arguments(
+        tmp_path / "league",
+        f"--config.data.name={tmp_path / 'mine'}",
+        "--networks=tiny",
+        "--seeds=7",
+        "--folds=0",
+    )
+    command.main(flags)
+    command.main(flags)
+    assert trained == [("mine_tiny_seed7", 0)]
+    assert not list((tmp_path / "mine").iterdir())
+    assert "split | given, folds 0" in (tmp_path / "league" / "league_mine.md").read_text()
+    table = pd.read_csv(tmp_path / "league" / "league_mine.csv").set_index("network")
+    # Four features to two classes, not to the three of the public datasets.
+    assert table.loc["tiny"].parameters == (25 * 4 + 4) + 2 * (4 + 1) + (4 * 2 + 2)
+
+
+def test_folds_without_validation_images_are_done_when_they_are_tested(world, tmp_path, trained):
+    flags = arguments(tmp_path / "league", "--networks=tiny", "--seeds=7", "--folds=0")
+    for _ in range(2):
+        command.main([*flags, "--config.data.validation=False"])
+    assert trained == [("curated_busi_tiny_seed7", 0)]
 
 
 # Figures of two rows by hand: refined Dice of the two test images of each seed and fold.

@@ -80,6 +80,26 @@ def test_an_ensemble_has_several_seeds():
         fields.check(flat() | {"seed": [1, -2]})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"data.folds_file": "folds.csv", "data.split": "grouped"},
+            r"data\.folds_file=folds\.csv is not used, as data\.split=grouped",
+        ),
+        (
+            {"train.encoder_rate": 0.1},
+            r"train\.encoder_rate=0\.1 is not used: unetpp has no encoder",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(fields, message):
+    config = base.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
+        Experiment.from_config(config)
+
+
 def test_class_weights_are_one_for_each_class():
     config = base.get_config()
     config.model.name, config.model.width = "unet", 2

@@ -183,6 +183,16 @@ def test_a_free_field_may_change(tmp_path, field, value):
     assert run_folder.load_config(tmp_path).to_dict() == config.to_dict()
 
 
+def test_the_epochs_of_a_cosine_may_not_change(tmp_path):
+    config = base.get_config()
+    config.train.course, config.train.epochs = "cosine", 20
+    run_folder.open_run(tmp_path, config)
+    config.train.epochs = 40  # would go on at the twentieth with a rate that had fallen to 0
+    with pytest.raises(UserError, match=r"train\.epochs \(20 there, 40 now\)"):
+        run_folder.open_run(tmp_path, config)
+    assert run_folder.load_config(tmp_path).train.epochs == 20
+
+
 def test_free_fields_exist_in_the_configuration():
     assert set(run_folder.flatten(base.get_config())) >= run_folder._FREE_FIELDS
 

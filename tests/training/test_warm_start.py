@@ -211,6 +211,7 @@ def test_arrays_of_another_shape(tmp_path):
         patch.setattr(data.arrays, "load_cases", lambda name, **kwargs: wider)
         with pytest.raises(UserError, match=r"offset has shape \(16, 32, 1\) there and \(16, 64"):
             crossval.train_and_evaluate(second, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
 
 
 def test_weights_that_know_the_images_held_out_here(source, tmp_path):

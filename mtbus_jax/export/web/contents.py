@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import mtbus_jax
-from mtbus_jax import augment, types
+from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
 from mtbus_jax.export import formats, interface
@@ -84,7 +84,7 @@ def facts_of(trained: Trained, fitted: trust.Trust | None) -> dict[str, Any]:
     """
     config, classes = trained.config, trained.classes
     height, width = trained.image_size
-    versions = augment.symmetries(config.train.augmentation, height, width)
+    versions = trained.symmetries
     calibrated = fitted is not None and set(trained.folds) <= fitted.keys()
     return {
         "name": config.name,

@@ -47,10 +47,11 @@ def gather(league: League, rows: list[Row]) -> About:
         league.directory(row.entry, seed) for row in rows for seed in row.runs.seed.unique()
     ]
     split = next((each for d in directories if (each := _splits(d))), None)
+    drawn = split["split"] if split else config.data.split
     height, width = config.data.image_size
     common = {
         "data": f"{league.dataset}, {height}×{width} pixels",
-        "split": f"{config.data.split}, folds {', '.join(map(str, league.folds))}",
+        "split": f"{drawn}, folds {', '.join(map(str, league.folds))}",
         "seeds": ", ".join(map(str, league.seeds)),
         "tasks": " and ".join(config.tasks),
         "epochs": str(config.train.epochs),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from mtbus_jax import files, models, types
+from mtbus_jax import data, files, models, types
 from mtbus_jax.errors import UserError, reason, unwritable
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.reproduce import estimate
@@ -125,7 +125,7 @@ def measure(league: League, entry: Entry, cases: types.Cases) -> Cost:
     Raises:
       UserError: for a value or weights that training would refuse as well.
     """
-    config = league.config(entry, league.seeds[0])
+    config = data.resolve(league.config(entry, league.seeds[0]), cases)
     experiment = Experiment.from_config(config)
     variables = models.init(experiment.module, jax.random.key(0), (*config.data.image_size, 1))
     load = _load()
@@ -214,4 +214,4 @@ def _settings(league: League, entry: Entry) -> dict[str, Any]:
 
 
 def _path(league: League, entry: Entry) -> Path:
-    return league.workdir / "costs" / f"{league.dataset}_{entry.name}.json"
+    return league.workdir / "costs" / f"{league.stem}_{entry.name}.json"

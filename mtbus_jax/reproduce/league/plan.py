@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from mtbus_jax import data, models, types
+from mtbus_jax import data, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.league.entries import Entry
@@ -48,6 +48,11 @@ class League:
         return self.recipe.data.name
 
     @property
+    def stem(self) -> str:
+        """First part of all file names: the dataset, of a folder its last name."""
+        return Path(self.dataset).name if data.is_own(self.dataset) else self.dataset
+
+    @property
     def folds(self) -> tuple[int, ...]:
         """That every run trains and tests."""
         return self.scale.folds or FOLDS
@@ -55,11 +60,11 @@ class League:
     @property
     def name(self) -> str:
         """Of the table's files."""
-        return f"league_{self.dataset}"
+        return f"league_{self.stem}"
 
     def directory(self, entry: Entry, seed: int) -> Path:
         """Run folder of a row and a seed."""
-        return self.workdir / f"{self.dataset}_{entry.name}_seed{seed}"
+        return self.workdir / f"{self.stem}_{entry.name}_seed{seed}"
 
     def config(self, entry: Entry, seed: int) -> config_dict.ConfigDict:
         """The recipe with the network and the seed, and nothing else changed.
@@ -172,7 +177,7 @@ def _check_weights(experiment: Experiment, entry: Entry) -> None:
       UserError: with the flag that names a file.
     """
     try:
-        models.check_encoder_weights(experiment.module)
+        experiment.check_encoder_weights()
     except UserError as error:
         flag = f"--weights={experiment.module.encoder}=FILE"
         raise UserError(f"{error} The league takes such a file with {flag}.") from None

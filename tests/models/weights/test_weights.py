@@ -98,7 +98,18 @@ def test_what_is_not_there_is_refused_with_the_mend(tmp_path, monkeypatch):
         weights.find("imagenet", "lite1")
 
 
+def test_a_file_of_another_network_is_refused_without_drawing(tmp_path):
+    path = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"head.weight": np.zeros((3, 3), np.float32)}, path)
+    module = models.create("lite_unet", encoder_weights=str(path))
+    with pytest.raises(UserError, match=r"other\.safetensors lacks \d+ arrays of the encoder"):
+        models.check_encoder_weights(module, (64, 64, 1))
+    path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is damaged"):
+        models.check_encoder_weights(module, (64, 64, 1))
+
+
 def test_without_a_name_nothing_is_loaded():
     variables = {"params": {}}
     assert models.with_encoder_weights(LiteUNet(), variables) is variables
-    models.check_encoder_weights(models.create("unet"))
+    models.check_encoder_weights(models.create("unet"), (64, 64, 1))
