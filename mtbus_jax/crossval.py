@@ -61,7 +61,7 @@ def train_and_evaluate(
         config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
-            experiment.check_encoder_weights()
+            experiment.check_new()
         vgg = experiment.lossnet()
     fingerprint = _same_everywhere(config, cases)
     parts = _folds_from_primary(lambda: _find_folds(workdir, cases, config))

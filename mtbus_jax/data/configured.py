@@ -25,8 +25,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
       UserError: if they cannot be found, or have no mask or no class for a task of the run.
     """
     image_size = tuple(config.data.image_size)
-    own = stored.is_own(config.data.name)
-    normal_class = config.data.normal_class if own else ""
+    named = config.data.name in (*stored.DATASETS, *stored.LIKE_FOLDERS)
     if config.data.arrays_file:
         cases = stored.load_arrays(
             config.data.arrays_file,
@@ -44,7 +43,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,
-            normal_class=normal_class,
+            normal_class="" if named else config.data.normal_class,
         )
     _check_normal(cases, config.data.normal_class)
     cases = arrays.only_classes(

@@ -86,7 +86,6 @@ class Experiment:
                 f"loss.class_weights={tuple(config.loss.class_weights)}: give one number for each "
                 f"of the {len(classes)} classes {', '.join(classes.names)}, or () for 1 each."
             )
-        _check_encoder_rate(config, module)
         _check_weighting(config)
         _check_lossnet(config)
         _check_image_size(tuple(config.data.image_size), module, config.model.name)
@@ -181,6 +180,26 @@ class Experiment:
         create = jax.jit(self._create, compiler_options=models.INIT_COMPILER_OPTIONS)
         return create(models.with_encoder_weights(self.module, variables))
 
+    def check_new(self) -> None:
+        """What a new run must not be asked for, though one from before may have been.
+
+        Raises:
+          UserError: for a field that would have no effect, and see `check_encoder_weights`.
+        """
+        file, split = self.config.data.folds_file, self.config.data.split
+        if file and split not in (splits.PUBLISHED, splits.GIVEN):
+            raise UserError(
+                f"data.folds_file={file} is not used, as data.split={split} does not take stored "
+                "folds. Leave one of the two out."
+            )
+        rate = self.config.train.encoder_rate
+        if rate != 1 and not hasattr(self.module, "encoder_scope"):
+            raise UserError(
+                f"train.encoder_rate={rate} is not used: {self.config.model.name} has no encoder "
+                "that can start from weights. Set --config.train.encoder_rate=1."
+            )
+        self.check_encoder_weights()
+
     def check_encoder_weights(self) -> None:
         """Refuses encoder weights that a fresh state could not start from.
 
@@ -264,12 +283,6 @@ def check_values(config: config_dict.ConfigDict) -> None:
             "eval.average=True tests the mean over flipped and turned versions, which eval.tta="
             "False leaves out; set eval.tta=True as well."
         )
-    folds_file, split = config.data.folds_file, config.data.split
-    if folds_file and split not in (splits.PUBLISHED, splits.GIVEN):
-        raise UserError(
-            f"data.folds_file={folds_file} is not used, as data.split={split} does not take stored "
-            "folds. Leave one of the two out."
-        )
     # The classes of a folder of your own are known once it has been read.
     public = config.data.name in data.DATASETS
     known = types.Classes.of(config.data).names if _classes_known(config.data) else None
@@ -291,14 +304,6 @@ def check_values(config: config_dict.ConfigDict) -> None:
 def _classes_known(section: config_dict.ConfigDict) -> bool:
     """Whether a configuration's ``data`` says, before they are read, which classes there are."""
     return section.name in data.DATASETS or bool(section.class_names)
-
-
-def _check_encoder_rate(config: config_dict.ConfigDict, module: nn.Module) -> None:
-    if config.train.encoder_rate != 1 and not hasattr(module, "encoder_scope"):
-        raise UserError(
-            f"train.encoder_rate={config.train.encoder_rate} is not used: {config.model.name} has "
-            "no encoder that can start from weights. Set --config.train.encoder_rate=1."
-        )
 
 
 def _check_weighting(config: config_dict.ConfigDict) -> None:

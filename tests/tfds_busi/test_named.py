@@ -10,6 +10,7 @@ import openpyxl
 import pytest
 from PIL import Image
 
+from configs import base
 from mtbus_jax import data, splits, types
 from mtbus_jax.errors import UserError
 from tfds_busi import columns, named
@@ -112,6 +113,16 @@ def load(name, manual_dir, tmp_path):
 
 def records(name, tmp_path):
     return list(Builder(config=name, data_dir=tmp_path / "built").as_data_source(split="all"))
+
+
+def test_what_a_run_has_written_of_its_data_reads_the_same_data(breast, tmp_path):
+    cases = load("breast_usg", breast, tmp_path)
+    config = base.get_config()
+    config.data.update({"name": "breast_usg", "image_size": (24, 40)})
+    config.data.data_dir, config.data.cache_dir = str(tmp_path / "built"), str(tmp_path / "cache")
+    written = data.resolve(config, cases)
+    assert written.data.normal_class == "normal"
+    assert data.fingerprint(data.load_configured(written)) == data.fingerprint(cases)
 
 
 def zipped(root, tmp_path, name):

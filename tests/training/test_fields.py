@@ -96,8 +96,9 @@ def test_an_ensemble_has_several_seeds():
 def test_what_would_have_no_effect_is_refused(fields, message):
     config = base.get_config()
     config.update_from_flattened_dict(fields)
+    experiment = Experiment.from_config(config)  # a run from before can still be read
     with pytest.raises(UserError, match=message):
-        Experiment.from_config(config)
+        experiment.check_new()
 
 
 def test_class_weights_are_one_for_each_class():
