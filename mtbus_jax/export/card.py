@@ -88,7 +88,8 @@ def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
         "normal_class": _normal_class(trained.classes),
         "mask_threshold": types.MASK_THRESHOLD,
         "mask_rule": "tumour where the probability is greater than mask_threshold",
-        "refining": _refining(trained.classes),
+        "refine": trained.classes.normal is not None and bool(trained.config.eval.refine),
+        "refining": _refining(trained),
         "mask_to_picture_size": "interpolate the probability linearly between the pixels that "
         "nearest-neighbour resizing takes, as masks were resized in training, constant beyond the "
         "last; then the mask rule",
@@ -177,10 +178,12 @@ def _normal_class(classes: types.Classes) -> str | None:
     return None if classes.normal is None else classes.names[classes.normal]
 
 
-def _refining(classes: types.Classes) -> str:
-    name = _normal_class(classes)
+def _refining(trained: Trained) -> str:
+    name = _normal_class(trained.classes)
     if name is None:
         return "none: every class means a lesion"
+    if not trained.config.eval.refine:
+        return "none: the run does not refine"
     return (
         f"empty the mask of a picture classified {name}; call a picture with an empty mask {name}; "
         "both look at the pair before refining"

@@ -270,6 +270,7 @@ def _write_job(
         "network": trained.config.model.name,
         "options": {k: v for k, v in trained.config.model.items() if k != "name" and v is not None},
         "tasks": list(trained.config.tasks),
+        "classes": len(trained.classes),
         "image_size": list(trained.image_size),
         "members": members,
         "batch_sizes": list(batch_sizes),

@@ -55,7 +55,7 @@ class Model:
 
         Returns:
           ``(height, width)`` bool or None, probabilities of the classes or None, and the number of
-          the class or None. Mask and class are refined: they tell the same story.
+          the class or None; refined as `mtbus predict` does it for the run.
         """
         resize = {"nearest": resize_nearest, "area": resize_area}[self.facts["resize"]]
         image = resize(self.enhance(grey), *self.size).astype(np.float32)[None, :, :, None]
@@ -70,9 +70,10 @@ class Model:
             tumour = outputs["tumour_probability"][0, :, :, 0]
             mask = enlarge(tumour, *grey.shape) > threshold
             empty = not (tumour > threshold).any()
-            # The class that means "no lesion"; None if there is none, and then nothing is refined.
+            # The class that means "no lesion"; None if there is none, or nothing is refined.
             name = self.facts.get("normal_class", "normal")
-            normal = None if name is None else self.class_names.index(name)
+            refined = name is not None and self.facts.get("refine", True)
+            normal = self.class_names.index(name) if refined else None
             if empty or (normal is not None and class_id == normal):
                 mask[:] = False
             if empty and normal is not None and class_id is not None:

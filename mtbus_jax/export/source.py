@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from mtbus_jax import data, types
+from mtbus_jax.data import built, stored
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import read_cases
@@ -110,13 +111,20 @@ def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
         images.append(small)
     words = f"{_CHECK_IMAGES} simulated images"
     if config.data.name != "phantom":
-        words += f" ({config.data.name} was not on the machine)"
+        name = Path(config.data.name).name if _is_folder(config) else config.data.name
+        words += f" ({name} was not on the machine)"
     return np.stack(images)[..., None].astype(np.float32), words
+
+
+def _is_folder(config: config_dict.ConfigDict) -> bool:
+    """Whether the run's dataset is a folder of somebody's own."""
+    return config.data.name not in (*data.DATASETS, *stored.LIKE_FOLDERS)
 
 
 def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
     """The run's dataset if it is on this machine; nothing is built or downloaded."""
     name, image_size = config.data.name, tuple(config.data.image_size)
+    own = _is_folder(config)
     if config.data.arrays_file:
         if not Path(config.data.arrays_file).is_file():
             return None
@@ -132,8 +140,13 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
     else:
         from tfds_busi.tfds_busi_dataset_builder import Builder
 
+        folder = Path(name).expanduser().resolve()
+        if own and not folder.is_dir():
+            return None
+        which = built.folder_config(folder, config.data.normal_class) if own else name
         root = config.data.data_dir or os.environ.get("TFDS_DATA_DIR")
-        if not Builder(config=name, data_dir=root or None).is_prepared():
+        root = Path(root).expanduser() if root else None
+        if not Builder(config=which, data_dir=root).is_prepared():
             return None
         cases = data.load_cases(
             name,
@@ -142,5 +155,6 @@ def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
             enhancement=config.data.enhancement,
             data_dir=config.data.data_dir,
             cache_dir=config.data.cache_dir,
+            normal_class=config.data.normal_class if own else "",
         )
     return data.only_classes(cases, tuple(config.data.classes))

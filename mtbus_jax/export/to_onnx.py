@@ -285,7 +285,9 @@ def main(job: Path) -> None:
     """Converts, writes and runs what the folder ``job`` asks for."""
     task = json.loads((job / "job.json").read_text(encoding="utf-8"))
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in task["options"].items()}
-    module = models.create(task["network"], tasks=tuple(task["tasks"]), **options)
+    module = models.create(
+        task["network"], tasks=tuple(task["tasks"]), classes=task["classes"], **options
+    )
     members = {}
     for name in task["members"]:
         with np.load(job / f"{name}.npz") as stored:

@@ -18,6 +18,7 @@ import network_checks
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from mtbus_jax import bundle, crossval, data, models, types
 from mtbus_jax.errors import UserError
@@ -182,6 +183,29 @@ def test_images_of_the_run_are_taken_where_they_are_at_hand(run):
     assert images.shape == (6, tiny.HEIGHT, tiny.WIDTH, 1)
     assert np.ptp(images) > 100
     assert words == "6 simulated images (curated_busi was not on the machine)"
+
+
+def test_images_of_a_folder_of_ones_own_are_taken_where_they_are_at_hand(run, tmp_path):
+    config = run_folder.load_config(run)
+    config.data.arrays_file, config.data.name = "", str(tmp_path / "secret" / "mine")
+    config.data.class_names = config.data.classes = ("a", "b")
+    config.data.data_dir, config.data.cache_dir = str(tmp_path / "b"), str(tmp_path / "c")
+    words = "6 simulated images (mine was not on the machine)"
+    assert source.check_images(config)[1] == words
+    for number in range(8):
+        path = tmp_path / "secret" / "mine" / ("a", "b")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 60), np.uint8)
+        Image.fromarray(pixels).save(path)
+    assert source.check_images(config)[1] == words  # not built
+    data.load_cases(
+        config.data.name,
+        image_size=tuple(config.data.image_size),
+        data_dir=config.data.data_dir,
+        cache_dir=config.data.cache_dir,
+    )
+    images, words = source.check_images(config)
+    assert words == "6 images of mine" and len(images) == 6
 
 
 # Refusals.
@@ -430,7 +454,17 @@ def test_the_facts_say_what_the_library_does(run, tmp_path):
     assert facts["input"]["shape"] == ["batch", tiny.HEIGHT, tiny.WIDTH, 1]
     assert facts["folds"] == [0, 1]
     assert facts["resize"] == "nearest"
+    assert facts["refine"] and "empty the mask" in facts["refining"]
     assert "nearest neighbour" in facts["steps"][2]
+
+
+def test_the_facts_of_a_run_that_does_not_refine(own_run, tmp_path):
+    config = json.loads((own_run / "config.json").read_text())
+    config["eval"]["refine"] = False
+    (own_run / "config.json").write_text(json.dumps(config))
+    exported(own_run, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert (facts["refine"], facts["refining"]) == (False, "none: the run does not refine")
 
 
 def test_a_run_that_enhances_its_pictures_takes_along_what_does_it(own_run, tmp_path):

@@ -150,6 +150,18 @@ def test_the_script_knows_which_class_means_no_lesion(tumour, normal):
     assert class_id == int(refined[1][0])
 
 
+def test_the_script_does_not_refine_for_a_run_that_does_not():
+    probability = np.full((1, 16, 32, 1), 0.9, np.float32)
+    classes = np.array([[0.2, 0.1, 0.7]], np.float32)
+    model = script_model(
+        Session(tumour_probability=probability, class_probability=classes), (16, 32)
+    )
+    assert not model(COLOUR[..., 0])[0].any()  # called normal
+    model.facts["refine"] = False
+    mask, _, class_id = model(COLOUR[..., 0])
+    assert mask.all() and class_id == 2
+
+
 @pytest.mark.parametrize("size", [(23, 37), (16, 32), (9, 70), (200, 31)])
 def test_the_script_enlarges_as_the_library_does(size):
     probability = np.random.default_rng(1).uniform(size=(16, 32)).astype(np.float32)
@@ -399,6 +411,7 @@ NETWORKS = [
     ("residual_unet", {"width": 4, "legacy": True}),
     ("unetpp", {"width": 4, "tasks": ("seg",)}),
     ("nnunet", {"width": 4, "tasks": ("cls",)}),
+    ("unet", {"width": 4, "classes": 2}),
 ]
 
 

@@ -33,6 +33,9 @@ async function* decodeDicom(bytes) {
   }
 }
 
+/** SOP classes of segmentations, of bits and of labels: masks, although they look like pictures. */
+const SEGMENTATIONS = ["1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"];
+
 /** What is needed of a data set, checked as far as decoding needs it. */
 function dicomHeader(data, little) {
   const one = (tag, without) => {
@@ -41,6 +44,9 @@ function dicomHeader(data, little) {
   };
   if (!data.has(0x00280010) || !data.has(0x00280011)) {
     throw new Unusable("is not a DICOM file that holds a picture");
+  }
+  if (SEGMENTATIONS.includes(dicomText(data, 0x00080016))) {
+    throw new Unusable("is a segmentation, no picture");
   }
   const header = {
     data,
