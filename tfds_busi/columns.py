@@ -24,6 +24,8 @@ _COLUMNS = {
 }
 _EXCEL = ".xlsx"
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
+# Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
+_PASSED_OVER = ("10-fold-cv.csv",)
 # Folds are numbered below this.
 FOLDS = 1000
 # Rows of a fold column that say in words what is tested.
@@ -144,7 +146,7 @@ def joined_tables(
     joined: dict[str, dict[str, Any]] = {}
     used = []
     for path in sorted(search.visible(root)):
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES or path.name in _PASSED_OVER:
             continue
         names, rows = read_table(path)
         known = which(names)

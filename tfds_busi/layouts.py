@@ -21,6 +21,8 @@ _MANIFESTS = (MANIFEST, "manifest.xlsx")
 # Names of folders, in lower case.
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 _MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
+# Parts of a dataset, not classes of it.
+_PART_FOLDERS = ("train", "training", "test", "testing", "val", "valid", "validation")
 # Of BrEaST: what else is drawn on a picture, no lesion.
 _OTHER_NAME = re.compile(r"(.+?)[_-]other(?:[_-]?\d+)?", re.I)
 _DEEPEST = 3
@@ -191,6 +193,7 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
     folders = [path for path in _visible(root) if path.is_dir() and _pictures(path, deep=True)]
     if len(folders) < 2 or _pictures(root):
         return None
+    _refuse_no_classes(root, folders)
     entries, stray, with_masks = [], [], False
     for folder in folders:
         files = _pictures(folder, deep=True, drawn=True)
@@ -220,6 +223,21 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
     listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     how = "masks beside the images" if with_masks else "no masks, so for classification alone"
     return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries
+
+
+def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
+    """Refuses folders whose names say that they are something else than classes."""
+    drawn = (*_IMAGE_FOLDERS, *_MASK_FOLDERS)
+    below = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_dir())
+    other = [folder for folder in folders if folder.name.lower() in (*drawn, *_PART_FOLDERS)]
+    other += [folder for folder in below if folder.name.lower() in drawn]
+    if other:
+        raise UserError(
+            f"{root} holds folders of pictures, but {other[0].relative_to(root)} is not the name "
+            f"of a class. Say what is what in a {MANIFEST} with the columns image, mask, label "
+            "and, for a fixed test set, fold; or keep masks beside their pictures, named like "
+            "picture_mask.png."
+        )
 
 
 def _one_folder(root: pathlib.Path) -> _Understood | None:

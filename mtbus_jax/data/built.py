@@ -22,7 +22,9 @@ from PIL import Image
 from mtbus_jax.data.stored import ARRAYS
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
-from mtbus_jax.types import CLASSES, NO_LABEL
+from mtbus_jax.types import CLASSES, NO_LABEL, NORMAL
+
+_NORMAL_NAME = CLASSES.names[NORMAL]
 
 
 def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
@@ -34,7 +36,8 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
     """
     from tfds_busi.configs import FOLDER_VERSION, BusConfig
 
-    state = hashlib.sha256(normal_class.encode())
+    # "" is `normal` where there is such a class, and a run names the class that it has found.
+    state = hashlib.sha256(normal_class.encode() if normal_class != _NORMAL_NAME else b"")
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(
             part.startswith(".") for part in path.relative_to(folder).parts

@@ -16,6 +16,7 @@ from mtbus_jax.images.frame import MAX_BYTES, MAX_PIXELS, Decoded, ReadError, ch
 from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+FIRST_OF = "first of"  # begins the note of a file of which the first picture alone is read
 # How files of these kinds begin; WebP's is in two parts, a length between them.
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8", *tiff.SIGNATURES)
 _RIFF, _WEBP = b"RIFF", b"WEBP"
@@ -87,6 +88,6 @@ def _single(file: BinaryIO, smallest: int) -> Iterator[Decoded]:
         pixels = from_pillow.turned(pixels, orientation)
         notes.insert(0, from_pillow.TURNED)
     if count > 1:
-        notes.insert(0, f"first of {count} pictures in the file")
+        notes.insert(0, f"{FIRST_OF} {count} pictures in the file")
     found = decoded(pixels, smallest=smallest)
     yield dataclasses.replace(found, notes=(*notes, *found.notes))

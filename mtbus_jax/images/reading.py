@@ -105,12 +105,18 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
       path: of the file, which may lie in an archive.
 
     Returns:
-      Its first picture.
+      Its only picture.
 
     Raises:
-      ReadError: if it cannot be read, or has transparent pixels.
+      ReadError: if it cannot be read, holds several pictures, or has transparent pixels.
     """
     found = next(decode(path, smallest=1))
+    if found.count > 1 or any(note.startswith(picture.FIRST_OF) for note in found.notes):
+        raise ReadError(
+            path,
+            "holds several pictures, so it does not say what is tumour; save the mask as one "
+            "picture, or as files of their own",
+        )
     if found.transparent:
         raise ReadError(
             path,

@@ -195,6 +195,30 @@ class TestLayouts:
         for word in words:
             assert word in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("folders", "named"),
+        [
+            (("train/benign", "train/malignant", "test/benign"), "test"),
+            (("images/benign", "images/malignant", "masks/benign"), "images"),
+            (("benign/images", "benign/masks", "malignant/images"), "benign/images"),
+        ],
+    )
+    def test_parts_and_masks_are_not_taken_for_classes(self, tmp_path, folders, named):
+        for number, folder in enumerate(folders):
+            pair(tmp_path / folder, f"p{number}", seed=number)
+        with pytest.raises(UserError, match=rf"but {named} is not the name of a class.*manifest"):
+            layouts.read(tmp_path)
+
+    @pytest.mark.parametrize("suffix", [".tif", ".gif"])
+    def test_a_mask_of_several_pages_is_refused(self, tmp_path, suffix):
+        pair(tmp_path / "benign", "a", seed=0)
+        picture(tmp_path / "malignant" / "b.png", seed=1)
+        pages = [Image.fromarray(np.full(SIZE, 255 * i, np.uint8)) for i in (0, 1)]
+        mask = tmp_path / "malignant" / f"b_mask{suffix}"
+        pages[0].save(mask, save_all=True, append_images=pages[1:])
+        with pytest.raises(UserError, match=rf"b_mask\{suffix}.*holds several pictures"):
+            load(tmp_path, tmp_path / "out")
+
     def test_a_mask_without_an_image_is_named(self, tmp_path):
         pair(tmp_path / "a", "one", seed=0)
         pair(tmp_path / "b", "one", seed=1)

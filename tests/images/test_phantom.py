@@ -267,6 +267,23 @@ def test_contact_sheet_from_the_command_line(tmp_path, monkeypatch):
     assert len([colour for colour in colours if len(set(colour)) > 1]) == 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--contact_sheet=nowhere/sheet.png"], "nowhere/sheet.png cannot be written"),
+        (["--contact_sheet=sheet.png", "--seed=-1"], "--seed=-1 must be at least 0"),
+    ],
+)
+def test_wrong_use_of_the_command_line(tmp_path, monkeypatch, capsys, flags, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["phantom", *flags])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("mtbus_jax.images.phantom", run_name="__main__")
+    assert caught.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_module_imports_neither_jax_nor_tensorflow():
     code = (
         "import sys, mtbus_jax.images.phantom;"

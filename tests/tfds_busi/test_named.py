@@ -61,6 +61,10 @@ def bus_bra(tmp_path):
         folds.append((f"bus_{name}", label, "1" if case in "12" else "2", "0"))
     write_csv(root / "bus_data.csv", table)
     write_csv(root / "5-fold-cv.csv", folds)
+    # The download holds these as well.
+    ten = [(name, label, str(9 - int(fold)), valid) for name, label, fold, valid in folds[1:]]
+    write_csv(root / "10-fold-cv.csv", [folds[0], *ten])
+    (root / "LICENSE.txt").write_text("Attribution 4.0 International\n\nBy exercising, you accept")
     return root.parent
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mtbus_jax import types
+from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.images.phantom.lesion import draw_lesions
 from mtbus_jax.images.phantom.scanner import draw_scanner, scan
 from mtbus_jax.images.phantom.tissue import draw_anatomy
@@ -199,4 +200,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contact_sheet", required=True, metavar="PATH", help="PNG to write")
     parser.add_argument("--seed", type=int, default=0, help="seed of the dataset (default 0)")
     arguments = parser.parse_args(argv)
-    write_contact_sheet(arguments.contact_sheet, seed=arguments.seed)
+    if arguments.seed < 0:
+        raise UserError(f"--seed={arguments.seed} must be at least 0.")
+    try:
+        write_contact_sheet(arguments.contact_sheet, seed=arguments.seed)
+    except OSError as error:
+        raise unwritable(f"--contact_sheet={arguments.contact_sheet}", error) from None
