@@ -187,8 +187,19 @@ def _with_places(config: config_dict.ConfigDict, places: dict[str, str]) -> conf
 
 
 def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """A configuration that names no folder of the machine that it comes from."""
-    return _with_places(config, dict.fromkeys((*run_folder.PLACES, "folds_file"), ""))
+    """A configuration that names no folder of the machine that it comes from.
+
+    Of other runs, files of weights and a dataset in a folder the last name stays.
+    """
+    config = _with_places(config, dict.fromkeys((*run_folder.PLACES, "folds_file"), ""))
+    config.data.name = Path(config.data.name).name
+    start = Path(config.train.start_from)
+    parts = 2 if start.name.startswith("fold_") else 1
+    config.train.start_from = "/".join(start.parts[-parts:])
+    config.loss.lossnet_weights = Path(config.loss.lossnet_weights).name
+    if config.model.get("encoder_weights"):
+        config.model.encoder_weights = Path(config.model.encoder_weights).name
+    return config
 
 
 def _rounding(

@@ -32,7 +32,7 @@ def read_marked(path: Path) -> dict[str, bool]:
         table = pd.read_csv(path, dtype={"uid": str}, keep_default_na=False)
         found = zip(table.uid, table.calipers, table.text, table.colour, strict=True)
         return {uid: Marks(*counts).any for uid, *counts in found}
-    except (OSError, AttributeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, AttributeError, TypeError, ValueError) as error:  # pandas' own are ValueErrors
         raise UserError(
             f"--marks={path} cannot be read as marks.csv of mtbus_jax.curate ({error})."
         ) from None

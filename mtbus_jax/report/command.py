@@ -22,6 +22,8 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
 from mtbus_jax.training import run_folder
 
+_PAGE = "compare.html"  # of a comparison
+
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
     """Does what the arguments say.
@@ -36,6 +38,10 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
     args = _parser(program).parse_args(argv)
     if bool(args.run) == bool(args.compare):
         raise UserError("give --run=DIR for a report, or --compare DIR DIR for a comparison.")
+    if args.run and args.out:
+        raise UserError("--out goes with --compare; a report is written into its run folder.")
+    if args.compare and (args.no_pictures or commandline.places(args)):
+        raise UserError("--no_pictures and the folders of the data go with --run, not --compare.")
     if args.compare:
         _compare(args.compare, args.out)
     else:
@@ -80,9 +86,8 @@ def _parser(program: str) -> commandline.Parser:
 def _add_out(parser: commandline.Parser) -> None:
     parser.add_argument(
         "--out",
-        default="compare.html",
         type=commandline.file_path,
-        help="page of the comparison; default: %(default)s",
+        help=f"page of the comparison; default: {_PAGE}",
     )
 
 
@@ -112,7 +117,8 @@ def _cases(
         return None, str(error)
 
 
-def _compare(runs: Sequence[str], out: str) -> None:
+def _compare(runs: Sequence[str], out: str | None) -> None:
+    out = out or _PAGE
     found = compare.compare(runs)
     compare_page.write_comparison(found, Path(out))
     print(compare_page.to_markdown(found))

@@ -145,12 +145,12 @@ def _most_changed(pairs: pd.DataFrame) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "uid": pairs.uid,
-            "label": pairs.label_a,
+            "label": pairs.label_a.fillna(""),
             "a": pairs.final_dice_a,
             "b": pairs.final_dice_b,
             "change": pairs.final_dice_a - pairs.final_dice_b,
         }
-    )
+    ).dropna(subset="change")
     order = rows.change.abs().sort_values(ascending=False, kind="stable").index
     rows = rows.loc[order].head(_CHANGED)
     return rows[rows.change != 0].reset_index(drop=True)

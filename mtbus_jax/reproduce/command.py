@@ -152,6 +152,7 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
     if args.max_attempts < 1:
         raise UserError(f"--max_attempts={args.max_attempts} must be at least 1.")
     if args.league:
+        _refuse_beside(args, "--league", ("paper", "runs"))
         _run_league(args, given, command)
         return
     if args.paper is not None:
@@ -188,6 +189,14 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
     missing.refuse([job for job in unfinished if not jobs.is_finished(job)], args)
 
 
+def _refuse_beside(args: argparse.Namespace, mode: str, names: Sequence[str]) -> None:
+    """Refuses flags that ``mode`` would not read, where they are not at their defaults."""
+    defaults = vars(_parser("").parse_args([]))
+    for name in names:
+        if getattr(args, name) != defaults[name]:
+            raise UserError(f"--{name} does not go with {mode}; leave one of the two out.")
+
+
 def _run_league(args: argparse.Namespace, given: configuration.Given, command: str) -> None:
     from mtbus_jax.reproduce.league import command as league
 
@@ -200,6 +209,11 @@ def _run_league(args: argparse.Namespace, given: configuration.Given, command: s
 def _run_paper(args: argparse.Namespace, given: configuration.Given, command: str) -> None:
     from mtbus_jax.reproduce.papers import command as papers
 
+    others = vars(args).keys() - {"paper", "table", "runs", "workdir"}
+    _refuse_beside(args, "--paper", sorted(others))
+    for field in given.changes:
+        if field != "data.manual_dir":
+            raise UserError(f"--config.{field} does not go with --paper, which trains nothing.")
     config = configuration.read(given, default=_BASE)
     papers.run(args, config.data.manual_dir, command)
 

@@ -156,7 +156,12 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
         raise UserError(f"--workdir={workdir} is a file; give a folder.")
     path = workdir / CONFIG
     if path.exists():
-        changed = differences(load_config(workdir), config)
+        there = load_config(workdir)
+        changed = differences(there, config)
+        # More epochs go on from where fewer ended, but a cosine falls to 0 over all of them.
+        epochs = there.train.epochs, config.train.epochs
+        if config.train.course == COSINE and len(set(epochs)) > 1:
+            changed.append(("train.epochs", *map(repr, epochs)))
         if changed:
             found = "; ".join(f"{field} ({old} there, {new} now)" for field, old, new in changed)
             raise UserError(
@@ -168,18 +173,12 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
 def differences(
     first: config_dict.ConfigDict, second: config_dict.ConfigDict
 ) -> list[tuple[str, str, str]]:
-    """Fields in which two configurations mean different results: name, and the value in each.
-
-    More epochs go on from where fewer ended, but not along a cosine, which falls to 0 over them.
-    """
+    """Fields in which two configurations mean different results: name, and the value in each."""
     old, new = flatten(first.to_dict()), flatten(second.to_dict())
-    free = _FREE_FIELDS
-    if COSINE in (old.get("train.course"), new.get("train.course")):
-        free = free - {"train.epochs"}
     return [
         (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
         for field in sorted(old.keys() | new.keys())
-        if field not in free and old.get(field) != new.get(field)
+        if field not in _FREE_FIELDS and old.get(field) != new.get(field)
     ]
 
 

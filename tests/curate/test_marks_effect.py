@@ -53,6 +53,15 @@ def test_the_command_reads_both_files(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04\xff\xfe", b"uid,calipers,text,colour\na,two,0,0.0\n"]
+)
+def test_what_is_no_table_of_marks_is_refused(tmp_path, content):
+    (tmp_path / "marks.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"marks\.csv cannot be read"):
+        marks_effect.read_marked(tmp_path / "marks.csv")
+
+
 def test_another_archive_is_refused():
     with pytest.raises(UserError, match="'e'"):
         marks_effect.compare(CASES, {k: v for k, v in MARKED.items() if k != "e"})

@@ -128,7 +128,10 @@ def test_images_without_a_class_are_compared_by_their_masks(runs, tmp_path):
     folders = [copy_of(runs, tmp_path, name) for name in ("one", "two")]
     for folder in folders:
         change_rows(folder, forget)
-    dice, correct = compare.compare(folders).tests
+    compared = compare.compare(folders)
+    assert "" in compared.changed["one", "two"].label.tolist()
+    assert "most" in compare_page.document(compared)
+    dice, correct = compared.tests
     assert (dice.images, correct.images) == (64, 48)
     one, two = (rows_of(folder) for folder in folders)
     known = one.label.notna()

@@ -544,6 +544,19 @@ def test_the_command_wants_one_thing(arguments):
         command.main(arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run=a", "--out=share.html"], "--out goes with --compare"),
+        (["--compare", "a", "b", "--no_pictures"], "go with --run, not --compare"),
+        (["--compare", "a", "b", "--data_dir=x"], "go with --run, not --compare"),
+    ],
+)
+def test_flags_of_the_other_one_are_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        command.main(arguments)
+
+
 def test_axes_end_on_round_numbers_around_the_data():
     axis = svg.Axis.around("loss", [0.31, 1.92], zero=True)
     assert (axis.low, axis.high) == (0, 2)

@@ -219,6 +219,17 @@ def test_every_published_figure_belongs_to_a_cell():
         (["--paper=acsnet", "--table=2", "--runs=acsnet=nowhere"], "nowhere"),
         (["--paper=acsnet", "--table=2", "--workdir="], "--workdir is missing"),
         (["--runs=acsnet=x", "--table=5"], "--runs belongs to --paper"),
+        (
+            ["--paper=acsnet", "--table=2", "--runs=acsnet=a,acsnet=b"],
+            "--runs=acsnet=b: the row acsnet is given twice",
+        ),
+        (["--paper=acsnet", "--table=2", "--dry_run"], "--dry_run does not go with --paper"),
+        (["--paper=acsnet", "--table=2", "--folds=0"], "--folds does not go with --paper"),
+        (
+            ["--paper=acsnet", "--table=2", "--config.eval.refine=False"],
+            "--config.eval.refine does not go with --paper",
+        ),
+        (["--league", "--paper=acsnet"], "--paper does not go with --league"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -51,5 +51,7 @@ def _given(pairs: tuple[str, ...], table: PaperTable):
             raise UserError(f"--runs={pair}: give ROW=FOLDER, such as acsnet=runs/acsnet.")
         if name not in rows:
             raise UserError(f"--runs={pair}: the table has no such row. Known: {', '.join(rows)}.")
+        if name in found:
+            raise UserError(f"--runs={pair}: the row {name} is given twice.")
         found[name] = rows[name], Path(folder).expanduser()
     return found
