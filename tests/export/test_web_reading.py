@@ -6,6 +6,7 @@ Neither npm nor the converter is needed here.
 import dataclasses
 import json
 
+import dicom_dummies
 import numpy as np
 import odd_pictures
 import pytest
@@ -113,6 +114,16 @@ def test_broken_files_are_refused_where_the_library_does(tab, tmp_path):
     for name in ("empty.png", "too small.png", "rows missing.png", "cut with an end.jpg"):
         reason = expected(tmp_path / name)[1].reason
         assert web_pages.read(tab, tmp_path / name)["reason"] == reason
+
+
+def test_a_segmentation_is_refused_as_by_the_library(tab, tmp_path):
+    pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
+    path = tmp_path / "seg.dcm"
+    pixels = np.full((1, 32, 48), 200, np.uint8)
+    dicom_dummies.write(path, pixels, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    reason = expected(path)[1].reason
+    assert reason == "is a segmentation, no picture"
+    assert web_pages.read(tab, path)["reason"] == reason
 
 
 def test_a_film_is_read_up_to_where_it_is_cut(tab, tmp_path):
