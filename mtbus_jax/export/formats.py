@@ -299,7 +299,9 @@ def _run_python(
     python: str, *arguments: str, packages: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs another Python with ``packages`` on its path, and nothing of this process's own."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    # Flags are those of this jaxlib; another one aborts at a flag that it does not know.
+    own = ("PYTHONPATH", "PYTHONHOME", "XLA_FLAGS")
+    environment = {k: v for k, v in os.environ.items() if k not in own}
     environment["JAX_PLATFORMS"] = "cpu"
     if packages is not None:
         environment["PYTHONPATH"] = str(packages)

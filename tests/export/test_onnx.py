@@ -258,13 +258,14 @@ GAINS = {"adityan": 0.6, "residual_unet": 0.4, "acsnet": 0.8}
 
 
 def onnx_trained(
-    name: str, size: tuple[int, int], *, folds=(0,), tasks=types.TASKS, **options
+    name: str, size: tuple[int, int], *, folds=(0,), tasks=types.TASKS, classes=3, **options
 ) -> trained_folds.Trained:
     """A network with drawn weights, a little smaller from fold to fold, as if a run had them."""
     config = tiny.make_config()
     config.name, config.data.image_size, config.tasks = name, size, tasks
+    config.data.class_names = types.CLASS_NAMES[:classes]
     config.model = {"name": name, **options}
-    module = models.create(name, tasks=tasks, **options)
+    module = models.create(name, tasks=tasks, classes=classes, **options)
     variables = network_checks.drawn_variables(module, (1, *size, 1))
     kernel_gain = GAINS.get(name, 1.0)
     members = []
