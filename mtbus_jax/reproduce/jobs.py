@@ -68,12 +68,7 @@ def is_finished(job: Job) -> bool:
     Reads small files only. A fold that `main.py` did counts too.
     """
     directory = run_folder.fold_dir(job.workdir, job.fold)
-    if not (directory / CASES).exists() or not (job.workdir / run_splits.SPLITS).exists():
-        return False
-    folds = run_files.read_splits(job.workdir)["folds"]
-    images = folds[job.fold] if job.fold < len(folds) else {}
-    kept = [name for part, name in stored_predictions.NAMES.items() if images.get(part)]
-    if not all((directory / name).exists() for name in kept):
+    if not all((directory / name).exists() for name in (CASES, *_predictions(job))):
         return False
     record = read_record(job)
     if record.state != "new":
@@ -84,6 +79,15 @@ def is_finished(job: Job) -> bool:
     epochs, stop_patience = _asked(job)
     epoch = rows[-1]["epoch"]
     return epoch >= epochs or epoch - rows[-1]["best_epoch"] > stop_patience
+
+
+def _predictions(job: Job) -> list[str]:
+    """Files that a tested fold holds: for each part of its split that has images."""
+    if not (job.workdir / run_splits.SPLITS).exists():
+        return list(stored_predictions.NAMES.values())
+    folds = run_files.read_splits(job.workdir)["folds"]
+    images = folds[job.fold] if job.fold < len(folds) else {}
+    return [name for part, name in stored_predictions.NAMES.items() if images.get(part)]
 
 
 def is_running(job: Job) -> bool:

@@ -14,7 +14,7 @@ from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.estimate import Estimate, estimate, seconds_per_step, to_text
 from mtbus_jax.reproduce.plan import Scale, Study
 from mtbus_jax.reproduce.rows import TableRun
-from mtbus_jax.training import run_folder, run_splits
+from mtbus_jax.training import run_folder
 
 SEG = TableRun("curated_busi", "unetpp", ("seg",))
 MT, MT_DO = (
@@ -38,9 +38,6 @@ def finish(study, job):
     folder.mkdir(parents=True)
     for name in (run_folder.CASES, *stored_predictions.NAMES.values()):
         (folder / name).write_text("")
-    cases = data.load_configured(job.config)
-    folds = run_splits.find_folds(job.workdir, cases, **run_splits.drawing(job.config.data))
-    run_splits.write_splits(job.workdir, cases, folds=folds, **run_splits.drawing(job.config.data))
     jobs_lib._write(job, jobs_lib.Record("finished", 1, 0, 7, 50))
 
 

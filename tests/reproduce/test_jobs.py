@@ -42,7 +42,6 @@ def trained(monkeypatch):
         directory.mkdir(parents=True, exist_ok=True)
         for name in TESTED:
             (directory / name).write_text("")
-        write_splits(workdir)
 
     monkeypatch.setattr(crossval, "train_and_evaluate", train)
     return calls, calls_fails
@@ -115,7 +114,6 @@ def test_a_fold_done_by_main_counts_as_finished(tmp_path):
         os.utime(path, (1000 - age, 1000 - age))
 
     log(9, 9)
-    write_splits(job.workdir)
     assert not is_finished(job)  # not tested
     for name in TESTED:
         (directory / name).write_text("")
