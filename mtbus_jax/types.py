@@ -60,8 +60,9 @@ SEGMENTATION = "seg"
 CLASSIFICATION = "cls"
 TASKS = (SEGMENTATION, CLASSIFICATION)
 
-# ``Cases.test_fold`` of an image that no stored fold tests.
+# ``Cases.test_fold`` of an image that no stored fold tests; others are below the second.
 NO_FOLD = -1
+MOST_FOLDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
-from mtbus_jax.types import NO_FOLD
+from mtbus_jax.types import MOST_FOLDS, NO_FOLD
 from tfds_busi import search
 
 # Names of columns, in lower case, the first that is there counts.
@@ -26,8 +26,6 @@ _EXCEL = ".xlsx"
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
 # Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
 _PASSED_OVER = ("10-fold-cv.csv",)
-# Folds are numbered below this.
-FOLDS = 1000
 # Rows of a fold column that say in words what is tested.
 _FOLD_WORDS = {"test": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 
@@ -125,10 +123,10 @@ def fold(text: str, where: str) -> int:
         number = float(text.replace(",", "."))  # a spreadsheet may have made 2 into 2,0
     except ValueError:
         number = -1.0
-    if not (0 <= number < FOLDS and number == int(number)):  # NaN is neither
+    if not (0 <= number < MOST_FOLDS and number == int(number)):  # NaN is neither
         raise UserError(
-            f"{where}: the fold is {text!r}; give a whole number from 0 to {FOLDS - 1}, or train "
-            "and test."
+            f"{where}: the fold is {text!r}; give a whole number from 0 to {MOST_FOLDS - 1}, or "
+            "train and test."
         )
     return int(number)
 

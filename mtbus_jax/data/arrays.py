@@ -64,9 +64,9 @@ def load_cases(
     Raises:
       UserError: if the name is unknown, or the dataset cannot be built or is damaged.
     """
-    known = (*stored.DATASETS, *stored.LIKE_FOLDERS)
-    own = name not in known
+    own = stored.is_folder(name)
     if own and not pathlib.Path(name).expanduser().is_dir():
+        known = (*stored.DATASETS, *stored.LIKE_FOLDERS)
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(

@@ -13,9 +13,7 @@ from ml_collections import config_dict
 from mtbus_jax import splits
 from mtbus_jax.data import arrays, stored
 from mtbus_jax.errors import UserError
-from mtbus_jax.types import NO_FOLD, NO_LABEL, Cases, Classes
-
-_FOLDS = 1000  # folds of a file are numbered below this, as those of a folder's own table
+from mtbus_jax.types import MOST_FOLDS, NO_FOLD, NO_LABEL, Cases, Classes
 
 
 def load_configured(config: config_dict.ConfigDict) -> Cases:
@@ -25,7 +23,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
       UserError: if they cannot be found, or have no mask or no class for a task of the run.
     """
     image_size = tuple(config.data.image_size)
-    named = config.data.name in (*stored.DATASETS, *stored.LIKE_FOLDERS)
+    own = stored.is_folder(config.data.name)
     if config.data.arrays_file:
         cases = stored.load_arrays(
             config.data.arrays_file,
@@ -43,7 +41,7 @@ def load_configured(config: config_dict.ConfigDict) -> Cases:
             data_dir=config.data.data_dir or None,
             manual_dir=config.data.manual_dir or None,
             cache_dir=config.data.cache_dir or None,
-            normal_class="" if named else config.data.normal_class,
+            normal_class=config.data.normal_class if own else "",
         )
     _check_normal(cases, config.data.normal_class)
     cases = arrays.only_classes(
@@ -144,10 +142,10 @@ def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
         if name not in position or name in seen:
             what = "is listed twice" if name in seen else "is not an image of the dataset"
             raise UserError(f"data.folds_file={path}, line {line}: {name!r} {what}.")
-        if not text.isdecimal() or int(text) >= _FOLDS:
+        if not text.isdecimal() or int(text) >= MOST_FOLDS:
             raise UserError(
                 f"data.folds_file={path}, line {line}: the fold is {text!r}; give a whole number "
-                f"from 0 to {_FOLDS - 1}."
+                f"from 0 to {MOST_FOLDS - 1}."
             )
         seen.add(name)
         folds[position[name]] = int(text)

@@ -89,6 +89,11 @@ def is_own(name: str) -> bool:
     return name not in DATASETS
 
 
+def is_folder(name: str) -> bool:
+    """Whether a dataset is a folder of somebody's own, and none that is known by name."""
+    return name not in (*DATASETS, *LIKE_FOLDERS)
+
+
 def cases_from(name: str, arrays: dict[str, np.ndarray]) -> Cases:
     """The dataset from arrays by name, as `arrays_of` gives them."""
     classes = CLASSES

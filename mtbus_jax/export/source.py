@@ -111,20 +111,16 @@ def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
         images.append(small)
     words = f"{_CHECK_IMAGES} simulated images"
     if config.data.name != "phantom":
-        name = Path(config.data.name).name if _is_folder(config) else config.data.name
+        name = config.data.name
+        name = Path(name).name if stored.is_folder(name) else name
         words += f" ({name} was not on the machine)"
     return np.stack(images)[..., None].astype(np.float32), words
-
-
-def _is_folder(config: config_dict.ConfigDict) -> bool:
-    """Whether the run's dataset is a folder of somebody's own."""
-    return config.data.name not in (*data.DATASETS, *stored.LIKE_FOLDERS)
 
 
 def _dataset(config: config_dict.ConfigDict) -> types.Cases | None:
     """The run's dataset if it is on this machine; nothing is built or downloaded."""
     name, image_size = config.data.name, tuple(config.data.image_size)
-    own = _is_folder(config)
+    own = stored.is_folder(name)
     if config.data.arrays_file:
         if not Path(config.data.arrays_file).is_file():
             return None
