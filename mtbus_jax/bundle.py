@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy
 from ml_collections import config_dict
 
-import mtbus_jax
-from mtbus_jax import commandline, data, files, models, splits, types
+from mtbus_jax import commandline, data, files, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary, trust
 from mtbus_jax.evaluation.evaluate import read_cases
 from mtbus_jax.evaluation.trust import out_of_fold
-from mtbus_jax.export import card
+from mtbus_jax.export import bundle_card
+from mtbus_jax.export.bundle_card import Rounding
 from mtbus_jax.runtime import parallel, program_cache
 from mtbus_jax.training import (
     bundled,
@@ -48,22 +48,6 @@ _MAY_DIFFER = {
     "data.validation",
     "data.folds_file",
 }
-
-
-class Rounding(NamedTuple):
-    """What keeping parameters as float16 changes, over all images of the dataset.
-
-    Attributes:
-      images: how many.
-      probability: largest difference of a probability of a pixel or a class.
-      pixels: share of pixels that change sides in the mask.
-      classes: images whose class changes.
-    """
-
-    images: int
-    probability: float
-    pixels: float
-    classes: int
 
 
 def make_bundle(
@@ -92,6 +76,7 @@ def make_bundle(
     sources = [Path(each) for each in evidence] or [run]
     _check_out(out)
     trained = trained_folds.load(run)
+    _check_trained(run, trained)
     config = run_folder.load_config(sources[0])
     cases = data.load_configured(_with_places(config, places or {}))
     results = []
@@ -110,7 +95,7 @@ def make_bundle(
             files.write_json(folder / trust.TRUST, trusted)
         rounding = _rounding(trained, trained_folds.load(folder), cases)
         tested = trained_folds.load(sources[0]) if evidence else trained
-        text = _card(trained, tested, results, len(cases), rounding, own=not evidence)
+        text = bundle_card.text(trained, tested, results, len(cases), rounding, own=not evidence)
         files.write_text(folder / CARD, text)
     return rounding
 
@@ -126,6 +111,20 @@ def _check_out(out: Path) -> None:
         raise UserError(
             f"--out={out} holds other things than an earlier bundle ({other[0]}); give an empty or "
             "a new folder."
+        )
+
+
+def _check_trained(run: Path, trained: trained_folds.Trained) -> None:
+    """Refuses a network that is still in training, or a fold that is not ready.
+
+    Raises:
+      UserError: naming the fold.
+    """
+    unready = {*trained.in_training, *trained.untested, *trained.without_weights}
+    if unready:
+        raise UserError(
+            f"fold {min(unready)} of {run} is not trained to its end. Give main.py the command "
+            "again that started the run, and bundle it then."
         )
 
 
@@ -145,14 +144,10 @@ def _check_evidence(
     differing = [
         f"{field} ({here} and {there})"
         for field, here, there in run_folder.differences(
-            trained.config, run_folder.load_config(source)
+            trained.config, run_folder.load_config(source), whole=True
         )
         if field not in _MAY_DIFFER
     ]
-    for field in ("epochs", "stop_patience"):  # which a run may change as it goes on
-        here, there = trained.config.train[field], run_folder.load_config(source).train[field]
-        if here != there:
-            differing.append(f"train.{field} ({here} and {there})")
     if differing:
         raise UserError(
             f"--evidence={source} is of another recipe than {run}: {'; '.join(differing)}. Its "
@@ -224,87 +219,6 @@ def _rounding(
             changed = (each[0].argmax(-1) != each[1].argmax(-1)).sum()
             classes = max(classes, int(changed))
     return Rounding(len(cases), float(probability), pixels, classes)
-
-
-def _card(
-    trained: trained_folds.Trained,
-    tested: trained_folds.Trained,
-    results: list[dict[str, Any]],
-    images: int,
-    rounding: Rounding,
-    *,
-    own: bool,
-) -> str:
-    """The text of ``model_card.md``.
-
-    Args:
-      trained: the networks in the bundle.
-      tested: those that the figures are of.
-      results: of `summary.summarise`, one for each run that was tested.
-      images: of the dataset.
-      rounding: what float16 changes.
-      own: whether the two are the same.
-    """
-    config = trained.config
-    height, width = trained.image_size
-    count = models.parameter_count(trained.variables[0]["params"])
-    lines = [
-        f"# Model card: {config.name}",
-        "",
-        "**Research software, not a medical device.** Do not use its output for diagnosis or "
-        "treatment.",
-        "",
-        "## Model",
-        "",
-        f"{len(trained.members)} × `{config.model.name}`, {count:,} parameters; input {height} × "
-        f"{width} pixels; classes {', '.join(trained.classes.names)}. Bundled by mtbus_jax "
-        f"{mtbus_jax.__version__}.",
-        "",
-        f"Parameters are kept as float16. Over the {rounding.images} images of the dataset this "
-        f"moves a probability by at most {rounding.probability:.1e}, "
-        f"{100 * rounding.pixels:.4f} % of the pixels to the other side of the mask, and changes "
-        f"the class of {rounding.classes} images.",
-        "",
-        card.DATA,
-        "",
-        f"`{config.data.name}`, {images} images. "
-        + (
-            "Each network was trained on the training images of its fold."
-            if own
-            else "The network was trained on all of them."
-        ),
-        "",
-    ]
-    if not own:
-        lines += [
-            "The figures below are of the same recipe, cross-validated, each network trained on a "
-            "part of the images and tested on others. The network in this folder has none of its "
-            "own, since it has seen every image. Its trust is fitted on the predictions behind "
-            "these figures.",
-            "",
-        ]
-    for result in results:
-        heading, _, *section = card.figures_section(tested, result, joined=own)
-        lines += [f"{heading}, {result['split']} split", ""]
-        leaking = result["leaking_test_images"]
-        if leaking:
-            lines += [
-                f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
-                "group of near-duplicates with training or validation images of their fold, so "
-                "these figures may be too good.",
-                "",
-            ]
-        lines += section
-    lines += [
-        "## Limits",
-        "",
-        "- One dataset; other devices, centres and populations are untested.",
-        f"- A picture is squeezed to {height} × {width} pixels whatever its shape. Crop away text "
-        "and borders as the training images are.",
-        "- It answers for every picture, also for one that shows no breast.",
-        "",
-    ]
-    return "\n".join(lines + card.citation_section(trained))
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.bundle") -> None:

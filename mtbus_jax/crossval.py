@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, files, locks, report, splits, types
-from mtbus_jax.errors import Stopped, UserError, unwritable
+from mtbus_jax import data, report, splits, types
+from mtbus_jax.errors import Stopped, UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
 from mtbus_jax.evaluation.trust import measure
@@ -20,6 +20,7 @@ from mtbus_jax.runtime import parallel, stopping
 from mtbus_jax.training import (
     checkpoint,
     device_data,
+    fold_access,
     logbook,
     memory,
     run_folder,
@@ -30,6 +31,9 @@ from mtbus_jax.training import (
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
+
+# Fields of config.eval that decide what a fold's table is about.
+_ANSWERS = ("average", "fill_holes")
 
 
 def train_and_evaluate(
@@ -63,8 +67,8 @@ def train_and_evaluate(
         if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
             experiment.check_new()
         vgg = experiment.lossnet()
-    fingerprint = _same_everywhere(config, cases)
-    parts = _folds_from_primary(lambda: _find_folds(workdir, cases, config))
+    fingerprint = fold_access.same_everywhere(config, cases)
+    parts = fold_access.from_primary(lambda: _find_folds(workdir, cases, config))
     config.data.folds = tuple(config.data.folds) or tuple(range(len(parts)))
     wanted = config.data.folds if folds is None else folds
     for numbers in (config.data.folds, wanted):
@@ -78,6 +82,7 @@ def train_and_evaluate(
             for fold in wanted
         ]
     )
+    parallel.on_primary(lambda: fold_access.check_origins(workdir, cases, parts, fingerprint))
     sources = parallel.on_primary(
         lambda: _sources(config, workdir, cases, parts, wanted),
         to_json=lambda found: [[fold, source.to_json()] for fold, source in found.items()],
@@ -86,7 +91,11 @@ def train_and_evaluate(
     like = experiment.abstract_state()
     parallel.on_primary(lambda: [warm_start.check(source, like) for source in sources.values()])
     placed = device_data.place(cases, experiment.devices)
-    with _stopped_in_words(workdir, wanted), stopping.on_sigterm(), _held(workdir, wanted):
+    with (
+        _stopped_in_words(workdir, wanted),
+        stopping.on_sigterm(),
+        fold_access.held(workdir, wanted),
+    ):
         parallel.on_primary(lambda: run_folder.open_run(workdir, config))
         content = parallel.on_primary(
             lambda: run_splits.write_splits(
@@ -95,7 +104,9 @@ def train_and_evaluate(
         )
         if config.log.progress and parallel.is_primary():
             _announce(experiment, cases, content, wanted)
-        arguments = {f: _fold_arguments(workdir, cases, parts, f, fingerprint) for f in wanted}
+        arguments = {
+            f: fold_access.arguments(workdir, cases, parts, f, fingerprint) for f in wanted
+        }
         starts = {f: functools.partial(warm_start.start, source) for f, source in sources.items()}
         runs = [
             FoldRun(experiment, cases, parts[f], **arguments[f], start=starts.get(f))
@@ -104,10 +115,8 @@ def train_and_evaluate(
         evaluator = Evaluator(experiment, placed)
         trained_on = device_data.with_lossnet(placed, vgg, experiment.devices)
         for run in train_folds(FoldLoop(experiment, trained_on, evaluator), runs):
+            parallel.on_primary(functools.partial(_record_trained, workdir, run, config))
             evaluate_fold(experiment, evaluator, cases, parts[run.fold], **arguments[run.fold])
-            parallel.on_primary(
-                functools.partial(run_folder.write_trained, workdir, run.fold, config)
-            )
             # After every fold, so that a long run can be read while it goes on.
             result = parallel.on_primary(lambda: _write_results(workdir, cases, parts))
     return result
@@ -156,14 +165,16 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         from_json=run_folder.config_from_json,
     )
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
+    other_answers = False
     if overrides is not None:
         for field in run_folder.PLACES:
             config.data[field] = overrides.data[field]
+        other_answers = any(config.eval[name] != overrides.eval[name] for name in _ANSWERS)
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
-    fingerprint = _same_everywhere(config, cases)
-    folds = _folds_from_primary(
+    fingerprint = fold_access.same_everywhere(config, cases)
+    folds = fold_access.from_primary(
         lambda: run_splits.open_splits(workdir, cases, **run_splits.drawing(config.data))[0]
     )
     networks = parallel.on_primary(
@@ -172,17 +183,23 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         from_json=lambda folders: [Path(folder) for folder in folders],
     )
     trained = parallel.on_primary(lambda: _trained(networks[0], len(folds)))
-    if not trained:
-        raise UserError(f"{workdir} holds no trained fold; train first, with --config.")
+    config.train.devices = 0  # those of this machine
     experiment = Experiment.from_config(config)
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
-    with _held(workdir, trained):
+    with fold_access.held(workdir, trained):
+        if other_answers:  # stopped midway, no table would be of other answers than its neighbours
+            parallel.on_primary(lambda: _forget_tests(workdir))
         for fold in trained:
-            arguments = _fold_arguments(workdir, cases, folds, fold, fingerprint)
+            arguments = fold_access.arguments(workdir, cases, folds, fold, fingerprint)
             evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
         if overrides is not None:
             parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def _forget_tests(workdir: Path) -> None:
+    for fold in run_folder.fold_numbers(workdir):
+        (run_folder.fold_dir(workdir, fold) / run_folder.CASES).unlink(missing_ok=True)
 
 
 def check_overrides(fields: Iterable[str]) -> None:
@@ -204,13 +221,38 @@ def check_overrides(fields: Iterable[str]) -> None:
 
 
 def _trained(workdir: Path, available: int) -> list[int]:
-    """Folds with weights; a line on standard error names those that have only a folder."""
+    """Folds that are trained to their end; lines on standard error name the others.
+
+    Raises:
+      UserError: if there is none.
+    """
     started = [fold for fold in run_folder.fold_numbers(workdir) if fold < available]
-    trained = [fold for fold in started if trained_folds.has_weights(workdir, fold)]
-    without = ", ".join(str(fold) for fold in started if fold not in trained)
-    if without:
-        print(f"left out: fold {without}, without a finished checkpoint", file=sys.stderr)
+    weights = [fold for fold in started if trained_folds.has_weights(workdir, fold)]
+    trained = [fold for fold in weights if trained_folds.is_over(workdir, fold)]
+    for folds, what in (
+        ([f for f in started if f not in weights], "without a finished checkpoint"),
+        ([f for f in weights if f not in trained], "whose training is not over"),
+    ):
+        if folds:
+            listed = ", ".join(map(str, folds))
+            print(f"left out: fold {listed}, {what}", file=sys.stderr, flush=True)
+    if not trained:
+        raise UserError(
+            f"{workdir} holds no trained fold. "
+            + (
+                "Give the command again that started the run: it goes on where it was."
+                if weights
+                else "Train first, with --config."
+            )
+        )
     return trained
+
+
+def _record_trained(workdir: Path, run: FoldRun, config: config_dict.ConfigDict) -> None:
+    """Writes that a fold is trained; what an earlier start wrote of it stays."""
+    path = run_folder.fold_dir(workdir, run.fold) / run_folder.TRAINED
+    if run.trained_now or not path.exists():
+        run_folder.write_trained(workdir, run.fold, config)
 
 
 @contextlib.contextmanager
@@ -235,57 +277,10 @@ def _epoch_on_disk(workdir: Path, fold: int) -> int:
     return checkpoint.epoch_on_disk(directory, checkpoint.LATEST)
 
 
-@contextlib.contextmanager
-def _held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
-    """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
-
-    Raises:
-      UserError: if another process has one of them.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def hold() -> None:
-            for fold in folds:
-                path = run_folder.lock_path(workdir, fold)
-                try:
-                    holder = stack.enter_context(locks.hold(path))
-                except OSError as error:
-                    raise unwritable(path, error) from None
-                if holder is not None:
-                    raise UserError(
-                        f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
-                        "or give --config.data.folds other folds; several processes may train "
-                        f"different folds of one run. If it is gone for good, remove {path}."
-                    )
-
-            for folder in (workdir, *(run_folder.fold_dir(workdir, fold) for fold in folds)):
-                files.remove_leftovers(folder)
-
-        parallel.on_primary(hold)
-        yield
-
-
-def _folds_from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.Split]:
-    return parallel.on_primary(
-        read,
-        to_json=lambda folds: [fold.to_json() for fold in folds],
-        from_json=lambda folds: [splits.Split.from_json(fold) for fold in folds],
-    )
-
-
 def _find_folds(
     workdir: Path, cases: types.Cases, config: config_dict.ConfigDict
 ) -> list[splits.Split]:
     return run_splits.find_folds(workdir, cases, **run_splits.drawing(config.data))
-
-
-def _same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
-    """The dataset's fingerprint, after a check that all processes run the same."""
-    fingerprint = data.fingerprint(cases)
-    own = {f"data.{place}" for place in run_folder.PLACES} | {"log.progress"}
-    fields = {k: v for k, v in run_folder.flatten(config).items() if k not in own}
-    parallel.check_same({"dataset": fingerprint, **fields})
-    return fingerprint
 
 
 def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict:
@@ -308,11 +303,6 @@ def _sources(
     fresh = [f for f in wanted if not _epoch_on_disk(workdir, f)]
     found = {f: warm_start.find(config, f, folds[f], cases.uid) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
-
-
-def _fold_arguments(workdir, cases, folds, fold, fingerprint) -> dict:
-    origin = {"dataset": fingerprint, "split": folds[fold].fingerprint(cases.uid)}
-    return {"fold": fold, "directory": run_folder.fold_dir(workdir, fold), "origin": origin}
 
 
 def _announce(

@@ -98,7 +98,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
         seeds[seed] = folder
         differing = [
             f"{field} ({first} and {other})"
-            for field, first, other in run_folder.differences(configs[0], config)
+            for field, first, other in run_folder.differences(configs[0], config, whole=True)
             if field not in _MAY_DIFFER
         ]
         if differing:

@@ -221,6 +221,8 @@ def _announce(predictor: Predictor, found: images.Found) -> None:
             f"left out: fold {fold}, not tested yet, so its training may not be finished; --folds "
             "takes it in"
         )
+    for fold in predictor.in_training:
+        print(f"fold {fold} is still in training: these are its weights so far")
     for fold in predictor.without_weights:
         print(f"left out: fold {fold}, which has no finished checkpoint")
     if found.masks:

@@ -51,6 +51,7 @@ class Predictor:
       folds: their numbers.
       untested: folds with weights that were left out, since they have not been tested.
       without_weights: folds that have been started but have no finished checkpoint.
+      in_training: folds that predict although their training is not over.
       members: predictions behind each result: networks × flipped and turned versions.
       classes: that the run tells apart.
       tasks: what the run computes, of `types.TASKS`.
@@ -96,6 +97,7 @@ class Predictor:
         config = network.config
         self.trained, self.folds = network, network.folds
         self.untested, self.without_weights = network.untested, network.without_weights
+        self.in_training = network.in_training
         self.classes, self.tasks = network.classes, tuple(config.tasks)
         self.image_size = network.image_size
         self._how = {"resizing": config.data.resize, "enhancement": config.data.enhancement}

@@ -24,12 +24,11 @@ from mtbus_jax import schema
 from mtbus_jax.errors import UserError, reason
 from mtbus_jax.models import channel_order
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import orbax_items, packing
+from mtbus_jax.training import orbax_items, origins, packing
 from mtbus_jax.training.orbax_items import LEAVES, ORIGIN, STATE
 from mtbus_jax.training.packing import Damaged
 from mtbus_jax.training.state import TrainState
 
-_ORDER = "channel_order"  # in the origin; checkpoints without it have order 1
 LATEST, BEST = "latest", "best"
 # A state before the latest one, to go on from should that have rotted.
 _KEPT = {LATEST: 2, BEST: 1}
@@ -135,7 +134,7 @@ class Checkpoints:
             self._managers[BEST].wait_until_finished()
 
     def _write(self, name: str, epoch: int, arrays: dict, leaves: list[packing.Leaf]) -> None:
-        origin = self._origin | {_ORDER: channel_order.CURRENT}
+        origin = self._origin | {origins.ORDER: channel_order.CURRENT}
         args = ocp.args.Composite(
             **{
                 STATE: ocp.args.StandardSave(arrays),
@@ -179,6 +178,20 @@ class Checkpoints:
                 "Make room there, or make it writable, and give the same command again: it goes on "
                 + (f"after epoch {kept}." if kept else "from the start of this fold.")
             ) from None
+
+    def check_origin(self) -> None:
+        """Refuses weights of other data or another split; passes if there are none.
+
+        Raises:
+          UserError: naming what differs.
+        """
+        for name in (LATEST, BEST):
+            for epoch in reversed(_epochs(self._directory / name)):
+                # What is damaged is told where it is needed.
+                with contextlib.suppress(Damaged):
+                    origin = self._restore(name, epoch, ORIGIN, ocp.args.JsonRestore())
+                    origins.check(self._directory / name / str(epoch), origin, self._origin)
+                    return
 
     def has_latest(self) -> bool:
         """Whether there is a state to restore."""
@@ -294,7 +307,8 @@ class Checkpoints:
         """
         path = self._directory / name / str(epoch)
         origin = self._restore(name, epoch, ORIGIN, ocp.args.JsonRestore())
-        order = self._check_origin(path, origin)
+        origins.check(path, origin, self._origin)
+        order = origins.channel_order_of(path, origin, goes_on=name == LATEST)
         leaves = self._leaves(name, epoch)
         # Host arrays: as device arrays they could go to the devices alone that they came from.
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
@@ -311,28 +325,3 @@ class Checkpoints:
                 "or choose another --workdir."
             ) from None
         return jax.tree.map(jnp.array, channel_order.to_current(found, order))
-
-    def _check_origin(self, path: Path, origin: Any) -> int:
-        """Refuses weights that were trained on something else; returns the order of channels."""
-        if not isinstance(origin, dict):
-            raise Damaged("origin is not a dictionary")
-        changed = [k for k in self._origin if origin.get(k) != self._origin[k]]
-        if changed:
-            raise UserError(
-                f"the checkpoint in {path} was trained on a different {' and '.join(changed)} than "
-                "the run has now. Restore it, or choose another --workdir."
-            )
-        order = origin.get(_ORDER, 1)
-        if order not in range(1, channel_order.CURRENT + 1):
-            raise UserError(
-                f"the checkpoint in {path} has the channel order {order!r}, which this version of "
-                "mtbus_jax does not know. Use the version that wrote it, or a newer one."
-            )
-        if path.parent.name == LATEST and order < channel_order.CURRENT:
-            raise UserError(
-                f"the checkpoint in {path} was written by a version whose learning rate was "
-                "lowered, and whose training stopped, one bad epoch earlier. Its training cannot "
-                "go on here: train again in another --workdir, or go on with the version that "
-                "wrote it. Its best weights can still be tested and predict."
-            )
-        return order

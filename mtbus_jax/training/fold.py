@@ -16,7 +16,7 @@ import numpy as np
 from mtbus_jax import splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import compiled, parallel, stopping
-from mtbus_jax.training import device_data, divergence, steps
+from mtbus_jax.training import device_data, divergence, run_folder, steps
 from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
@@ -38,9 +38,6 @@ COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
 class FoldRun:
     """One fold as the host sees it: order of its images, checkpoints, logbook, progress.
 
-    It runs no device program. Whoever does asks for `next_batches` and hands the outcome to
-    `close_epoch`, so that a fold leaves the same files however it is trained.
-
     Attributes:
       fold: its number.
       key: PRNG key of its training.
@@ -48,6 +45,7 @@ class FoldRun:
       step_count: optimiser steps per epoch.
       state: the whole state while the fold is open, not finished, and in no loop's hands.
       standing: epochs done and the schedule, up to date on the host at the end of each epoch.
+      trained_now: whether it was not finished when it was opened.
     """
 
     def __init__(
@@ -74,8 +72,7 @@ class FoldRun:
         """
         config = experiment.config
         self._experiment, self._config = experiment, config
-        self._directory, self._origin = directory, origin
-        self._start = start
+        self._directory, self._origin, self._start = directory, origin, start
         self._train, self._uid = split.train, cases.uid
         if config.train.oversample:
             rule = config.train.oversample_rule
@@ -86,6 +83,7 @@ class FoldRun:
         self.step_count = math.ceil(len(self._train) / config.train.batch_size)
         self.state: state_lib.TrainState | None = None
         self.standing: state_lib.Standing | None = None
+        self.trained_now = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -109,10 +107,13 @@ class FoldRun:
             self.state = self.state.replace(total_steps=jnp.int32(total))
             self.standing = jax.device_get(self.state.standing)
             self._checkpoints.save_best(self.state, self._tested_epoch(self.standing))
+            self.trained_now = not self.finished
             if self.finished:
                 self.state = None
                 yield
                 return
+            if parallel.is_primary():  # whoever reads the folder finds it in training
+                (self._directory / run_folder.TRAINED).unlink(missing_ok=True)
             done = self.epochs_done
             logbook = Logbook(
                 self._directory, resume_epoch=done, tensorboard=self._config.log.tensorboard
@@ -205,8 +206,8 @@ class FoldRun:
           Stopped: if SIGTERM has come; then the epoch is saved.
         """
         epoch = self.epochs_done + 1
-        losses = {"training": train_means, "validation": validation_means}
-        losses = {name: means["loss"] for name, means in losses.items() if means}
+        means = {"training": train_means, "validation": validation_means}
+        losses = {name: each["loss"] for name, each in means.items() if each}
         if not all(map(math.isfinite, losses.values())):
             raise self._not_finite(epoch, losses, finite_steps)
         row = {

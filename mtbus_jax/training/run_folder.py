@@ -1,7 +1,7 @@
 """What a run folder holds besides its folds: configuration, environment, splits.
 
-``config.json``, ``environment.json`` and ``splits.json`` are written once. A later run in the same
-folder continues it, and is refused where it would mean something else.
+A later start in the same folder continues the run, and is refused where it would mean something
+else. ``environment.json`` describes the last start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from mtbus_jax.training import run_files
 from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
 from mtbus_jax.training.schedule import COSINE
 
-TRAINED = "trained.json"  # of a fold: settings that may differ from fold to fold
+# Of a fold whose training is over: settings that may differ from fold to fold.
+TRAINED = "trained.json"
 CASES = "cases.csv"  # of a fold: one row per test image
 # Fields of config.data that say where things lie; they may differ between machines.
 PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
@@ -49,6 +50,8 @@ _FREE_FIELDS = frozenset(
         "log.tensorboard",
     }
 )
+# Those of them by which a fold learns more or less.
+_OF_A_FOLD = ("train.epochs", "train.stop_patience")
 # What runs had before there was a field for it.
 _FORMER = {
     "data": {
@@ -171,14 +174,21 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
 
 
 def differences(
-    first: config_dict.ConfigDict, second: config_dict.ConfigDict
+    first: config_dict.ConfigDict, second: config_dict.ConfigDict, *, whole: bool = False
 ) -> list[tuple[str, str, str]]:
-    """Fields in which two configurations mean different results: name, and the value in each."""
+    """Fields in which two configurations mean different results: name, and the value in each.
+
+    Args:
+      first: one of them.
+      second: the other.
+      whole: whether to compare also for how long each trains, which may change as a run goes on.
+    """
     old, new = flatten(first.to_dict()), flatten(second.to_dict())
+    free = _FREE_FIELDS - set(_OF_A_FOLD) if whole else _FREE_FIELDS
     return [
         (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
         for field in sorted(old.keys() | new.keys())
-        if field not in _FREE_FIELDS and old.get(field) != new.get(field)
+        if field not in free and old.get(field) != new.get(field)
     ]
 
 
@@ -233,12 +243,8 @@ def fold_numbers(workdir: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
-# Fields that may change when a run is continued, and with them what a fold has learnt.
-_OF_A_FOLD = ("train.epochs", "train.stop_patience")
-
-
 def write_trained(workdir: Path, fold: int, config: config_dict.ConfigDict) -> None:
-    """Records with what a fold was trained, among what may change when a run is continued."""
+    """Records that a fold is trained, and by which of the settings that may change."""
     flat = flatten(config)
     files.write_json(
         fold_dir(workdir, fold) / TRAINED, {field: flat[field] for field in _OF_A_FOLD}

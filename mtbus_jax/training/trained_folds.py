@@ -15,7 +15,7 @@ from ml_collections import config_dict
 
 from mtbus_jax import augment, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import bundled, checkpoint, run_folder
+from mtbus_jax.training import bundled, checkpoint, logbook, run_folder
 from mtbus_jax.training.bundled import Member
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.run_folder import CASES
@@ -31,6 +31,7 @@ class Trained:
       members: fold by fold in the order asked for, equally many of each: one, or those of an
         ensemble.
       untested: folds that have weights but have not been tested, left out.
+      in_training: folds taken here whose training is not over.
       without_weights: folds that have been started but have no finished checkpoint.
     """
 
@@ -39,6 +40,7 @@ class Trained:
     members: tuple[Member, ...]
     untested: tuple[int, ...] = ()
     without_weights: tuple[int, ...] = ()
+    in_training: tuple[int, ...] = ()
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -103,7 +105,11 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         )
     untested: tuple[int, ...] = ()
     if folds is None:
-        folds = [fold for fold in ready if is_tested(run, fold)] or ready
+        folds = (
+            [fold for fold in ready if is_tested(run, fold)]
+            or [fold for fold in ready if all(is_over(each, fold) for each in networks)]
+            or ready
+        )
         untested = tuple(fold for fold in ready if fold not in folds)
     _check_wanted(run, folds, ready)
     experiment, like = _experiment(run, config)
@@ -113,6 +119,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
         tuple(Member(fold, _weights(each, fold, like)) for fold in folds for each in networks),
         untested,
         tuple(fold for fold in started if fold not in ready),
+        tuple(fold for fold in folds if not all(is_over(each, fold) for each in networks)),
     )
 
 
@@ -151,8 +158,34 @@ def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, A
 
 
 def is_tested(run: Path, fold: int) -> bool:
-    """Whether the test results of a fold are written, which happens when its training is over."""
-    return (run_folder.fold_dir(run, fold) / CASES).is_file()
+    """Whether the training of a fold is over and its test results are written."""
+    return (run_folder.fold_dir(run, fold) / CASES).is_file() and is_over(run, fold)
+
+
+def is_over(run: Path, fold: int) -> bool:
+    """Whether the training of a fold has come to its end, by its epochs or by early stopping.
+
+    ``trained.json`` says so. A fold from before there was that file is judged by its last epoch on
+    disk; one that was handed on without any record counts as trained.
+
+    Args:
+      run: run folder of one network.
+      fold: one that `has_weights`.
+
+    Raises:
+      UserError: if the record or the configuration is broken.
+    """
+    directory = run_folder.fold_dir(run, fold)
+    if (directory / run_folder.TRAINED).is_file():
+        return True
+    rows = logbook.read_metrics(directory)
+    saved = checkpoint.epoch_on_disk(_checkpoints(run, fold), checkpoint.LATEST)
+    rows = [row for row in rows if not saved or row["epoch"] <= saved]
+    if not rows:
+        return True
+    train, last = run_folder.load_config(run).train, rows[-1]
+    since_best = last["epoch"] - last.get("best_epoch", last["epoch"])
+    return last["epoch"] >= train.epochs or since_best > train.stop_patience
 
 
 def tested_folds(run: Path) -> list[int]:

@@ -1,0 +1,107 @@
+"""The model card of a bundle: what the network is, what it was trained on, how good it is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import mtbus_jax
+from mtbus_jax import models
+from mtbus_jax.export import card
+from mtbus_jax.training import trained_folds
+
+
+class Rounding(NamedTuple):
+    """What keeping parameters as float16 changes, over all images of the dataset.
+
+    Attributes:
+      images: how many.
+      probability: largest difference of a probability of a pixel or a class.
+      pixels: share of pixels that change sides in the mask.
+      classes: images whose class changes.
+    """
+
+    images: int
+    probability: float
+    pixels: float
+    classes: int
+
+
+def text(
+    trained: trained_folds.Trained,
+    tested: trained_folds.Trained,
+    results: list[dict[str, Any]],
+    images: int,
+    rounding: Rounding,
+    *,
+    own: bool,
+) -> str:
+    """The text of ``model_card.md``.
+
+    Args:
+      trained: the networks in the bundle.
+      tested: those that the figures are of.
+      results: of `summary.summarise`, one for each run that was tested.
+      images: of the dataset.
+      rounding: what float16 changes.
+      own: whether the two are the same.
+    """
+    config = trained.config
+    height, width = trained.image_size
+    count = models.parameter_count(trained.variables[0]["params"])
+    lines = [
+        f"# Model card: {config.name}",
+        "",
+        "**Research software, not a medical device.** Do not use its output for diagnosis or "
+        "treatment.",
+        "",
+        "## Model",
+        "",
+        f"{len(trained.members)} × `{config.model.name}`, {count:,} parameters; input {height} × "
+        f"{width} pixels; classes {', '.join(trained.classes.names)}. Bundled by mtbus_jax "
+        f"{mtbus_jax.__version__}.",
+        "",
+        f"Parameters are kept as float16. Over the {rounding.images} images of the dataset this "
+        f"moves a probability by at most {rounding.probability:.1e}, "
+        f"{100 * rounding.pixels:.4f} % of the pixels to the other side of the mask, and changes "
+        f"the class of {rounding.classes} images.",
+        "",
+        card.DATA,
+        "",
+        f"`{config.data.name}`, {images} images. "
+        + (
+            "Each network was trained on the training images of its fold."
+            if own
+            else "The network was trained on all of them."
+        ),
+        "",
+    ]
+    if not own:
+        lines += [
+            "The figures below are of the same recipe, cross-validated, each network trained on a "
+            "part of the images and tested on others. The network in this folder has none of its "
+            "own, since it has seen every image. Its trust is fitted on the predictions behind "
+            "these figures.",
+            "",
+        ]
+    for result in results:
+        heading, _, *section = card.figures_section(tested, result, joined=own)
+        lines += [f"{heading}, {result['split']} split", ""]
+        leaking = result["leaking_test_images"]
+        if leaking:
+            lines += [
+                f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
+                "group of near-duplicates with training or validation images of their fold, so "
+                "these figures may be too good.",
+                "",
+            ]
+        lines += section
+    lines += [
+        "## Limits",
+        "",
+        "- One dataset; other devices, centres and populations are untested.",
+        f"- A picture is squeezed to {height} × {width} pixels whatever its shape. Crop away text "
+        "and borders as the training images are.",
+        "- It answers for every picture, also for one that shows no breast.",
+        "",
+    ]
+    return "\n".join(lines + card.citation_section(trained))

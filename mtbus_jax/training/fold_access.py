@@ -1,0 +1,86 @@
+"""What a start of a run does before it works on folds: agree, hold them, check their weights.
+
+Several processes may be one run over several machines (`parallel`), or work on different folds of
+one run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import config_dict
+
+from mtbus_jax import data, files, locks, splits, types
+from mtbus_jax.errors import UserError, unwritable
+from mtbus_jax.runtime import parallel
+from mtbus_jax.training import checkpoint, run_folder
+
+
+def same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
+    """The dataset's fingerprint, after a check that all processes run the same."""
+    fingerprint = data.fingerprint(cases)
+    own = {f"data.{place}" for place in run_folder.PLACES} | {"log.progress"}
+    fields = {k: v for k, v in run_folder.flatten(config).items() if k not in own}
+    parallel.check_same({"dataset": fingerprint, **fields})
+    return fingerprint
+
+
+def from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.Split]:
+    """Folds that process 0 reads, in every process."""
+    return parallel.on_primary(
+        read,
+        to_json=lambda folds: [fold.to_json() for fold in folds],
+        from_json=lambda folds: [splits.Split.from_json(fold) for fold in folds],
+    )
+
+
+@contextlib.contextmanager
+def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+    """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
+
+    Raises:
+      UserError: if another process has one of them.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            for fold in folds:
+                path = run_folder.lock_path(workdir, fold)
+                try:
+                    holder = stack.enter_context(locks.hold(path))
+                except OSError as error:
+                    raise unwritable(path, error) from None
+                if holder is not None:
+                    raise UserError(
+                        f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
+                        "or give --config.data.folds other folds; several processes may train "
+                        f"different folds of one run. If it is gone for good, remove {path}."
+                    )
+
+            for folder in (workdir, *(run_folder.fold_dir(workdir, fold) for fold in folds)):
+                files.remove_leftovers(folder)
+
+        parallel.on_primary(hold)
+        yield
+
+
+def arguments(
+    workdir: Path, cases: types.Cases, folds: list[splits.Split], fold: int, fingerprint: str
+) -> dict[str, Any]:
+    """What names a fold to training and testing: its number, folder, and what it depends on."""
+    origin = {"dataset": fingerprint, "split": folds[fold].fingerprint(cases.uid)}
+    return {"fold": fold, "directory": run_folder.fold_dir(workdir, fold), "origin": origin}
+
+
+def check_origins(
+    workdir: Path, cases: types.Cases, folds: list[splits.Split], fingerprint: str
+) -> None:
+    """Refuses a run folder with a fold that was trained on other images, whatever is wanted now."""
+    for fold in run_folder.fold_numbers(workdir):
+        if fold < len(folds):
+            given = arguments(workdir, cases, folds, fold, fingerprint)
+            directory = given["directory"] / "checkpoints"
+            checkpoint.Checkpoints(directory, given["origin"]).check_origin()
