@@ -2,7 +2,7 @@
 
 Aumente-Maestro et al. 2025 (doi 10.1016/j.cmpb.2024.108540), Table 5, row MT+PR+DO. Other files in
 this folder start from `get_config()` here and change a few fields; any field can be changed on the
-command line, as in ``--config.train.epochs=50``. Read by `main.py`; nothing else imports it.
+command line, as in ``--config.train.epochs=50``.
 """
 
 from ml_collections import config_dict

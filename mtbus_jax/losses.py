@@ -41,10 +41,12 @@ def dice_loss(
       ``(batch,)`` float32 in [0, 1).
 
     Raises:
-      ValueError: if the shapes differ (broadcasting would hide it).
+      ValueError: if the shapes differ (broadcasting would hide it), or for unknown ``sizes``.
     """
     if logits.shape != mask.shape:
         raise ValueError(f"logits {logits.shape} and mask {mask.shape} differ in shape")
+    if sizes not in DICE:
+        raise ValueError(f"sizes={sizes!r} is unknown. Known: {', '.join(DICE)}")
     probability = jax.nn.sigmoid(logits)
     axes = tuple(range(1, logits.ndim))
     overlap = jnp.sum(probability * mask, axes)
@@ -276,7 +278,12 @@ def multitask_loss(
 
     Returns:
       `LossParts`.
+
+    Raises:
+      ValueError: for an unknown ``weighting``.
     """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting={weighting!r} is unknown. Known: {', '.join(WEIGHTINGS)}")
     if count is None:
         count = jnp.sum(batch.valid)
     count = jnp.maximum(count, 1)

@@ -76,8 +76,9 @@ def refine_probable(
 
     and the highest score wins (Bayes' rule; r = 1 if the mask says nothing). If a lesion wins
     although no pixel exceeds 1/2, the mask is made of the most probable pixels, as many as the
-    expected lesion area Σ p (at least one): the mask's own probability mass. Vectorised over the
-    batch, without branches, so it can be jitted.
+    expected lesion area Σ p (at least one): the mask's own probability mass. Of equally probable
+    pixels the first ones in reading order are taken. Vectorised over the batch, without branches,
+    so it can be jitted.
 
     Args:
       probability: ``(batch, height, width, ...)`` float32, tumour probability of each pixel.
@@ -99,6 +100,9 @@ def refine_probable(
     count = jnp.clip(jnp.round(jnp.sum(flat, axis=-1)).astype(jnp.int32), 1, flat.shape[-1])
     falling = -jnp.sort(-flat, axis=-1)
     lowest = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
-    mask = jnp.where(jnp.any(above, axis=-1, keepdims=True), above, flat >= lowest)
+    tied = flat == lowest
+    room = count[:, None] - jnp.sum(flat > lowest, axis=-1, keepdims=True)
+    most_probable = (flat > lowest) | (tied & (jnp.cumsum(tied, axis=-1) <= room))
+    mask = jnp.where(jnp.any(above, axis=-1, keepdims=True), above, most_probable)
     mask = mask & ~_is(normal, class_id)[:, None]
     return mask.reshape(probability.shape), class_id

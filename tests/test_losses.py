@@ -506,3 +506,9 @@ def test_the_multitask_loss_takes_class_weights():
     reference = focal_reference(logits, np.array([1, 2]), 2.0)
     expected = (2.0 * reference[0] + 0.5 * reference[1]) / 2
     assert float(parts.classification) == pytest.approx(expected, rel=1e-5)
+
+
+def test_unknown_names_are_refused():
+    logits = jnp.zeros((1, 4, 6, 1))
+    with pytest.raises(ValueError, match="sizes='sqared' is unknown"):
+        losses.dice_loss(logits, logits, sizes="sqared", smoothing=1.0)

@@ -180,3 +180,12 @@ def test_the_class_for_no_lesion_may_have_any_code():
     mask, class_id = refine.refine(masks, np.array([[3.0, 0.0], [0.0, 3.0]]), normal=0)
     assert not mask.any()
     assert class_id.tolist() == [0, 0]
+
+
+def test_equally_probable_pixels_are_taken_in_reading_order():
+    flat = np.zeros((2, HEIGHT, WIDTH, 1), np.float32)
+    flat[1, 1, 1:4] = 0.4  # expected area 1.2: one pixel of three
+    lesion = np.array([[0.0, 1.0, 0.0]] * 2, np.float32)
+    mask, class_id = refine.refine_probable(flat, lesion, np.ones(2, np.float32))
+    assert class_id.tolist() == [1, 1]
+    assert np.argwhere(np.asarray(mask)).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]

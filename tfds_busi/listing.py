@@ -112,10 +112,11 @@ def _class_name(label: str) -> str:
 def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
     """In the published order if all are published ones, else in alphabetical order."""
     for name in sorted(names):
-        if not name.isprintable() or len(name) > 40 or name.casefold() in RESERVED:
+        bad = not name.isprintable() or len(name) > 40 or "|" in name  # which joins names in tables
+        if bad or name.casefold() in RESERVED:
             raise UserError(
                 f"{root}: {name!r} cannot be the name of a class; use up to 40 printable "
-                f"characters, and not {' or '.join(RESERVED)}."
+                f"characters without |, and not {' or '.join(RESERVED)}."
             )
     if not names and not normal:
         return _NO_CLASSES

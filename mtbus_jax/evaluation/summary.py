@@ -221,6 +221,6 @@ def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[
             for fold in result["folds"]
         ]
         names = [name for name in _ALONE if name in each[0]]
-        means = {name: float(np.mean([figures[name][0] for figures in each])) for name in names}
+        means = {n: _over_folds([figures[n] for figures in each], None)["mean"] for n in names}
         alone.append({"seed": seed, **means})
     return alone

@@ -3,8 +3,8 @@
 He et al. 2024 (Comput. Biol. Med., PII S0010482524004037). The code makes test masks smaller by
 bilinear interpolation and asks afterwards which pixels are exactly 1 and which exactly 0. Between
 them lies a soft border that belongs to neither, and what is predicted there counts nowhere: errors
-at the outline, which are most errors, are not seen. Distances go one way only, and where a mask is
-empty they are 0, the best value.
+at the outline, which are most errors, are not seen. The mean surface distance goes one way
+only, and where a mask is empty distances are 0, the best value.
 
 Every function takes ``truth`` and ``prediction``, ``(height, width)`` arrays, and returns a float.
 

@@ -144,7 +144,7 @@ def prediction_sets(probability: np.ndarray, threshold: float) -> np.ndarray:
     Returns:
       ``(n, classes)`` bool. A set can be empty: no class is as probable as it should be.
     """
-    # An ulp of slack: 1 − (1 − p) may lie above p.
+    # Some ulps of slack, in float64: 1 − (1 − p) may lie above p.
     return probability >= threshold - 1e-9
 
 

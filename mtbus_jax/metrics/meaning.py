@@ -43,10 +43,13 @@ _FIXED = {
         "Mean Dice similarity over all images, 2|A∩B| / (|A|+|B|); two empty masks agree.",
     ),
     "jaccard": Meaning("Jaccard", SEGMENTATION, "Intersection over union, |A∩B| / |A∪B|."),
-    "hausdorff": _distance("Hausdorff (px)", "Largest distance from one outline to the other."),
+    "hausdorff": _distance(
+        "Hausdorff (px)", "Largest distance of a pixel of one mask to the other mask."
+    ),
     "hausdorff95": _distance(
         "Hausdorff 95 % (px)",
-        "The same, without the largest 5 % of distances (HD95: the larger of both ways').",
+        "Distance to the other outline that 95 % of an outline's pixels keep (HD95: the larger of "
+        "both ways').",
     ),
     "average_surface_distance": _distance(
         "Average surface distance (px)",

@@ -93,8 +93,10 @@ def compare(
 
     Raises:
       TypeError: if the values are not of the measure's type.
-      ValueError: if the shapes differ or a value is infinite.
+      ValueError: for an unknown measure, if the shapes differ or a value is infinite.
     """
+    if measure not in (DICE, CORRECT):
+        raise ValueError(f"measure={measure!r} is unknown. Known: {DICE}, {CORRECT}")
     test = (wilcoxon_signed_rank if measure == DICE else mcnemar)(a, b)
     a, b = np.asarray(a, float), np.asarray(b, float)
     low, high = bootstrap_mean_difference(a, b, strata=strata)

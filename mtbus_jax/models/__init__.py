@@ -85,6 +85,7 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
             raise UserError(_unknown(f"model option of {name}", key, known))
         if key in _CHOICES and value not in _CHOICES[key]:
             raise UserError(_unknown(f"model.{key}", value, _CHOICES[key]))
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return cls(tasks=tasks, **options)
 
 

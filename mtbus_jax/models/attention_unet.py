@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax import types
+from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads, unet
 
 
@@ -75,6 +76,8 @@ class AttentionGate(nn.Module):
             return batch_norm(image, train=train, name=f"{name}_norm")
 
         hidden = skip.shape[-1] // 2
+        if not hidden:
+            raise UserError("model.width=1: the attention gates halve it, so give at least 2.")
         joint = nn.relu(project(gate, hidden, "gate") + project(skip, hidden, "skip"))
         return skip * nn.sigmoid(project(joint, 1, "weight"))
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mtbus_jax.errors import UserError
 from mtbus_jax.models.cpu import convolution as conv_op
 from mtbus_jax.models.cpu import drawing, normalisation, pooling, precomputed, upsampled
 
@@ -105,7 +106,16 @@ class ConvolutionOfBoth(nn.Module):
 
 
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
-    """Instance normalisation with ε 1e-5, created inside a compact module."""
+    """Instance normalisation with ε 1e-5, created inside a compact module.
+
+    Raises:
+      UserError: for a map of one pixel, which would become 0 or its bias, whatever it was.
+    """
+    if image.shape[1] * image.shape[2] == 1:
+        raise UserError(
+            "data.image_size is too small for this network: it leaves a feature map of one pixel, "
+            "which instance norm makes the same for every image. Make a side twice as long."
+        )
     if normalisation.applies(image):
         return InstanceNorm(affine, name=name)(image)
     # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.

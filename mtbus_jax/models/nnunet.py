@@ -78,19 +78,12 @@ class NNUNet(nn.Module):
           resolution, and class logits.
 
         Raises:
-          UserError: if ``width`` is odd, or if the image leaves the bottleneck a single pixel.
+          UserError: if ``width`` is odd.
         """
         del train
         if self.width % 2:
             raise UserError(
                 f"model.width={self.width}: nnU-Net's last block halves it, so give an even number."
-            )
-        height, width = image.shape[1:3]
-        if max(height, width) < 2 * 2**self.depth:
-            # Instance norm makes a single pixel 0, whatever it was.
-            raise UserError(
-                f"data.image_size={(height, width)} leaves nnU-Net's bottleneck one pixel, which "
-                "instance norm empties; make a side at least 64."
             )
         encoder, bottleneck = self._encode(image)
         segmentation, class_logits = (), None

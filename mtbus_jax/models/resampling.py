@@ -11,8 +11,7 @@ def doubled(image: jax.Array) -> jax.Array:
     """Bilinear interpolation to twice the height and width, corners aligned.
 
     PyTorch's ``Upsample(scale_factor=2, mode="bilinear", align_corners=True)``: row i of the result
-    lies at row i·(height − 1)/(2·height − 1) of the image, and columns
-    in the same way.
+    lies at row i·(height − 1)/(2·height − 1) of the image, and columns in the same way.
     `jax.image.resize` aligns edges of pixels instead.
 
     Args:

@@ -121,7 +121,7 @@ class WindowAttention(nn.Module):
         bias = table[relative_position_index(self.window)[:tokens, :tokens]]
         scores += jnp.moveaxis(bias, -1, 0)
         if mask is not None:
-            scores += mask[:, None]
+            scores += jnp.asarray(mask, scores.dtype)[:, None]
         weights = nn.softmax(scores)
         attended = jnp.einsum("bwhqk,bwkhc->bwqhc", weights, value)
         return blocks.dense(attended.reshape(windows.shape), channels, name="projection")

@@ -2,7 +2,7 @@
 
 State and dataset are replicated (no leading device axis); only the index arrays that say which
 images a step reads are spread, so a step costs the host a few hundred bytes. A dataset that does
-not fit a device is spread as well, see `device_data`.
+not fit a device is refused, see `device_data`.
 
 Where several processes train one run, each executes the same program on the whole dataset. What
 pmap takes and returns is then local to a process: its copy of the state, its devices' share of the

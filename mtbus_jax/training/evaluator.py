@@ -19,6 +19,8 @@ from mtbus_jax.training.experiment import Experiment
 def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cuts ``index`` into batches; the last one is filled up with invalid entries.
 
+    Those are the first images again, and not one image many times: batch norm sees them.
+
     Args:
       index: ``(n,)`` integers.
       batch_size: images per batch.
@@ -27,8 +29,7 @@ def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.nda
       ``(steps, batch)`` int32 indices and ``(steps, batch)`` float32, 1 for real entries.
     """
     count = math.ceil(len(index) / batch_size)
-    padded = np.full(count * batch_size, index[0], np.int32)
-    padded[: len(index)] = index
+    padded = np.resize(index, count * batch_size).astype(np.int32)
     valid = np.zeros(count * batch_size, np.float32)
     valid[: len(index)] = 1
     return padded.reshape(count, batch_size), valid.reshape(count, batch_size)

@@ -58,7 +58,7 @@ class Experiment:
     config: config_dict.ConfigDict
     classes: types.Classes
     module: nn.Module
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer: optax.GradientTransformation
     schedule: schedule_lib.PlateauSchedule
     loss: losses.LossOptions
     devices: list[jax.Device]

@@ -262,7 +262,8 @@ class FoldLoop:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
             (self._data, part.index, part.valid, key),
         )
-        shapes = tuple(jax.tree.leaves(rest))
+        leaves, structure = jax.tree.flatten(rest)  # without a mask, or a label, it is another one
+        shapes = (*leaves, str(structure))
         if shapes not in self._train_programs:
 
             def arguments():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,11 +16,8 @@ def make_optimizer(
     l2: float = 0.0,
     clip_norm: float = 0.0,
     encoder_rate: float = 1.0,
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """Adam, or AdamW, without its learning rate, which `learning_rate` gives for each step.
-
-    Its ``update`` takes one thing more, ``applies``: a boolean scalar; where it is false the
-    directions are zero and the moments stay.
 
     Args:
       b1: decay of the mean of gradients.
@@ -40,7 +35,7 @@ def make_optimizer(
         of_encoder = encoder_rate != 1 and getattr(path[0], "key", None) == "encoder"
         return encoder_rate * direction if of_encoder else direction
 
-    def update(gradients, moments, params=None, *, applies=True):
+    def update(gradients, moments, params=None):
         if l2:
             gradients = jax.tree.map(lambda g, p: g + l2 * p, gradients, params)
         if clip_norm:
@@ -52,28 +47,16 @@ def make_optimizer(
             mu=optax.tree.update_moment(gradients, moments.mu, b1, 1),
             nu=optax.tree.update_moment(gradients, moments.nu, b2, 2),
         )
-        # The directions are computed from the moments that are kept, after `where`: from those
-        # before it, XLA's CPU backend needs copies of all the old ones.
-        after = where(applies, after, moments)
         mean = optax.tree.bias_correction(after.mu, b1, after.count)
         square = optax.tree.bias_correction(after.nu, b2, after.count)
-        directions = jax.tree.map(
-            lambda m, s: jnp.where(applies, m / (jnp.sqrt(s) + epsilon), 0), mean, square
-        )
+        directions = jax.tree.map(lambda m, s: m / (jnp.sqrt(s) + epsilon), mean, square)
         if weight_decay:
             directions = jax.tree.map(
-                lambda d, p: d + jnp.where(applies, weight_decay, 0) * p if p.ndim > 1 else d,
-                directions,
-                params,
+                lambda d, p: d + weight_decay * p if p.ndim > 1 else d, directions, params
             )
         return jax.tree.map_with_path(scaled, directions), after
 
     def init(params):
         return optax.scale_by_adam(b1=b1, b2=b2, eps=epsilon).init(params)
 
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def where(condition: jax.Array | bool, tree: Any, otherwise: Any) -> Any:
-    """``tree`` if ``condition`` holds, else ``otherwise``, a tree of the same shapes."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), tree, otherwise)
+    return optax.GradientTransformation(init, update)

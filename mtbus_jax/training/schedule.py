@@ -58,7 +58,7 @@ class PlateauSchedule(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """Where the schedule stands; scalars, so that it can be checkpointed and vmapped.
+    """Where the schedule stands; scalars, so that it can be checkpointed.
 
     Attributes:
       learning_rate: of the next epoch.

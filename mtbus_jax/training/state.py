@@ -78,7 +78,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create(
     variables: dict[str, Any],
     *,
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
     schedule: PlateauSchedule,
     loss_weights: Mapping[str, jax.Array] | None = None,
 ) -> TrainState:
@@ -116,9 +116,7 @@ def create(
     )
 
 
-def averaged(
-    state: TrainState, schedule: PlateauSchedule, *, applies: jax.Array | bool = True
-) -> TrainState:
+def averaged(state: TrainState, schedule: PlateauSchedule) -> TrainState:
     """The state after a step, with its weights taken into the average, if that is what is kept.
 
     Exponential moving average (Polyak and Juditsky 1992, in the form of Tarvainen and Valpola
@@ -128,15 +126,13 @@ def averaged(
     Args:
       state: after the step, ``state.step`` = t.
       schedule: says whether, and with which decay.
-      applies: boolean scalar; where it is false the average stays.
     """
     if schedule.keep != AVERAGE:
         return state
     decay = jnp.minimum(schedule.average_decay, (1 + state.step) / (10 + state.step))
-    share = jnp.where(applies, 1 - decay, 0)
 
     def mean(average, current):
-        return jax.tree.map(lambda a, c: a + share * (c - a), average, current)
+        return jax.tree.map(lambda a, c: a + (1 - decay) * (c - a), average, current)
 
     return state.replace(
         best_params=mean(state.best_params, state.params),

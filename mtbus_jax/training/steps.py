@@ -2,7 +2,8 @@
 
 The whole dataset is an argument that stays on the device; a step gathers its images by index,
 augments them and updates the state. Every random number is a function of (key, step, position in
-the global batch), so neither resuming nor the number of devices changes a run.
+the global batch), so resuming does not change a run. Nor does the number of devices, but for
+dropout and batch norm, which see a device's share of a batch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import optax
 
 from mtbus_jax import losses, types
 from mtbus_jax.models import lossnet
-from mtbus_jax.training.optimizer import where
 from mtbus_jax.training.schedule import PlateauSchedule, learning_rate
 from mtbus_jax.training.state import TrainState, averaged
 from mtbus_jax.training.totals import Totals, sums_of
@@ -83,7 +83,7 @@ def train_step(
     batch: types.Batch,
     *,
     module: nn.Module,
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
     schedule: PlateauSchedule,
     loss: losses.LossOptions,
     key: jax.Array,
@@ -96,12 +96,9 @@ def train_step(
     Learned weights of the losses take steps of the same optimiser, with moments of their own; the
     norm that gradients are scaled down to is that of the network's alone.
 
-    A batch without any valid image changes nothing: among folds that are trained together, those
-    with fewer images get such batches at the end of an epoch.
-
     Args:
       state: before the step.
-      batch: this device's images.
+      batch: this device's images; those of all devices hold a valid one at least.
       module: the network.
       optimizer: from `optimizer.make_optimizer`.
       schedule: of the learning rate.
@@ -123,8 +120,7 @@ def train_step(
     def over_devices(tree):
         return tree if alone else jax.lax.psum(tree, axis_name)
 
-    real = over_devices(jnp.sum(batch.valid))
-    count = jnp.maximum(real, 1)
+    count = over_devices(jnp.sum(batch.valid))
 
     def loss_fn(params, loss_weights):
         variables = {"params": cast(params, compute_dtype), "batch_stats": state.batch_stats}
@@ -156,11 +152,7 @@ def train_step(
     batch_stats = updates.get("batch_stats", state.batch_stats)
     if not alone:
         batch_stats = jax.lax.pmean(batch_stats, axis_name)
-    # Without an image the gradient is zero, but Adam's momentum alone would move the weights.
-    any_image = real > 0
-    directions, opt_state = optimizer.update(
-        gradients, state.opt_state, state.params, applies=any_image
-    )
+    directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     rate = learning_rate(
         schedule,
         state.plateau.learning_rate,
@@ -170,19 +162,17 @@ def train_step(
     )
     loss_weights, loss_moments = state.loss_weights, state.loss_moments
     if loss_weights:
-        turns, loss_moments = optimizer.update(
-            of_weights, loss_moments, loss_weights, applies=any_image
-        )
+        turns, loss_moments = optimizer.update(of_weights, loss_moments, loss_weights)
         loss_weights = jax.tree.map(lambda p, d: p - rate * d, loss_weights, turns)
     after = state.replace(
-        step=jnp.where(any_image, state.step + 1, state.step),
+        step=state.step + 1,
         params=jax.tree.map(lambda p, d: p - rate * d, state.params, directions),
-        batch_stats=where(any_image, batch_stats, state.batch_stats),
+        batch_stats=batch_stats,
         opt_state=opt_state,
         loss_weights=loss_weights,
         loss_moments=loss_moments,
     )
-    return averaged(after, schedule, applies=any_image), sums
+    return averaged(after, schedule), sums
 
 
 def train_steps(
@@ -194,7 +184,7 @@ def train_steps(
     key: jax.Array,
     *,
     module: nn.Module,
-    optimizer: optax.GradientTransformationExtraArgs,
+    optimizer: optax.GradientTransformation,
     schedule: PlateauSchedule,
     loss: losses.LossOptions,
     augmentation: Callable | None,

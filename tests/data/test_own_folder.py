@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -233,10 +234,11 @@ class TestLayouts:
         with pytest.raises(UserError, match=r"line 2.*whole number"):
             layouts.read(tmp_path)
 
-    def test_a_class_that_a_figure_is_called_after(self, tmp_path):
-        for name in ("average", "other"):
+    @pytest.mark.parametrize("bad", ["average", "a|b"])  # a figure's name, and what joins names
+    def test_a_class_with_a_name_that_means_something_else(self, tmp_path, bad):
+        for name in (bad, "other"):
             picture(tmp_path / name / "a.png")
-        with pytest.raises(UserError, match="'average' cannot be the name of a class"):
+        with pytest.raises(UserError, match=rf"'{re.escape(bad)}' cannot be the name of a class"):
             layouts.read(tmp_path)
 
 

@@ -65,3 +65,14 @@ def test_missing_or_broken_predictions_say_how_to_make_them(tmp_path):
     (tmp_path / "predictions.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(UserError, match=r"broken.*--mode=evaluate"):
         stored_predictions.read(tmp_path)
+
+
+def test_a_background_of_almost_nothing_adds_nothing(tmp_path):
+    """The sum over the pixels is the expected area, which trust and refining read."""
+    probability = np.full((1, 32, 48, 1), 1e-4, np.float32)
+    probability[0, 3:7, 5:9] = 0.3
+    written = steps.Predictions(probability, np.zeros((1, 3), np.float32))
+    stored_predictions.write(tmp_path, "test", np.array(["a"]), [written], answer=written)
+    found = stored_predictions.read(tmp_path)
+    assert found.probability.sum() == pytest.approx(16 * 0.3, rel=0.01)
+    assert found.mean_probability.sum() == pytest.approx(16 * 0.3, rel=0.01)

@@ -1,6 +1,7 @@
 """Trust: what is fitted on validation images, and what is said about others."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -218,3 +219,47 @@ def test_no_sign_of_doubt_speaks_against_being_wrong():
     reference = LogisticRegression(C=1.0, tol=1e-8).fit(scores[:, None], wrong)
     expected = reference.predict_proba(scores[:, None])[:, 1]
     np.testing.assert_allclose(model(np.stack([against, speaks], axis=-1)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("conformal_threshold", 7.0),
+        ("warning_threshold", -0.1),
+        ("presence", [[0.0, [1.0, 1.0]], 0.0]),
+        ("presence", [[0.0, [1.0, 1.0]], 1.0]),
+        ("class_error", [0.0, [float("nan"), 0.0, 0.0, 0.0, 0.0]]),
+        ("mask_error", [0.0, [-1.0, 0.0, 0.0, 0.0, 0.0]]),
+    ],
+)
+def test_a_file_with_what_cannot_have_been_fitted_is_refused(field, value, tmp_path):
+    values = dataclasses.asdict(fitted(n=50))
+    (tmp_path / trust.TRUST).write_text(json.dumps({"folds": {"0": values | {field: value}}}))
+    with pytest.raises(UserError, match=r"trust\.json is broken"):
+        trust.read(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_prediction_set_holds_the_class_of_as_many_validation_images_as_promised(seed):
+    """The image that sets the threshold is one of them, whatever rounding does."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, 67)
+    logits = rng.normal(0, 2, (2, 67, 3)).astype(np.float32)
+    logits[:, np.arange(67), label] += np.float32(3)
+    right = np.zeros(67, bool)
+    model = fit.fit(
+        None,
+        None,
+        logits,
+        mask=None,
+        class_id=logits.mean(axis=0).argmax(-1),
+        label=label,
+        has_lesion=label > 0,
+        wrong_class=right,
+        wrong_mask=right,
+    )
+    found = trust.assess(None, logits, {0: model}, [0, 0]).prediction_set
+    assert found[np.arange(67), label].sum() >= np.ceil(68 * (1 - trust.ERROR_RATE))

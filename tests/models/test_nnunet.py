@@ -150,9 +150,3 @@ def test_an_odd_width_is_refused(width):
 def test_sides_that_cannot_be_halved_five_times_are_refused():
     with pytest.raises(TypeError, match="concatenate"):
         shapes_of(NNUNet(width=2), (1, 64, 80, 1))
-
-
-def test_an_image_whose_bottleneck_is_one_pixel_is_refused():
-    with pytest.raises(UserError, match=r"image_size=\(32, 32\) .*64"):
-        shapes_of(NNUNet(width=2), (1, 32, 32, 1))
-    shapes_of(NNUNet(width=2), (1, 32, 64, 1))

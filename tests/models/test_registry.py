@@ -277,3 +277,56 @@ def test_initial_weights_follow_pytorchs_rule():
 def test_unknown_names_are_refused_with_the_known_ones(name, options, word):
     with pytest.raises(UserError, match=word):
         models.create(name, **options)
+
+
+# All but these normalise a map of one pixel by itself where the input is as small as depth allows.
+BATCH_NORM_ALONE = ("acsnet", "adityan", "lite_unet", "residual_mtl")
+
+
+@pytest.mark.parametrize("name", models.REGISTRY)
+def test_a_map_of_one_pixel_is_refused_where_it_would_be_emptied(name):
+    module = models.create(name)
+    side = 2**module.depth
+    if name in BATCH_NORM_ALONE:
+        models.init_shapes(module, (side, side, 1))
+        return
+    with pytest.raises(UserError, match=r"data\.image_size is too small"):
+        models.init_shapes(module, (side, side, 1))
+    models.init_shapes(module, (side, 2 * side, 1))
+
+
+@pytest.mark.parametrize("name", models.REGISTRY)
+def test_mixed_precision_reaches_the_outputs(name):
+    module = models.create(name)
+    side = 2**module.depth
+    shape = (1, 2 * side, 3 * side, 1)
+    half = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16),
+        models.init_shapes(module, shape[1:])["params"],
+    )
+    rest = {k: v for k, v in models.init_shapes(module, shape[1:]).items() if k != "params"}
+    outputs, _ = jax.eval_shape(
+        lambda params, rest, image, key: module.apply(
+            {"params": params} | rest,
+            image,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        ),
+        half,
+        rest,
+        jax.ShapeDtypeStruct(shape, jnp.bfloat16),
+        jax.random.key(0),
+    )
+    assert {each.dtype for each in outputs.segmentation} == {jnp.dtype(jnp.bfloat16)}
+    assert outputs.class_logits.dtype == jnp.bfloat16
+
+
+def test_options_may_be_lists():
+    module = models.create("swin_unetr", heads=[3, 6, 12, 24])
+    assert models.init_shapes(module, (64, 64, 1))
+
+
+def test_an_attention_gate_needs_two_channels():
+    with pytest.raises(UserError, match=r"model\.width=1"):
+        models.init_shapes(models.create("attention_unet", width=1), (32, 48, 1))

@@ -247,6 +247,11 @@ def test_make_batches_fills_the_last_one():
     batches, valid = fold_training.make_batches(np.array([4, 8, 15, 16, 23]), 2)
     np.testing.assert_array_equal(valid, [[1, 1], [1, 1], [1, 0]])
     assert batches[valid > 0].tolist() == [4, 8, 15, 16, 23]
+    # Batch norm sees what fills it: different images, and no more of one than needed.
+    batches, valid = fold_training.make_batches(np.array([4, 8, 15]), 8)
+    assert batches.dtype == np.int32
+    assert batches.tolist() == [[4, 8, 15, 4, 8, 15, 4, 8]]
+    assert valid.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
 
 
 def test_epoch_order_is_a_permutation_that_changes():

@@ -158,11 +158,12 @@ def test_one_program_of_many_steps_equals_many_programs():
     assert_close(one[1], many[1], rtol=1e-5)
 
 
-def test_the_average_is_taken_after_each_step_that_has_an_image():
+def test_the_average_is_taken_after_each_step():
     schedule = schedule_lib.PlateauSchedule(keep="average", average_decay=0.3)
     program = jax.jit(make_program(schedule=schedule))
-    index, valid = np.insert(INDEX[:3], 2, 0, axis=0), np.insert(VALID[:3], 2, 0, axis=0)
-    state, _ = program(make_state(), Totals.zero(), make_data(), index, valid, jax.random.key(5))
+    state, _ = program(
+        make_state(), Totals.zero(), make_data(), INDEX[:3], VALID[:3], jax.random.key(5)
+    )
     average = make_state().params
     for step in range(1, 4):
         after, _ = run(INDEX[:step], VALID[:step], calls=step)
@@ -180,23 +181,6 @@ def test_padding_changes_nothing():
     assert_close(padded.params, short.params, atol=1e-6)
     assert_close(padded_totals, short_totals, rtol=1e-5)
     assert float(padded_totals.count) == 2
-
-
-def test_a_batch_of_nothing_but_padding_changes_nothing():
-    """After real steps, so that Adam's momentum would move the weights; its next step too."""
-    empty = np.zeros_like(VALID[:1])
-    index, valid = np.concatenate([INDEX, INDEX[:1]]), np.concatenate([VALID, empty])
-    with_empty, totals = run(index, valid, calls=7)
-    without, expected = run(INDEX, VALID, calls=6)
-    jax.tree.map(np.testing.assert_array_equal, with_empty, without)
-    assert int(totals.finite) == 7 and int(expected.finite) == 6
-    assert_close(totals._replace(finite=expected.finite), expected, rtol=0)
-    assert int(with_empty.step) == 6
-    # In the middle, and inside one program: what follows is as if it had not been there.
-    index, valid = np.insert(INDEX, 3, 0, axis=0), np.insert(VALID, 3, 0, axis=0)
-    in_between, totals = run(index, valid, calls=1)
-    assert_close(in_between.params, without.params, atol=1e-6)
-    assert_close(totals._replace(finite=expected.finite), expected, rtol=1e-5)
 
 
 def seen_in_training(data, **options):

@@ -7,7 +7,8 @@ Fitted (by `fit`) are
 
 * a temperature for the class logits (Guo et al. 2017, ICML),
 * a threshold for conformal prediction sets (Sadinle et al. 2019, JASA),
-* the probability of a lesion, from the mask's probability mass and the members' agreement on it,
+* the probability of a lesion, from how concentrated the mask's probability is and how far the
+  members agree on it,
 * the probabilities that the class and the mask are wrong, from five signs of doubt (`Doubt`), and
   above which value of their union a case earns a warning.
 """

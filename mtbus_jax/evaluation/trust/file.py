@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,7 @@ def read(workdir: Path) -> Trust | None:
     if content is None:
         return None
     try:
-        return {
-            int(fold): FoldTrust(
-                **{
-                    **values,
-                    "presence": Presence(
-                        _logistic(values["presence"][0], 2), float(values["presence"][1])
-                    ),
-                    "class_error": _logistic(values["class_error"], len(Doubt._fields)),
-                    "mask_error": _logistic(values["mask_error"], len(Doubt._fields)),
-                }
-            )
-            for fold, values in content["folds"].items()
-        }
+        return {int(fold): _fold_trust(values) for fold, values in content["folds"].items()}
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{workdir / TRUST} is broken or of an earlier version ({type(error).__name__}). "
@@ -80,7 +69,36 @@ def read_content(workdir: Path) -> dict[str, Any] | None:
     return files.read_json(path, _CONTENT, mend=_MEND) if path.exists() else None
 
 
+def _fold_trust(values: dict[str, Any]) -> FoldTrust:
+    """What was fitted for a fold.
+
+    Raises:
+      IndexError, KeyError, TypeError or ValueError: for what cannot have been fitted.
+    """
+    presence, prior = values["presence"]
+    found = FoldTrust(
+        **{
+            **values,
+            "presence": Presence(_logistic(presence, 2), float(prior)),
+            "class_error": _logistic(values["class_error"], len(Doubt._fields)),
+            "mask_error": _logistic(values["mask_error"], len(Doubt._fields)),
+        }
+    )
+    possible = {
+        "temperature": 0 < found.temperature < math.inf,
+        "conformal_threshold": 0 <= found.conformal_threshold <= 1,
+        "warning_threshold": 0 <= found.warning_threshold <= 1,
+        "presence": 0 < found.presence.prior < 1,
+    }
+    if not all(possible.values()):
+        raise ValueError(f"{[name for name, holds in possible.items() if not holds]} out of range")
+    return found
+
+
 def _logistic(values: list, signs: int) -> Logistic:
     if len(values[1]) != signs:
         raise ValueError(f"{len(values[1])} weights for {signs} signs")
-    return Logistic(float(values[0]), tuple(map(float, values[1])))
+    offset, weights = float(values[0]), tuple(map(float, values[1]))
+    if not (math.isfinite(offset) and all(0 <= weight < math.inf for weight in weights)):
+        raise ValueError(f"{values} are no weights")
+    return Logistic(offset, weights)

@@ -45,6 +45,8 @@ def fit(
     prior = (has_lesion.sum() + 1) / (len(has_lesion) + 2)
     presence_model = trust.Presence(trust.Logistic(0.0, (0.0, 0.0)), float(prior))
     if class_logits is not None:
+        # `trust.assess` divides by float64 temperatures; a threshold has to be of the same type.
+        class_logits = np.asarray(class_logits, np.float64)
         temperature = calibration.fit_temperature(class_logits, label)
         mean, between = trust.join_classes(
             scipy.special.softmax(class_logits / temperature, axis=-1)
@@ -83,7 +85,19 @@ def fit(
 
 
 def fit_logistic(signs: np.ndarray, outcome: np.ndarray) -> trust.Logistic:
-    """Most likely weights ≥ 0, with a ridge of 1/2 on the weights of standardised signs."""
+    """A logistic curve with weights ≥ 0, the most likely ones given a ridge of 1/2.
+
+    The ridge is on the weights of standardised signs.
+
+    Args:
+      signs: ``(n, signs)`` float.
+      outcome: ``(n,)`` bool.
+
+    Returns:
+      The curve, of signs that are not standardised. Where the outcome is always the same, or no
+      sign varies, all weights are 0, and its value is the outcome's share by Laplace's rule.
+    """
+    outcome = np.asarray(outcome, bool)
     centre, scale = signs.mean(axis=0), signs.std(axis=0)
     used = scale > 1e-9  # a sign that never varies says nothing
     if outcome.all() or not outcome.any() or not used.any():

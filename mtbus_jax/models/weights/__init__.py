@@ -79,7 +79,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
         try:
             return safetensors.numpy.load_file(path)
-        except (OSError, safetensors.SafetensorError) as error:
+        except Exception as error:  # for a type that NumPy lacks it is an AttributeError
             raise UserError(f"{path} is damaged or no .safetensors file ({error}).") from None
     if path.suffix in (".pth", ".pt"):
         return torch_file.read(path)
