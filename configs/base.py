@@ -143,7 +143,7 @@ def get_config() -> config_dict.ConfigDict:
     train.checkpoint_seconds = 60.0  # write a checkpoint at most so often; 0 after every epoch
 
     evaluation = config.eval = config_dict.ConfigDict()
-    evaluation.batch_size = 8  # images
+    evaluation.batch_size = 8  # images at a time on each device
     evaluation.refine = True  # prediction refining (PR), reported beside the raw predictions
     evaluation.tta = True  # predict flipped and turned images too, to measure uncertainty
     # Whether the mean over the flipped and turned versions of an image is tested, as predict

@@ -98,8 +98,8 @@ def train(argv: Sequence[str], *, program: str) -> None:
 def evaluate(argv: Sequence[str], *, program: str) -> None:
     """Tests the trained folds of a run folder again and rewrites its tables.
 
-    Needs no --config; with one, its data folders and its eval section are used instead of the
-    run's own.
+    Folders of the data and fields of eval can be changed, as in --config.eval.average=True. With
+    --config=FILE its data folders and its whole eval section are used instead of the run's own.
     """
     parser = _main_parser(program, evaluate.__doc__)
     parser.set_defaults(mode=_EVALUATE)
@@ -141,7 +141,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     given, rest = configuration.take(argv)
     args = parser.parse_args(rest)
     config = None
-    if args.mode == _TRAIN or given.file or given.changes:
+    if args.mode == _TRAIN or given.file:
         config = configuration.read(given)
     if not args.workdir:
         raise UserError("--workdir is missing: the folder for results, such as --workdir=runs/.")
@@ -155,9 +155,15 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     from mtbus_jax import crossval, report
     from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import backend, parallel
+    from mtbus_jax.training import run_folder, unread
 
     if args.mode == _EVALUATE:
         crossval.check_overrides(given.changes)
+        if given.changes and not given.file:
+            own = run_folder.load_config(Path(args.workdir))
+            config = configuration.changed(own, given.changes)
+    else:
+        unread.check(config, given.changes)
     backend.prepare_for_training()
     if found is not None:
         parallel.start(found, timeout=args.peer_timeout)

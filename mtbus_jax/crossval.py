@@ -169,7 +169,7 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     if overrides is not None:
         for field in run_folder.PLACES:
             config.data[field] = overrides.data[field]
-        other_answers = any(config.eval[name] != overrides.eval[name] for name in _ANSWERS)
+        other_answers = _say_changes(config.eval, overrides.eval)
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
@@ -195,6 +195,17 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         if overrides is not None:
             parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
+
+
+def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) -> bool:
+    """Tells on standard error how the ``eval`` section changes; whether the answers do."""
+    changed = {name: after[name] for name in after if before.get(name) != after[name]}
+    if changed and parallel.is_primary():
+        listed = ", ".join(
+            f"{name}={value!r} instead of {before.get(name)!r}" for name, value in changed.items()
+        )
+        print(f"tested with eval.{listed}", file=sys.stderr, flush=True)
+    return any(name in changed for name in _ANSWERS)
 
 
 def _forget_tests(workdir: Path) -> None:

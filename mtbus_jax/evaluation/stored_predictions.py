@@ -106,7 +106,7 @@ def read(directory: Path, part: str = "test") -> Stored:
       UserError: if the file is missing or broken.
     """
     path = directory / NAMES[part]
-    again = "Run main.py --mode=evaluate --config=… --workdir=… on the run folder to write it"
+    again = "Run main.py --mode=evaluate --workdir=… on the run folder to write it"
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ _MANY = 1_000_000
 
 
 class Range(NamedTuple):
-    """Numbers that a field may be, NaN and infinity never.
+    """Numbers that a field may be; NaN and infinity never, nor True and False.
 
     Attributes:
       low: the smallest.
@@ -28,6 +29,7 @@ class Range(NamedTuple):
       what: what the field is, to be read in a message; "" where its name says it.
       above: whether ``low`` itself is left out.
       below: whether ``high`` itself is left out.
+      whole: whether it has to be a whole number.
     """
 
     low: float
@@ -35,19 +37,32 @@ class Range(NamedTuple):
     what: str = ""
     above: bool = False
     below: bool = False
+    whole: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Whether a value lies in it."""
+    def holds(self, value: Any) -> bool:
+        """Whether a value is a number that lies in it."""
+        kind = numbers.Integral if self.whole else numbers.Real
         return (
-            math.isfinite(value)
+            isinstance(value, kind)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
             and (value > self.low if self.above else value >= self.low)
             and (value < self.high if self.below else value <= self.high)
         )
 
     def __str__(self) -> str:
         """In words."""
-        start = f"greater than {self.low:g}" if self.above else f"from {self.low:g}"
-        return f"{start} to {'less than ' * self.below}{self.high:g}"
+        start = "greater than" if self.above else "from"
+        kind = "a whole number " if self.whole else ""
+        return f"{kind}{start} {_shown(self.low)} to {'less than ' * self.below}{_shown(self.high)}"
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+def _whole(low: int, high: int, what: str = "") -> Range:
+    return Range(low, high, what, whole=True)
 
 
 _SHARE = Range(0, 1, "a share")
@@ -55,9 +70,9 @@ _SHARE_BELOW_1 = Range(0, 1, "a share", below=True)
 _SECONDS = Range(0, 1e9, "seconds")
 
 RANGES = {
-    "seed": Range(0, 2**31 - 1),
-    "data.fold_count": Range(2, 1000),
-    "model.width": Range(1, 1024, "feature maps"),
+    "seed": _whole(0, 2**31 - 1),
+    "data.fold_count": _whole(2, 1000),
+    "model.width": _whole(1, 1024, "feature maps"),
     "loss.weight": Range(0, 1, "λ, the share of the segmentation loss"),
     "loss.gamma": Range(0, 100),
     "loss.class_weights": Range(0, 1e6, "weights, one a class"),
@@ -66,8 +81,8 @@ RANGES = {
     "loss.lossnet": Range(0, 1e6),
     "loss.label_smoothing": _SHARE_BELOW_1,
     "loss.reconstruction": Range(0, 1e6),
-    "train.epochs": Range(1, _MANY),
-    "train.batch_size": Range(1, 65_536, "images"),
+    "train.epochs": _whole(1, _MANY),
+    "train.batch_size": _whole(1, 65_536, "images"),
     "train.learning_rate": Range(0, 1e38, above=True),
     "train.adam_b1": _SHARE_BELOW_1,
     "train.adam_b2": _SHARE_BELOW_1,
@@ -79,19 +94,19 @@ RANGES = {
     "train.warmup": _SHARE_BELOW_1,
     "train.cosine_floor": _SHARE,
     "train.decay_factor": Range(0, 1, "a share", above=True),
-    "train.decay_epochs": Range(1, _MANY, "epochs"),
+    "train.decay_epochs": _whole(1, _MANY, "epochs"),
     "train.plateau_factor": Range(0, 1, "a share", above=True),
-    "train.plateau_patience": Range(0, _MANY, "epochs"),
+    "train.plateau_patience": _whole(0, _MANY, "epochs"),
     "train.plateau_threshold": Range(0, 1, "a share of the loss", below=True),
     "train.min_learning_rate": Range(0, 1e3),
-    "train.stop_patience": Range(0, _MANY, "epochs"),
+    "train.stop_patience": _whole(0, _MANY, "epochs"),
     "train.average_decay": Range(
         0, 1, "the share of the average that a step leaves as it is", below=True
     ),
-    "train.devices": Range(0, 65_536, "0 takes as many as divide the batch"),
-    "train.steps_per_call": Range(0, _MANY, "0 chooses"),
+    "train.devices": _whole(0, 65_536, "0 takes as many as divide the batch"),
+    "train.steps_per_call": _whole(0, _MANY, "0 chooses"),
     "train.checkpoint_seconds": _SECONDS,
-    "eval.batch_size": Range(1, 65_536, "images"),
+    "eval.batch_size": _whole(1, 65_536, "images"),
 }
 
 CHOICES = {
@@ -108,7 +123,7 @@ CHOICES = {
     "train.compute_dtype": tuple(COMPUTE_DTYPES),
 }
 # Sides of an image in pixels; the largest is far beyond what a network here can hold.
-IMAGE_SIDES = Range(1, 4096, "height and width in pixels")
+IMAGE_SIDES = _whole(1, 4096, "height and width in pixels")
 
 
 def check(flat: Mapping[str, Any]) -> None:

@@ -262,8 +262,7 @@ class FoldLoop:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
             (self._data, part.index, part.valid, key),
         )
-        leaves, structure = jax.tree.flatten(rest)  # without a mask, or a label, it is another one
-        shapes = (*leaves, str(structure))
+        shapes = (*jax.tree.leaves(rest), str(jax.tree.structure(rest)))
         if shapes not in self._train_programs:
 
             def arguments():

@@ -55,6 +55,8 @@ _OF_A_FOLD = ("train.epochs", "train.stop_patience")
 # What runs had before there was a field for it.
 _FORMER = {
     "data": {
+        "classes": (),
+        **dict.fromkeys(PLACES, ""),
         "resize": "nearest",
         "enhancement": "none",
         "class_names": types.CLASSES.names,
@@ -64,6 +66,16 @@ _FORMER = {
         "folds_file": "",
     },
     "train": {
+        "oversample_rule": "round",
+        "adam_b1": 0.9,
+        "adam_b2": 0.999,
+        "adam_epsilon": 1e-4,
+        "plateau_factor": 0.5,
+        "plateau_patience": 20,
+        "min_learning_rate": 1e-6,
+        "compute_dtype": "float32",
+        "steps_per_call": 0,
+        "checkpoint_seconds": 60.0,
         "rotation_fill": "zero",
         "augmentation": "released",
         "start_from": "",
@@ -82,6 +94,7 @@ _FORMER = {
     },
     "loss": {
         "weighting": "fixed",
+        "reconstruction": 1.0,
         "lossnet": 0.0,
         "lossnet_weights": "",
         "double_softmax": False,
@@ -91,7 +104,8 @@ _FORMER = {
         "dice_smoothing": 1.0,
         "class_weights": (),
     },
-    "eval": {"average": False, "fill_holes": False},
+    "eval": {"tta": True, "average": False, "fill_holes": False},
+    "log": {"progress": True, "tensorboard": True},
 }
 # The same for options that only one network has.
 _FORMER_OPTIONS = {"swin_unetr": {"centred_grey": False}}
@@ -122,7 +136,7 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
 
     content = run_files.read_config(workdir)
     for section, fields in _FORMER.items():
-        content[section] = fields | content[section]
+        content[section] = fields | content.get(section, {})
     options = _FORMER_OPTIONS.get(content["model"]["name"], {})
     content["model"] = options | content["model"]
     for section, fields in _DROPPED.items():

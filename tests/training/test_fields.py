@@ -109,3 +109,31 @@ def test_class_weights_are_one_for_each_class():
     config.loss.class_weights = (1.0, 0.5)
     with pytest.raises(UserError, match="each of the 3 classes benign, malignant, normal"):
         Experiment.from_config(config)
+
+
+def test_whole_numbers_are_whole():
+    """True is a number to Python, and 2.0 epochs would be found out by JAX."""
+    whole = {k for k, v in flat().items() if type(v) is int} | {"model.width"}
+    assert whole == {field for field, allowed in fields.RANGES.items() if allowed.whole}
+    for field in whole:
+        for value in (True, 2.0, "2", None if field != "model.width" else "x"):
+            if value is None:
+                continue
+            with pytest.raises(UserError, match=rf"^{field}={value}: give .*a whole number from"):
+                fields.check(flat() | {field: value})
+
+
+@pytest.mark.parametrize("value", [["a", "b"], [True, 1.0]])
+def test_elements_have_to_be_numbers(value):
+    with pytest.raises(UserError, match=r"^loss\.class_weights="):
+        fields.check(flat() | {"loss.class_weights": value})
+
+
+def test_sides_of_an_image_are_whole():
+    with pytest.raises(UserError, match=r"^data\.image_size=\(16\.0, 32\.0\)"):
+        fields.check(flat() | {"data.image_size": (16.0, 32.0)})
+
+
+def test_ranges_are_told_in_full():
+    with pytest.raises(UserError, match=r"from 0 to 2,147,483,647\.$"):
+        fields.check(flat() | {"seed": -1})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mtbus_jax import bundle, crossval, data, ensemble, models
+from mtbus_jax import bundle, cli, crossval, data, ensemble, models
 from mtbus_jax.errors import Stopped, UserError
 from mtbus_jax.training import checkpoint, fold, run_folder, trained_folds
 
@@ -165,3 +165,15 @@ def test_a_network_in_training_is_not_bundled(tmp_path):
     with pytest.raises(UserError, match=r"fold 0 of .* is not trained to its end"):
         bundle.make_bundle(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_of_a_test_change_the_runs_own(tmp_path, capsys):
+    crossval.train_and_evaluate(config_of(0, epochs=1), tmp_path)
+    cli.evaluate(
+        [f"--workdir={tmp_path}", "--config.eval.average=True", "--config.data.cache_dir="],
+        program="mtbus evaluate",
+    )
+    assert "eval.average=True instead of False" in capsys.readouterr().err
+    written = json.loads((tmp_path / run_folder.CONFIG).read_text())
+    assert written["eval"]["average"] is True
+    assert written["train"]["epochs"] == 1

@@ -176,13 +176,6 @@ def test_the_network_takes_the_gradient_of_the_weighted_sum():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), after.params, expected)
 
 
-def test_a_batch_without_an_image_leaves_them():
-    state, _ = step(make_state())
-    after, _ = step(state, valid=(0, 0, 0, 0))
-    jax.tree.map(np.testing.assert_array_equal, after.loss_weights, state.loss_weights)
-    jax.tree.map(np.testing.assert_array_equal, after.loss_moments, state.loss_moments)
-
-
 def test_fixed_weights_leave_no_trace_in_a_state():
     """So that a checkpoint of a version before fits."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(make_state({}))]

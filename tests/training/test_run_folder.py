@@ -11,7 +11,7 @@ from ml_collections import config_dict
 from configs import base
 from mtbus_jax import files, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import run_folder, run_splits
+from mtbus_jax.training import run_files, run_folder, run_splits
 
 
 def test_write_json_reads_back_and_leaves_no_partial_file(tmp_path):
@@ -331,3 +331,19 @@ def test_check_folds_accepts(folds):
 def test_check_folds_refuses(folds):
     with pytest.raises(UserError, match=r"data\.folds=.*0 to 3"):
         run_folder.check_folds(folds, 4)
+
+
+def test_a_run_from_before_a_field_gets_what_was_the_only_value_then(tmp_path):
+    whole = base.get_config().to_dict()
+    for section, known in run_files._CONFIG.items():
+        if not isinstance(known, dict):
+            continue
+        for field in known:
+            name = section.rstrip("?")
+            if field.endswith("?") and name in whole:
+                content = json.loads(json.dumps(whole))
+                del content[name][field.rstrip("?")]
+                files.write_json(tmp_path / "config.json", content)
+                found = run_folder.load_config(tmp_path)
+                assert field.rstrip("?") in found[name], field
+                run_folder.check_run(tmp_path, found)

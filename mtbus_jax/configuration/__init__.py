@@ -10,7 +10,6 @@ with one is found here, whatever the command, and told in one paragraph.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import importlib.util
@@ -19,19 +18,18 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from absl import flags
-from ml_collections import config_dict, config_flags
+from ml_collections import config_dict
 
 from mtbus_jax.commandline import nearest
+from mtbus_jax.configuration import values
 from mtbus_jax.errors import UserError
 
-_HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel brings the configurations inside the package; in a clone they lie beside it.
-SHIPPED = _HERE / "configs" if (_HERE / "configs").is_dir() else _HERE.parent / "configs"
+SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 
 # Fields that name a file or folder.
 PATHS = (
@@ -42,19 +40,7 @@ PATHS = (
     "data.folds_file",
     "train.start_from",
 )
-# Elements of fields whose value may be empty, of their type.
-_ELEMENTS = dict.fromkeys(("data.classes", "data.class_names"), ("benign", "malignant"))
-_ELEMENTS |= {"data.folds": (0, 1), "loss.class_weights": (0.6, 1.2)}
 _FLAG = re.compile(r"--?(no)?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
-_NONE = ("none", "None")
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "a text",
-    tuple: "values with commas",
-    config_dict.ConfigDict: "a dictionary of all its fields",
-}
 # Each network has options of its own, which `mtbus_jax.models.create` checks by name.
 _OPEN_SECTION = "model."
 
@@ -127,16 +113,32 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
         before = f" before --config.{next(iter(given.changes))}" if given.changes else ""
         raise UserError(f"--config is missing{before}, such as --config=configs/mt_unetpp.py.")
     path, _, argument = file.partition(":")
-    base = _load(SHIPPED / "base.py", str(SHIPPED / "base.py"), "")
     config = _load(_find(path), path, argument)
-    _check_fields(config, base, path)
-    for field, text in given.changes.items():
-        _change(config, base, field, text)
+    _check_fields(config, _base(), path)
+    return changed(config, given.changes)
+
+
+def changed(
+    config: config_dict.ConfigDict, changes: Mapping[str, str | bool]
+) -> config_dict.ConfigDict:
+    """A configuration with fields set as on the command line; arguments, raises as for `read`.
+
+    Args:
+      config: to start from; changed itself.
+      changes: see `Given`.
+    """
+    base = _base()
+    for field, text in changes.items():
+        values.change(config, base, field, text)
     _check_fields(config, base, "--config")
     for field in PATHS:
         section, name = field.split(".")
         config[section][name] = os.path.expanduser(config[section][name])
     return config.lock()
+
+
+def _base() -> config_dict.ConfigDict:
+    return _load(SHIPPED / "base.py", str(SHIPPED / "base.py"), "")
 
 
 def _find(path: str) -> Path:
@@ -157,6 +159,11 @@ def _find(path: str) -> Path:
             f"--config={path}: there is no such file.{nearest(found.stem, known)} The "
             "configurations of this project lie in configs/, such as configs/mt_unetpp.py; "
             f"--config=NAME finds them from anywhere: {', '.join(known)}."
+        )
+    if found.suffix != ".py":
+        raise UserError(
+            f"--config={path} is no Python file with get_config(). A run's own configuration is "
+            "read from --workdir; a new run starts from a recipe, such as --config=mt_unetpp."
         )
     return found
 
@@ -213,30 +220,19 @@ def _configs_importable(folder: Path) -> Iterator[None]:
         sys.modules.update(kept)
 
 
-def _leaves(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name; sections are not among them."""
-    found = {}
-    for name, value in config.items():
-        if isinstance(value, config_dict.ConfigDict):
-            found |= _leaves(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
-
-
 def _check_fields(config: config_dict.ConfigDict, base: config_dict.ConfigDict, shown: str) -> None:
     """Refuses a configuration with other fields than those of ``configs/base.py``.
 
     A section that was replaced as a whole may leave options of the network out.
     """
-    known = _leaves(base)
-    found = _leaves(config)
+    known = values.leaves(base)
+    found = values.leaves(config)
     for field, value in found.items():
         if field in known and value is None and known[field] is not None:
             raise UserError(f"{shown}: config.{field} is None; it needs a value.")
         if field not in known and not field.startswith(_OPEN_SECTION):
             raise UserError(
-                f"{shown}: config.{field} does not exist.{_nearest_field(field, known)}"
+                f"{shown}: config.{field} does not exist.{values.nearest_field(field, known)}"
             )
     for field in known:
         if field not in found and (field == "model.name" or not field.startswith(_OPEN_SECTION)):
@@ -244,107 +240,3 @@ def _check_fields(config: config_dict.ConfigDict, base: config_dict.ConfigDict, 
                 f"{shown}: config.{field} is missing. Start from `config = base.get_config()`, as "
                 "the files in configs/ do."
             )
-
-
-def _nearest_field(field: str, known: Iterable[str]) -> str:
-    """A hint at the field that was meant, and where to look if there is none."""
-    section, _, name = field.rpartition(".")
-    siblings = [each for each in known if each.rpartition(".")[0] == section]
-    elsewhere = {each.rpartition(".")[2]: each for each in known}
-    hint = nearest(name, [each.rpartition(".")[2] for each in siblings])
-    if hint:
-        hint = hint.replace('"', f'"{section}.' if section else '"', 1)
-    elif name in elsewhere:
-        hint = nearest(elsewhere[name], [elsewhere[name]])
-    elif not siblings:
-        hint = nearest(field, known)
-    if hint:
-        return hint
-    if section and siblings:
-        short = ", ".join(each.rpartition(".")[2] for each in siblings)
-        return f" Fields of {section}: {short}."
-    return " configs/base.py lists all fields."
-
-
-def _change(
-    config: config_dict.ConfigDict, base: config_dict.ConfigDict, field: str, text: str | bool
-) -> None:
-    """Sets one field from what stands behind ``--config.field=``.
-
-    Raises:
-      UserError: if there is no such field, or the text does not fit its type.
-    """
-    value = _value(config, field)
-    if isinstance(text, bool):
-        if not isinstance(value, bool) and _kind(config, field) != _KINDS[bool]:
-            raise UserError(f"--config.{field} needs a value: {_kind(config, field)}.")
-        text = str(text)
-    if text in _NONE and _leaves(base).get(field, "") is None:
-        section, _, name = field.rpartition(".")
-        config[section][name] = None
-        return
-    if isinstance(value, tuple):
-        text = repr(_as_tuple(field, text, value))
-    argument = f"--config.{field}={text}"
-    values = flags.FlagValues()
-    try:
-        config_flags.DEFINE_config_dict(
-            "config", config, lock_config=False, flag_values=values, sys_argv=["", argument]
-        )
-        values(["", argument])
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError):
-        example = "" if value is None or value == "" else f", such as {value}"
-        if isinstance(value, config_dict.ConfigDict):
-            example = f"; or change one of its fields, as in --config.{field}.{next(iter(value))}=…"
-        raise UserError(f"{argument}: give {_kind(config, field)}{example}.") from None
-
-
-def _kind(config: config_dict.ConfigDict, field: str) -> str:
-    """In words what a field takes."""
-    section, _, name = field.rpartition(".")
-    kind = (config[section] if section else config).get_type(name)
-    return _KINDS.get(kind, kind.__name__)
-
-
-def _as_tuple(field: str, text: str, like: tuple) -> tuple:
-    """Reads ``(0, 1)``, ``0,1``, ``('seg', 'cls')`` or ``seg,cls``.
-
-    Args:
-      field: its name.
-      text: as given.
-      like: value of the field so far; the new one has elements of that type, but any number.
-    """
-    like = like or _ELEMENTS.get(field, ())
-    kind = type(like[0]) if like else object
-    words = tuple(word.strip(" '\"") for word in text.strip("()[] ").split(",") if word.strip())
-    try:
-        found = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        found = words
-    found = tuple(found) if isinstance(found, tuple | list) else (found,)
-    if field in _ELEMENTS and kind is str and all(type(each) in (int, float) for each in found):
-        found = words  # a class may be called 0
-    if kind is float and all(type(each) in (int, float) for each in found):
-        found = tuple(map(float, found))
-    if not all(isinstance(each, kind) for each in found):
-        example = ",".join(map(str, like[:2]))
-        what = {int: "whole numbers", float: "numbers"}.get(kind, "words")
-        raise UserError(
-            f"--config.{field}={text}: give {what} with commas, such as --config.{field}={example}."
-        )
-    return found
-
-
-def _value(config: config_dict.ConfigDict, field: str) -> Any:
-    """Value of a field.
-
-    Raises:
-      UserError: if there is none of that name.
-    """
-    value: Any = config
-    for part in field.split("."):
-        if not isinstance(value, config_dict.ConfigDict) or part not in value:
-            near = _nearest_field(field, _leaves(config))
-            raise UserError(f"--config.{field}: the configuration has no such field.{near}")
-        value = value[part]
-    return value
