@@ -89,6 +89,24 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
     return cls(tasks=tasks, **options)
 
 
+def check_image_size(module: nn.Module, size: tuple[int, ...]) -> None:
+    """Refuses images that a network cannot halve as often as it does.
+
+    Args:
+      module: from `create`.
+      size: (height, width) in pixels.
+
+    Raises:
+      UserError: if a side is no multiple of 2 to the power of ``module.depth``.
+    """
+    multiple = 2**module.depth
+    if len(size) != 2 or any(side <= 0 or side % multiple for side in size):
+        raise UserError(
+            f"data.image_size={size}: give (height, width) in pixels, both multiples of {multiple} "
+            f"(this network halves the resolution {module.depth} times), such as (128, 128)."
+        )
+
+
 def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Draws a network's initial variables, distributed as those of ``module.init``, but sooner.
 
@@ -99,6 +117,9 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
 
     Returns:
       Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
+
+    Raises:
+      UserError: for a size that the network does not take.
     """
     return _init_program(module, tuple(image_shape))(key)
 
@@ -169,6 +190,7 @@ def _init_program(module: nn.Module, image_shape: tuple[int, int, int]):
 
 @functools.lru_cache(maxsize=8)  # so that shapes and values are traced once
 def _drawing(module: nn.Module, image_shape: tuple[int, int, int]):
+    check_image_size(module, image_shape[:2])
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # lazy_init leaves the forward pass out of the program.
     return jax.jit(

@@ -88,7 +88,7 @@ class Experiment:
             )
         _check_weighting(config)
         _check_lossnet(config)
-        _check_image_size(tuple(config.data.image_size), module, config.model.name)
+        models.check_image_size(module, tuple(config.data.image_size))
         return cls(
             config=config,
             classes=classes,
@@ -327,15 +327,6 @@ def _check_lossnet(config: config_dict.ConfigDict) -> None:
         raise UserError(
             f"{vgg16.FIELD}={config.loss.lossnet_weights} is not used, as loss.lossnet is 0. Give "
             "that a weight, such as 0.2, or leave the file out."
-        )
-
-
-def _check_image_size(size: tuple[int, ...], module: nn.Module, name: str) -> None:
-    multiple = 2**module.depth
-    if len(size) != 2 or any(s <= 0 or s % multiple for s in size):
-        raise UserError(
-            f"data.image_size={size}: give (height, width) in pixels, both multiples of {multiple} "
-            f"({name} halves the resolution {module.depth} times), such as (128, 128)."
         )
 
 

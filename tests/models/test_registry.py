@@ -330,3 +330,11 @@ def test_options_may_be_lists():
 def test_an_attention_gate_needs_two_channels():
     with pytest.raises(UserError, match=r"model\.width=1"):
         models.init_shapes(models.create("attention_unet", width=1), (32, 48, 1))
+
+
+@pytest.mark.parametrize("name", models.REGISTRY)
+def test_a_size_that_cannot_be_halved_is_refused(name):
+    module = models.create(name)
+    for shape in ((100, 128, 1), (128, 100, 1)):
+        with pytest.raises(UserError, match=rf"multiples of {2**module.depth} "):
+            models.init(module, jax.random.key(0), shape)
