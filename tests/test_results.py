@@ -18,12 +18,20 @@ ROWS = {
     "best_seed1995": ("`best`", "1995", "published"),
     "best_mean_of_three": ("mean of the three", "all three", "published"),
     "best_with_validation": ("`best`, trained on validation images too", "1993", "published"),
-    "best_grouped": ("`best`", "1993", "grouped"),
+    "best_grouped_seed1993": ("`best`", "1993", "grouped"),
+    "best_grouped_seed1994": ("`best`", "1994", "grouped"),
+    "best_grouped_seed1995": ("`best`", "1995", "grouped"),
+    "best_grouped_mean_of_three": ("mean of the three", "all three", "grouped"),
+    "best_grouped": ("`best`, other processor", "1993", "grouped"),
     "best_bus_uclm_seed1993": ("`best_bus_uclm`", "1993", "published"),
     "best_bus_uclm_seed1994": ("`best_bus_uclm`", "1994", "published"),
     "best_bus_uclm_seed1995": ("`best_bus_uclm`", "1995", "published"),
     "best_bus_uclm_mean_of_three": ("mean of these three", "all three", "published"),
-    "best_bus_uclm_grouped": ("`best_bus_uclm`", "1993", "grouped"),
+    "best_bus_uclm_grouped_seed1993": ("`best_bus_uclm`", "1993", "grouped"),
+    "best_bus_uclm_grouped_seed1994": ("`best_bus_uclm`", "1994", "grouped"),
+    "best_bus_uclm_grouped_seed1995": ("`best_bus_uclm`", "1995", "grouped"),
+    "best_bus_uclm_grouped_mean_of_three": ("mean of these three", "all three", "grouped"),
+    "best_bus_uclm_grouped": ("`best_bus_uclm`, other processor", "1993", "grouped"),
 }
 
 
