@@ -189,3 +189,15 @@ def test_equally_probable_pixels_are_taken_in_reading_order():
     mask, class_id = refine.refine_probable(flat, lesion, np.ones(2, np.float32))
     assert class_id.tolist() == [1, 1]
     assert np.argwhere(np.asarray(mask)).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("normal", [0, 1])
+def test_the_most_probable_pair_with_any_code_for_no_lesion(normal):
+    probability = np.zeros((2, HEIGHT, WIDTH, 1), np.float32)
+    probability[:, 1, 2] = 0.9
+    classes = np.full((2, 3), 0.2, np.float32)
+    classes[:, normal] = 0.6
+    odds = np.array([0.1, 10.0], np.float32)
+    mask, class_id = refine.refine_probable(probability, classes, odds, normal=normal)
+    assert (np.asarray(class_id) == normal).tolist() == [True, False]
+    assert np.asarray(mask).any(axis=(1, 2, 3)).tolist() == [False, True]

@@ -99,13 +99,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             features["has_mask"] = tfds.features.Scalar(np.bool_, doc="Whether mask is known.")
             features["about"] = text(doc="Further columns of tables, such as BI-RADS, as JSON.")
             metadata = tfds.core.MetadataDict()
-        return self.dataset_info_from_configs(
+        info = self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage="https://doi.org/10.1016/j.cmpb.2024.108540",
             disable_shuffling=True,  # the order is the published one
             metadata=metadata,
         )
+        # TFDS would look for facts about it among its own datasets, and leave a folder in /tmp.
+        info.initialize_from_bucket = lambda: None
+        return info
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         config = self.builder_config

@@ -381,11 +381,12 @@ def test_class_weights_are_counted_once_the_classes_are_known(tmp_path):
     crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
 
 
-def test_a_class_without_a_lesion_that_the_data_do_not_have_is_refused(tmp_path):
+def test_a_class_without_a_lesion_that_the_data_do_not_have_is_refused(tmp_path, monkeypatch):
     root = own_dataset(tmp_path / "mine", normal=True)
     config = configured(root, tmp_path)
     packed = str(tmp_path / "mine.npz")
-    places = [f"--{name}={config.data[name]}" for name in ("data_dir",)]
+    places = [f"--data_dir={config.data.data_dir}"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = [f"--name={root}", f"--out={packed}", "--height=24", "--width=40", *places]
     config.data.arrays_file = packed
     config.data.image_size = (24, 40)

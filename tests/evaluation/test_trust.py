@@ -263,3 +263,42 @@ def test_a_prediction_set_holds_the_class_of_as_many_validation_images_as_promis
     )
     found = trust.assess(None, logits, {0: model}, [0, 0]).prediction_set
     assert found[np.arange(67), label].sum() >= np.ceil(68 * (1 - trust.ERROR_RATE))
+
+
+def test_several_folds_are_joined_as_documented():
+    """The lowest of the thresholds for sets, the mean of all else."""
+    models = {}
+    for fold, threshold, warning, offset in ((0, 0.2, 0.3, -1.0), (1, 0.4, 0.9, 1.0)):
+        curve = trust.Logistic(offset, (0.0,) * 5)
+        presence = trust.Presence(trust.Logistic(offset, (0.0, 0.0)), 0.5)
+        models[fold] = trust.FoldTrust(1.0, threshold, presence, curve, trust.NEVER, warning, 50)
+    logits = np.log(np.array([[[0.5, 0.3, 0.2]]] * 2))
+    stack = np.zeros((2, 1, HEIGHT, WIDTH))
+    found = trust.assess(stack, logits, models, [0, 1])
+    assert found.prediction_set.tolist() == [[True, True, True]]
+    assert trust.assess(stack[:1], logits[:1], models, [1]).prediction_set.tolist() == [
+        [True, False, False]
+    ]
+    low, high = scipy.special.expit([-1.0, 1.0])
+    np.testing.assert_allclose(found.presence, [(low + high) / 2])
+    judgement = trust.judge(found, stack[0] > 0, np.array([0]), models, [0, 1])
+    np.testing.assert_allclose(judgement.uncertainty, [(low + high) / 2], rtol=1e-6)
+    assert judgement.warning.tolist() == [(low + high) / 2 > 0.6]
+
+
+@pytest.mark.parametrize("normal", [0, 1, 2])
+def test_the_class_for_no_lesion_may_have_any_code(normal):
+    mean = np.array([[0.5, 0.3, 0.2]])
+    np.testing.assert_allclose(trust.lesion_by_class(mean, normal), 1 - mean[:, normal])
+    model = trust.FoldTrust(
+        1.0,
+        0.0,
+        trust.Presence(trust.Logistic(0.0, (0.0, 0.0)), 0.5),
+        trust.NEVER,
+        trust.NEVER,
+        0.5,
+        50,
+    )
+    stack = np.zeros((1, 1, HEIGHT, WIDTH))
+    found = trust.assess(stack, np.log(mean)[None], {0: model}, [0], normal=normal)
+    np.testing.assert_allclose(found.class_presence, 1 - mean[:, normal])

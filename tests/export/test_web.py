@@ -123,11 +123,13 @@ def test_an_npm_that_fails_is_quoted(pinned, tmp_path):
         runtime.load(npm=npm)
 
 
-def test_the_digests_are_those_of_the_package():
+@pytest.mark.long  # asks the registry
+def test_the_digests_are_those_of_the_package(tmp_path):
     if shutil.which("npm") is None:
         pytest.skip("NOT TESTED against npm: there is no npm on the PATH")
     asked = [shutil.which("npm"), "view", f"{runtime.PACKAGE}@{runtime.VERSION}", "dist.integrity"]
-    done = subprocess.run(asked, capture_output=True, text=True)
+    environment = os.environ | {"npm_config_cache": str(tmp_path)}
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, env=environment)
     if done.returncode:
         pytest.skip("NOT TESTED against npm: the registry cannot be reached")
     assert done.stdout.strip() == f"sha512-{runtime.INTEGRITY[runtime.ARCHIVE]}"

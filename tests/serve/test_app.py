@@ -312,10 +312,16 @@ class TestQueue:
         gate = threading.Event()
         worker._pool.submit(gate.wait)  # busy
         contents = [as_file(pixels) for pixels in pictures[:2]]
-        with ThreadPoolExecutor(2) as senders:
+        with ThreadPoolExecutor(3) as senders:
             sent = [senders.submit(client.post, "/predict", content=each) for each in contents]
             until(lambda: worker.taken == 2)
-            late = client.post("/predict", content=as_file(pictures[2]))
+            content = as_file(pictures[2])
+            late = senders.submit(client.post, "/predict", content=content)
+            try:  # let in, it would wait for the gate, and the gate for it
+                late = late.result(20)
+            except TimeoutError:
+                gate.set()
+                raise
             assert "All 2 places are taken" in refused(late, 503)
             assert int(late.headers["retry-after"]) == app.RETRY_SECONDS
             assert client.get("/health").json()["queue"]["taken"] == 2

@@ -389,3 +389,11 @@ def assert_pillow_reads(record, pixels, lesion):
         with Image.open(path) as image:
             union |= (np.asarray(image.convert("RGB")) > 0).any(axis=-1)
     np.testing.assert_array_equal(lesion, union)
+
+
+def test_looking_at_a_dataset_that_is_not_built_leaves_nothing(tmp_path, monkeypatch):
+    """TFDS by itself leaves an empty folder where temporary files lie, each time."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    Builder(config="curated_busi", data_dir=tmp_path / "data")
+    assert list((tmp_path / "temporary").iterdir()) == []

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from mtbus_jax import crossval, data, files, models, types
+from mtbus_jax import augment, crossval, data, files, models, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.splits import published_folds
 from mtbus_jax.training import fold as fold_training
@@ -130,7 +131,7 @@ def test_another_seed_or_fold_gives_other_numbers(tmp_path):
 
 def test_the_augmentation_of_the_configuration_is_the_one_trained_with(tmp_path):
     losses = set()
-    for number, (augment, kind, fill) in enumerate(
+    for number, (shown, kind, fill) in enumerate(
         [
             (True, "released", "zero"),
             (True, "released", "reflect"),
@@ -140,7 +141,7 @@ def test_the_augmentation_of_the_configuration_is_the_one_trained_with(tmp_path)
         ]
     ):
         config = tiny.make_config(epochs=1)
-        config.train.update(augment=augment, augmentation=kind, rotation_fill=fill)
+        config.train.update(augment=shown, augmentation=kind, rotation_fill=fill)
         tiny.train_one(config, tmp_path / str(number))
         losses.add(read_metrics(tmp_path / str(number))[0]["train_loss"])
     assert len(losses) == 5
@@ -430,3 +431,117 @@ def test_tensorboard_events_need_no_tensorflow(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def next_batches(fold, epoch, **train):
+    config = tiny.make_config(**train)
+    cases = tiny.make_cases()
+    run = fold_training.FoldRun(
+        Experiment.from_config(config),
+        cases,
+        published_folds(cases.label, cases.test_fold)[0],
+        fold=fold,
+        directory=None,
+        origin={},
+    )
+    run.standing = SimpleNamespace(epoch=epoch)
+    index, valid = run.next_batches()
+    assert len(index) == run.step_count
+    return index[valid > 0].tolist()
+
+
+def test_each_epoch_and_fold_has_an_order_of_its_own_and_the_same_images():
+    orders = [next_batches(fold, epoch) for fold, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(order) for order in orders}) == 3
+    assert len({tuple(sorted(order)) for order in orders}) == 1
+    assert next_batches(0, 1) == orders[1]
+
+
+def test_the_rule_of_oversampling_arrives():
+    """28 images train: 10 normal, 9 benign and 9 malignant or so, N / n_k = 2.8 and 3.1."""
+    cases = tiny.make_cases()
+    train = published_folds(cases.label, cases.test_fold)[0].train
+    counts = np.bincount(cases.label[train])
+    up = sum(-(-len(train) // int(n)) * int(n) for n in counts)
+    nearest = sum(round(len(train) / int(n)) * int(n) for n in counts)
+    assert up != nearest
+    assert len(next_batches(0, 0, oversample_rule="ceil")) == up
+    assert len(next_batches(0, 0, oversample_rule="round")) == nearest
+    assert len(next_batches(0, 0, oversample=False)) == len(train)
+
+
+def test_the_course_is_laid_over_all_epochs(tmp_path):
+    config = tiny.make_config(epochs=3, course="cosine", warmup=0.2)
+    origin = tiny.train_one(config, tmp_path)
+    state, _ = final_state(config, tmp_path, origin)
+    assert int(state.total_steps) == int(state.step) == 3 * (int(state.step) // 3)
+
+
+def test_fields_arrive_where_they_are_used():
+    """Odd values, each another one, so that no two can be exchanged."""
+    train = {
+        "learning_rate": 0.011,
+        "plateau_factor": 0.12,
+        "plateau_patience": 13,
+        "plateau_threshold": 0.14,
+        "min_learning_rate": 0.00015,
+        "stop_patience": 16,
+        "average_decay": 0.17,
+        "warmup": 0.18,
+        "cosine_floor": 0.19,
+        "decay_factor": 0.2,
+        "decay_epochs": 21,
+    }
+    config = tiny.make_config(**train)
+    loss = {
+        "weight": 0.22,
+        "gamma": 2.3,
+        "label_smoothing": 0.24,
+        "cross_entropy": 2.5,
+        "dice_smoothing": 2.6,
+        "double_softmax": True,
+        "dice": "plain",
+        "class_weights": (2.7, 2.8, 2.9),
+    }
+    config.loss.update(loss)
+    experiment = Experiment.from_config(config)
+    renamed = {
+        "factor": "plateau_factor",
+        "patience": "plateau_patience",
+        "threshold": "plateau_threshold",
+        "floor": "cosine_floor",
+        "decay": "decay_factor",
+    }
+    schedule = experiment.schedule._asdict()
+    found = {renamed.get(name, name): value for name, value in schedule.items()}
+    assert {name: found[name] for name in train} == train
+    assert {name: experiment.loss._asdict()[name] for name in loss} == loss
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("released", augment.flip_and_rotate),
+        ("upright", augment.upright),
+        ("varied", augment.varied),
+        ("tilted", augment.tilted),
+    ],
+)
+def test_the_named_augmentation_is_used(name, function):
+    config = tiny.make_config(augmentation=name, rotation_fill="reflect")
+    augmentation = Experiment.from_config(config).augmentation
+    assert (augmentation.func, augmentation.keywords) == (function, {"fill": "reflect"})
+
+
+def test_optimizer_fields_arrive():
+    """One step from zero moments, with decay and L2: the closed form of each."""
+    params = {"kernel": jnp.full((2, 2), 3.0)}
+    gradient = {"kernel": jnp.full((2, 2), 0.5)}
+    config = tiny.make_config(adam_b1=0.7, adam_b2=0.8, adam_epsilon=0.1, weight_decay=0.2, l2=0.4)
+    optimizer = Experiment.from_config(config).optimizer
+    directions, moments = optimizer.update(gradient, optimizer.init(params), params)
+    whole = 0.5 + 0.4 * 3
+    np.testing.assert_allclose(moments.mu["kernel"], 0.3 * whole, rtol=1e-5)
+    np.testing.assert_allclose(moments.nu["kernel"], 0.2 * whole**2, rtol=1e-5)
+    expected = whole / (whole + 0.1) + 0.2 * 3
+    np.testing.assert_allclose(directions["kernel"], expected, rtol=1e-5)

@@ -6,11 +6,13 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.training.logbook import Logbook, TrainingProgress, read_metrics
+from mtbus_jax.training.totals import Totals
 
 
 def row(epoch, loss=0.5):
@@ -217,3 +219,17 @@ def test_nothing_shows_where_nothing_is_wanted(capsys):
         bar.note("a note")
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_means_are_of_the_images_whose_truth_is_known():
+    values = {"loss": 8, "segmentation": 6, "classification": 4, "reconstruction": 2, "dice": 1.5}
+    counts = {"correct": 1, "count": 4, "masks": 3, "labels": 2}
+    found = Totals(**{k: np.float32(v) for k, v in (values | counts).items()}).means()
+    assert found == {
+        "loss": 2,
+        "segmentation": 2,
+        "classification": 2,
+        "reconstruction": 0.5,
+        "dice": 0.5,
+        "accuracy": 0.5,
+    }
