@@ -11,6 +11,7 @@ import tiny
 
 from mtbus_jax import bundle, crossval, data, ensemble, models
 from mtbus_jax.errors import UserError
+from mtbus_jax.export import bundle_card
 from mtbus_jax.predict import Predictor
 from mtbus_jax.training import bundled, trained_folds
 
@@ -114,6 +115,15 @@ def test_an_ensemble(runs, tmp_path):
 def test_it_names_no_folder_of_the_machine(made):
     for path in made.iterdir():
         assert b"this/machine" not in path.read_bytes(), path
+
+
+def test_the_card_names_no_folder_of_the_machine(runs):
+    trained = trained_folds.load(runs / "folds")
+    trained.config.data.name = "/home/anna/klinik/pictures"
+    rounding = bundle_card.Rounding(48, 0.0, 0.0, 0)
+    text = bundle_card.text(trained, trained, [], 48, rounding, own=True)
+    assert "anna" not in text
+    assert "`pictures`, 48 images." in text
 
 
 def test_a_folder_other_runs_and_weights_keep_their_last_names_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mtbus_jax
@@ -67,7 +68,7 @@ def text(
         "",
         card.DATA,
         "",
-        f"`{config.data.name}`, {images} images. "
+        f"`{Path(config.data.name).name}`, {images} images. "
         + (
             "Each network was trained on the training images of its fold."
             if own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mtbus_jax
@@ -206,7 +207,7 @@ def data_section(trained: Trained, result: dict[str, Any], split_info: dict[str,
     lines = [
         DATA,
         "",
-        f"`{config.data.name}`, {split_info['images']} images of the classes "
+        f"`{Path(config.data.name).name}`, {split_info['images']} images of the classes "
         f"{_join(config.data.classes)}; {split_info['split']} split of "
         f"{len(split_info['folds'])} folds:",
         "",

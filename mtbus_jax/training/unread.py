@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from mtbus_jax import configuration, losses, splits, types
+from mtbus_jax import configuration, data, losses, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import run_folder, schedule
 
@@ -30,7 +30,8 @@ _AUGMENTED = (lambda config: config.train.augment, "train.augment=True")
 # By field: whether a configuration reads it, and which one does.
 _READ: dict[str, tuple[Callable[[_Config], bool], str]] = {
     "data.fold_count": (
-        lambda config: config.data.split == splits.GROUPED,
+        # A folder of one's own without folds is grouped, which is known once it has been read.
+        lambda config: config.data.split == splits.GROUPED or data.leaves_split_open(config),
         f"data.split={splits.GROUPED}",
     ),
     "data.validation": (lambda config: config.data.split != splits.ALL, "another data.split"),

@@ -56,3 +56,8 @@ def test_the_plain_value_may_be_given():
 
 def test_every_field_of_the_table_exists():
     assert unread._READ.keys() <= run_folder.flatten(base.get_config()).keys()
+
+
+def test_a_folder_of_ones_own_may_be_split_into_so_many_folds(tmp_path):
+    changes = {"data.name": str(tmp_path), "data.fold_count": "2"}
+    unread.check(configuration.read(configuration.Given("base", changes)), changes)
