@@ -76,7 +76,8 @@ def make_bundle(
     sources = [Path(each) for each in evidence] or [run]
     _check_out(out)
     trained = trained_folds.load(run)
-    _check_trained(run, trained)
+    if not bundled.is_bundle(run):
+        trained_folds.check_finished(run, trained)
     config = run_folder.load_config(sources[0])
     cases = data.load_configured(_with_places(config, places or {}))
     results = []
@@ -111,20 +112,6 @@ def _check_out(out: Path) -> None:
         raise UserError(
             f"--out={out} holds other things than an earlier bundle ({other[0]}); give an empty or "
             "a new folder."
-        )
-
-
-def _check_trained(run: Path, trained: trained_folds.Trained) -> None:
-    """Refuses a network that is still in training, or a fold that is not ready.
-
-    Raises:
-      UserError: naming the fold.
-    """
-    unready = {*trained.in_training, *trained.untested, *trained.without_weights}
-    if unready:
-        raise UserError(
-            f"fold {min(unready)} of {run} is not trained to its end. Give main.py the command "
-            "again that started the run, and bundle it then."
         )
 
 

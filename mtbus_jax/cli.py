@@ -155,13 +155,10 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     from mtbus_jax import crossval, report
     from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import backend, parallel
-    from mtbus_jax.training import run_folder, unread
+    from mtbus_jax.training import unread
 
     if args.mode == _EVALUATE:
         crossval.check_overrides(given.changes)
-        if given.changes and not given.file:
-            own = run_folder.load_config(Path(args.workdir))
-            config = configuration.changed(own, given.changes)
     else:
         unread.check(config, given.changes)
     backend.prepare_for_training()
@@ -169,7 +166,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         parallel.start(found, timeout=args.peer_timeout)
     backend.check()
     if args.mode == _EVALUATE:
-        result = crossval.evaluate(args.workdir, overrides=config)
+        result = crossval.evaluate(args.workdir, overrides=config, changes=given.changes)
     else:
         result = crossval.train_and_evaluate(config, args.workdir)
     if parallel.is_primary():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 from ml_collections import config_dict
 
-from mtbus_jax import data, report, splits, types
+from mtbus_jax import configuration, data, report, splits, types
 from mtbus_jax.errors import Stopped, UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
@@ -31,9 +32,6 @@ from mtbus_jax.training import (
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
-
-# Fields of config.eval that decide what a fold's table is about.
-_ANSWERS = ("average", "fill_holes")
 
 
 def train_and_evaluate(
@@ -143,19 +141,27 @@ def write_tables(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
     return _write_results(workdir, cases, _find_folds(workdir, cases, config))
 
 
-def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = None) -> dict:
+def evaluate(
+    workdir: Path | str,
+    *,
+    overrides: config_dict.ConfigDict | None = None,
+    changes: Mapping[str, str | bool] | None = None,
+) -> dict:
     """Tests the trained folds of a run folder again and rewrites its tables.
 
     Args:
       workdir: a run folder.
       overrides: a configuration whose data folders and ``eval`` section are used instead of the
         run's own; the latter becomes the run's own.
+      changes: fields of them to be set in the run's own configuration, see `configuration.Given`,
+        where there are no ``overrides``.
 
     Returns:
       The content of ``summary.json``.
 
     Raises:
-      UserError: if the folder is not a run, its data is missing or other than it was, its classes
+      UserError: for a field that does not exist or a value that does not fit it; if the folder is
+        not a run, its data is missing or other than it was, its classes
         are in another order, or another process trains one of its folds.
     """
     workdir = Path(workdir)
@@ -165,11 +171,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         from_json=run_folder.config_from_json,
     )
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
-    other_answers = False
+    own = copy.deepcopy(config)
+    if changes and overrides is None:
+        overrides = configuration.changed(copy.deepcopy(config), changes)
     if overrides is not None:
         for field in run_folder.PLACES:
             config.data[field] = overrides.data[field]
-        other_answers = _say_changes(config.eval, overrides.eval)
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
@@ -187,7 +194,9 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
     experiment = Experiment.from_config(config)
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
     with fold_access.held(workdir, trained):
-        if other_answers:  # stopped midway, no table would be of other answers than its neighbours
+        parallel.on_primary(lambda: _say_changes(own.eval, config.eval))
+        if run_folder.differences(own, config):
+            # Stopped midway, no table is to be of other answers than its neighbours.
             parallel.on_primary(lambda: _forget_tests(workdir))
         for fold in trained:
             arguments = fold_access.arguments(workdir, cases, folds, fold, fingerprint)
@@ -197,15 +206,12 @@ def evaluate(workdir: Path | str, *, overrides: config_dict.ConfigDict | None = 
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
 
 
-def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) -> bool:
-    """Tells on standard error how the ``eval`` section changes; whether the answers do."""
-    changed = {name: after[name] for name in after if before.get(name) != after[name]}
-    if changed and parallel.is_primary():
-        listed = ", ".join(
-            f"{name}={value!r} instead of {before.get(name)!r}" for name, value in changed.items()
-        )
-        print(f"tested with eval.{listed}", file=sys.stderr, flush=True)
-    return any(name in changed for name in _ANSWERS)
+def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) -> None:
+    """Tells on standard error how the ``eval`` section changes."""
+    for name in after:
+        if before[name] != after[name]:
+            text = f"tested with eval.{name}={after[name]!r} instead of {before[name]!r}"
+            print(text, file=sys.stderr, flush=True)
 
 
 def _forget_tests(workdir: Path) -> None:

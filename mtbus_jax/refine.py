@@ -100,9 +100,9 @@ def refine_probable(
     count = jnp.clip(jnp.round(jnp.sum(flat, axis=-1)).astype(jnp.int32), 1, flat.shape[-1])
     falling = -jnp.sort(-flat, axis=-1)
     lowest = jnp.take_along_axis(falling, count[:, None] - 1, axis=-1)
-    tied = flat == lowest
-    room = count[:, None] - jnp.sum(flat > lowest, axis=-1, keepdims=True)
-    most_probable = (flat > lowest) | (tied & (jnp.cumsum(tied, axis=-1) <= room))
+    higher, tied = flat > lowest, flat == lowest
+    room = count[:, None] - jnp.sum(higher, axis=-1, keepdims=True)
+    most_probable = higher | (tied & (jnp.cumsum(tied, axis=-1) <= room))
     mask = jnp.where(jnp.any(above, axis=-1, keepdims=True), above, most_probable)
     mask = mask & ~_is(normal, class_id)[:, None]
     return mask.reshape(probability.shape), class_id

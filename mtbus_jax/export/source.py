@@ -37,17 +37,7 @@ def load(run: Path, folds: tuple[int, ...] | None = None) -> trained_folds.Train
     original = trained_folds.load(run, folds)
     if bundled.is_bundle(run):
         return _on_host(original)
-    unfinished = {fold for fold in original.folds if not trained_folds.is_tested(run, fold)}
-    if folds is None:
-        unfinished.update(original.untested, original.without_weights)
-    if unfinished:
-        done = ",".join(str(fold) for fold in original.folds if fold not in unfinished)
-        others = f", or export the others with --folds={done}" if done else ""
-        raise UserError(
-            f"fold {min(unfinished)} of {run} is not trained and tested to the end, so nothing is "
-            "known of its network. Give main.py the command again that started the run"
-            f"{others}."
-        )
+    trained_folds.check_finished(run, original, chosen=folds is not None, flag="--folds")
     for read in (run_files.read_splits, run_files.read_environment, run_files.read_summary):
         read(run)
     return _on_host(original)

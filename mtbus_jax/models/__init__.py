@@ -190,8 +190,7 @@ def _init_program(module: nn.Module, image_shape: tuple[int, int, int]):
 
 @functools.lru_cache(maxsize=8)  # so that shapes and values are traced once
 def _drawing(module: nn.Module, image_shape: tuple[int, int, int]):
-    if hasattr(module, "depth"):  # as all of the registry have
-        check_image_size(module, image_shape[:2])
+    check_image_size(module, image_shape[:2])
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # lazy_init leaves the forward pass out of the program.
     return jax.jit(

@@ -31,8 +31,8 @@ class Trained:
       members: fold by fold in the order asked for, equally many of each: one, or those of an
         ensemble.
       untested: folds that have weights but have not been tested, left out.
-      in_training: folds taken here whose training is not over.
       without_weights: folds that have been started but have no finished checkpoint.
+      in_training: folds taken here whose training is not over.
     """
 
     config: config_dict.ConfigDict
@@ -186,6 +186,31 @@ def is_over(run: Path, fold: int) -> bool:
     train, last = run_folder.load_config(run).train, rows[-1]
     since_best = last["epoch"] - last.get("best_epoch", last["epoch"])
     return last["epoch"] >= train.epochs or since_best > train.stop_patience
+
+
+def check_finished(run: Path, trained: Trained, *, chosen: bool = False, flag: str = "") -> None:
+    """Refuses networks that are to be handed on before anything is known of them.
+
+    Args:
+      run: the run folder, no bundle.
+      trained: from `load`.
+      chosen: whether its folds were named, so that others do not matter.
+      flag: of the command that names folds, if it has one.
+
+    Raises:
+      UserError: if a fold is not trained and tested to the end.
+    """
+    unfinished = {fold for fold in trained.folds if not is_tested(run, fold)}
+    if not chosen:
+        unfinished.update(trained.untested, trained.without_weights)
+    if unfinished:
+        done = ",".join(str(fold) for fold in trained.folds if fold not in unfinished)
+        others = f", or take the others with {flag}={done}" if flag and done else ""
+        raise UserError(
+            f"fold {min(unfinished)} of {run} is not trained and tested to the end, so nothing is "
+            "known of its network. Give main.py the command again that started the run"
+            f"{others}."
+        )
 
 
 def tested_folds(run: Path) -> list[int]:

@@ -14,8 +14,8 @@ from mtbus_jax.training import run_folder, schedule
 _Config = config_dict.ConfigDict
 
 
-def _course(*names: str) -> tuple[Callable[[_Config], bool], str]:
-    return lambda config: config.train.course in names, f"train.course={' or '.join(names)}"
+def _course(name: str) -> tuple[Callable[[_Config], bool], str]:
+    return lambda config: config.train.course == name, f"train.course={name}"
 
 
 def _task(name: str) -> tuple[Callable[[_Config], bool], str]:

@@ -116,9 +116,7 @@ def test_whole_numbers_are_whole():
     whole = {k for k, v in flat().items() if type(v) is int} | {"model.width"}
     assert whole == {field for field, allowed in fields.RANGES.items() if allowed.whole}
     for field in whole:
-        for value in (True, 2.0, "2", None if field != "model.width" else "x"):
-            if value is None:
-                continue
+        for value in (True, 2.0, "2"):
             with pytest.raises(UserError, match=rf"^{field}={value}: give .*a whole number from"):
                 fields.check(flat() | {field: value})
 

@@ -162,7 +162,7 @@ def test_networks_that_train_for_another_time_are_no_ensemble(tmp_path):
 
 def test_a_network_in_training_is_not_bundled(tmp_path):
     stop_after_one_epoch(tmp_path / "run", 0)
-    with pytest.raises(UserError, match=r"fold 0 of .* is not trained to its end"):
+    with pytest.raises(UserError, match=r"fold 0 of .* is not trained and tested to the end"):
         bundle.make_bundle(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -38,11 +38,12 @@ def make_data():
     return steps.Dataset(jnp.asarray(image), jnp.asarray(mask), jnp.arange(BATCH) % 3)
 
 
-def run(dropout=0.0, *, shares=1, count=1):
+def run(dropout=0.0, *, shares=1, count=1, module=None):
     """State and sums after some steps on one batch, spread over so many devices."""
-    module = NormNet(dropout)
+    module = module or NormNet(dropout)
     optimizer = make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = {"params": {}} | module.init(keys, jnp.zeros((1, HEIGHT, WIDTH, 1)))
     schedule = schedule_lib.PlateauSchedule(learning_rate=0.0)  # so that steps differ by draws
     state = state_lib.create(variables, optimizer=optimizer, schedule=schedule)
 
@@ -90,40 +91,27 @@ def test_dropout_draws_anew_at_each_step_and_on_each_device():
     assert abs(first - plain) > 1e-3
     assert abs(both - 2 * first) > 1e-3
     assert float(run(0.5, count=2)[1].loss) == both
-    # Two devices with the same two images: with one draw both would have the same loss.
-    module = NormNet(0.5)
-    variables = module.init(jax.random.key(0), jnp.zeros((1, HEIGHT, WIDTH, 1)))
+
+
+class Drawn(nn.Module):
+    """A loss that is the draw of dropout's key alone: no image, no weight."""
+
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        draw = jax.random.uniform(self.make_rng("dropout"), ())
+        return types.Outputs((), jnp.full((len(image), 3), draw), {"draw": draw})
+
+
+@pytest.mark.parametrize("shares", [2, 4])
+def test_each_device_draws_its_own_dropout(shares, monkeypatch):
     seen = []
 
-    class Spy(nn.Module):
-        @nn.compact
-        def __call__(self, image, *, train=False):
-            noise = jax.random.uniform(self.make_rng("dropout"), ())
-            jax.debug.callback(lambda value: seen.append(np.asarray(value).tolist()), noise)
-            return module.apply(variables, image)
+    def spy(outputs, *args, **kwargs):
+        jax.debug.callback(lambda draw: seen.extend(np.ravel(draw).tolist()), outputs.aux["draw"])
+        return multitask_loss(outputs, *args, **kwargs)
 
-    state = state_lib.create(
-        {"params": {}},
-        optimizer=make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4),
-        schedule=schedule_lib.PlateauSchedule(),
-    )
-    index = jnp.arange(BATCH).reshape(2, 1, 2)
-    jax.vmap(
-        lambda index: steps.train_steps(
-            state,
-            Totals.zero(),
-            make_data(),
-            index,
-            jnp.ones(index.shape),
-            jax.random.key(5),
-            module=Spy(),
-            optimizer=make_optimizer(b1=0.9, b2=0.999, epsilon=1e-4),
-            schedule=schedule_lib.PlateauSchedule(),
-            augmentation=None,
-            loss=losses.LossOptions(weight=0.7),
-            axis_name="device",
-        ),
-        axis_name="device",
-    )(index)
+    multitask_loss = losses.multitask_loss
+    monkeypatch.setattr(losses, "multitask_loss", spy)
+    run(shares=shares, module=Drawn())
     jax.effects_barrier()
-    assert len(set(np.ravel(seen).tolist())) >= 2
+    assert len(set(seen)) == shares

@@ -79,8 +79,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
         try:
             return safetensors.numpy.load_file(path)
-        except Exception as error:  # for a type that NumPy lacks it is an AttributeError
+        except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is damaged or no .safetensors file ({error}).") from None
+        except (AttributeError, KeyError, TypeError) as error:  # by version of the package
+            raise UserError(f"{path} has numbers of a type that NumPy lacks ({error}).") from None
     if path.suffix in (".pth", ".pt"):
         return torch_file.read(path)
     raise UserError(f"{path}: weights are read from .safetensors and .pth files.")

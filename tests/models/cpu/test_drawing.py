@@ -45,6 +45,8 @@ def test_distributions_are_those_of_flax_own_initialisation():
 class Pair(nn.Module):
     """Two layers of the same shape, of either distribution, and one with Flax's own initialiser."""
 
+    depth = 0
+
     @nn.compact
     def __call__(self, image, *, train=False):
         normal = drawing.Initializer("normal", gain=2.0)
@@ -81,6 +83,8 @@ def test_layers_and_seeds_are_independent_and_a_seed_is_repeatable():
 
 def test_what_a_failed_initialisation_leaves_behind():
     class Broken(nn.Module):
+        depth = 0
+
         @nn.compact
         def __call__(self, image, *, train=False):
             raise RuntimeError("broken")

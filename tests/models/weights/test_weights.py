@@ -1,6 +1,7 @@
 """Weights by name and shape: where they are found, and what does not fit is refused."""
 
 import importlib.metadata
+import json
 
 import jax
 import numpy as np
@@ -71,6 +72,14 @@ def test_a_missing_name_and_a_foreign_shape_are_refused():
     arrays["_conv_stem.weight"] = np.zeros((32, 1, 3, 3), np.float32)
     with pytest.raises(UserError, match=r"_conv_stem.weight has shape"):
         put(arrays)
+
+
+def test_a_type_that_numpy_lacks_is_refused(tmp_path):
+    path = tmp_path / "eight_bits.safetensors"
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(UserError, match=r"eight_bits\.safetensors has numbers of a type"):
+        weights.read(path)
 
 
 def test_a_safetensors_file_is_read(tmp_path):
