@@ -84,6 +84,8 @@ class Cases:
       test_fold: ``(n,)`` int32, the stored fold in which the image is tested, or `NO_FOLD`.
       has_mask: ``(n,)`` bool, whether ``mask`` is known; None if all are.
       classes: what the labels mean.
+      not_compared: why near-duplicates were not looked for, in words, so that ``group`` may miss
+        some; "" if it holds all that is known.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Cases:
     test_fold: np.ndarray
     has_mask: np.ndarray | None = None
     classes: Classes = CLASSES
+    not_compared: str = ""
 
     def __len__(self) -> int:
         """Number of images."""

@@ -6,8 +6,9 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
-# Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`.
-FOLDER_VERSION = tfds.core.Version("1.1.0")
+# Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`, 1.2.0 whether
+# near-duplicates were looked for.
+FOLDER_VERSION = tfds.core.Version("1.2.0")
 
 
 @dataclasses.dataclass(eq=False)

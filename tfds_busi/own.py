@@ -17,7 +17,6 @@ from mtbus_jax import images
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
 from mtbus_jax.images.preprocess import lesion_of
-from mtbus_jax.types import Classes
 from tfds_busi import labelme, nrrd
 from tfds_busi.listing import Entry, Listing
 
@@ -26,22 +25,22 @@ _NEEDED = ("cv2", "faiss")
 # Above, comparing all pictures takes longer than a person waits for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
+# In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
+# the number of pictures.
+NOT_COMPARED, IMAGES = "not_compared", "images"
 # Of two pictures that differ in size alone; rounding to whole pixels makes less.
 _RATIO_TOLERANCE = 0.02
 
 
 def metadata(listing: Listing) -> dict[str, Any]:
-    """What is kept beside the records: classes, and how the folder was understood."""
+    """What is kept beside the records: classes, how the folder was understood and compared."""
     return {
         "class_names": list(listing.classes.names),
         "normal": listing.classes.normal,
         "layout": listing.layout,
+        NOT_COMPARED: "" if _has_groups(listing) else why_not_compared(len(listing.entries)),
+        IMAGES: len(listing.entries),
     }
-
-
-def classes_of(kept: dict[str, Any]) -> Classes:
-    """The classes in what `metadata` gave."""
-    return Classes(tuple(kept["class_names"]), kept["normal"])
 
 
 def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, Any]]:
@@ -96,10 +95,14 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
 def groups(listing: Listing) -> list[str]:
     """Names of what must stay together: groups given, else near-duplicates, else single images."""
     entries = listing.entries
-    if any(entry.group for entry in entries):
+    if _has_groups(listing):
         return [f"group {entry.group}" if entry.group else entry.uid for entry in entries]
     found = near_duplicates(entries, listing.root) or {}
     return [found.get(entry.uid, entry.uid) for entry in entries]
+
+
+def _has_groups(listing: Listing) -> bool:
+    return any(entry.group for entry in listing.entries)
 
 
 def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] | None:
@@ -116,12 +119,7 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
     if len(entries) < 2:
         return {}
     if reason := why_not_compared(len(entries)):
-        warnings.warn(
-            "near-duplicates were not looked for, so that the same lesion may be in training and "
-            f"test images ({reason}). A column group in manifest.csv keeps them together.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_not_compared(reason)
         return None
     from mtbus_jax.curate import pipeline
 
@@ -129,8 +127,20 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
     return pipeline.group_names(root, [(entry.uid, entry.image) for entry in entries])
 
 
+def warn_not_compared(reason: str) -> None:
+    """Warns that near-duplicates are unknown, for a reason of `why_not_compared`."""
+    warnings.warn(
+        "near-duplicates were not looked for, so that the same lesion may be in training and "
+        f"test images ({reason}). A column group in manifest.csv keeps them together.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
 def why_not_compared(count: int) -> str:
     """Why near-duplicates among so many pictures cannot be looked for, in words; "" if they can."""
+    if count < 2:
+        return ""
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         return "pip install -e '.[curate]' in a checkout of mtbus_jax installs what that needs"
     return f"there are more than {_MOST_COMPARED} pictures" if count > _MOST_COMPARED else ""

@@ -78,13 +78,20 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     """
     import tensorflow_datasets as tfds
 
+    from tfds_busi import own
     from tfds_busi.tfds_busi_dataset_builder import Builder
 
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     builder = Builder(config=config, data_dir=root and pathlib.Path(root).expanduser())
     name = builder.builder_config.name
     raw = manual_dir and pathlib.Path(manual_dir).expanduser()
+    if builder.is_prepared() and _can_be_compared_now(builder):
+        print(f"looking for near-duplicates, which {name} was built without", file=sys.stderr)
+        shutil.rmtree(builder.data_path)
+        builder = Builder(config=config, data_dir=builder.data_dir_root)
     if builder.is_prepared():
+        if reason := not_compared(builder):
+            own.warn_not_compared(reason)
         if raw and not raw.exists():
             warnings.warn(
                 f"the folder of raw data {raw} does not exist; {name} is used as it was built "
@@ -114,6 +121,23 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
             ) from error
     _remove_earlier(builder)
     return Builder(config=config, data_dir=builder.data_dir_root)
+
+
+def not_compared(builder: Any) -> str:
+    """Why near-duplicates were not looked for as a folder was built; "" if they were."""
+    from tfds_busi.own import NOT_COMPARED
+
+    like_folder = builder.builder_config.source == "folder"
+    return builder.info.metadata[NOT_COMPARED] if like_folder else ""
+
+
+def _can_be_compared_now(builder: Any) -> bool:
+    """Whether what near-duplicates need has been installed since a folder was built."""
+    from tfds_busi import own
+
+    if builder.builder_config.download or not not_compared(builder):
+        return False
+    return not own.why_not_compared(builder.info.metadata[own.IMAGES])
 
 
 def decode(
@@ -147,6 +171,7 @@ def decode(
         normal = builder.info.metadata["normal"]
         arrays["class_names"] = np.array(builder.info.metadata["class_names"])
         arrays["normal"] = np.array(NO_LABEL if normal is None else normal)
+        arrays["not_compared"] = np.array(not_compared(builder))
     return arrays
 
 

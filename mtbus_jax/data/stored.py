@@ -22,7 +22,7 @@ LIKE_FOLDERS = ("bus_bra", "breast_usg")
 FORMAT = 2
 ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
 # Of a folder of your own.
-OPTIONAL = ("has_mask", "class_names", "normal")
+OPTIONAL = ("has_mask", "class_names", "normal", "not_compared")
 
 
 # Type and dimensions of each array.
@@ -102,7 +102,13 @@ def cases_from(name: str, arrays: dict[str, np.ndarray]) -> Cases:
         names = tuple(arrays["class_names"].tolist())
         classes = Classes(names, None if normal == NO_LABEL else normal)
     fields = {field: arrays[field] for field in ARRAYS}
-    return Cases(name=name, **fields, has_mask=arrays.get("has_mask"), classes=classes)
+    return Cases(
+        name=name,
+        **fields,
+        has_mask=arrays.get("has_mask"),
+        classes=classes,
+        not_compared=str(arrays.get("not_compared", "")),
+    )
 
 
 def arrays_of(cases: Cases) -> dict[str, np.ndarray]:
@@ -110,6 +116,8 @@ def arrays_of(cases: Cases) -> dict[str, np.ndarray]:
     arrays = {name: getattr(cases, name) for name in ARRAYS}
     if cases.has_mask is not None:
         arrays["has_mask"] = cases.has_mask
+    if cases.not_compared:
+        arrays["not_compared"] = np.array(cases.not_compared)
     if cases.classes != CLASSES:
         arrays["class_names"] = np.array(cases.classes.names)
         normal = cases.classes.normal

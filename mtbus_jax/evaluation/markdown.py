@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from mtbus_jax.escaping import markdown, markdown_table
+from mtbus_jax.evaluation.remarks import Remark, remarks
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics.meaning import meaning
-from mtbus_jax.training import run_splits
 
 PUBLISHED_DEVIATION = (
     "Published ± divide by the number of folds n, if the tables came from the released script; "
@@ -36,10 +36,9 @@ def to_markdown(result: dict) -> str:
         source = result["encoder_weights"]
         started = markdown(source) if source else "drawn weights"
         lines.append(f"The encoder started from {started}.")
+    for remark in remarks(result):
+        lines += ["", _remark(remark)]
     lines.append("")
-    lines += [f"> {warning}" for warning in _warnings(result)]
-    if lines[-1]:
-        lines.append("")
     if kinds:
         lines += _figure_table(result, kinds)
     if any(_has_published(result, kind) for kind in kinds):
@@ -65,53 +64,10 @@ def _networks_table(result: dict, kind: str) -> list[str]:
     ]
 
 
-def _warnings(result: dict) -> list[str]:
-    warnings = []
-    leaking = result["leaking_test_images"]
-    if leaking:
-        warnings.append(
-            f"**Leak:** {leaking} of {result['test_images']} test images share a patient or a "
-            "group of near-duplicates with training or validation images of their fold. "
-            "`--config.data.split=grouped` avoids it."
-        )
-    if result["split"] == run_splits.CUSTOM:
-        warnings.append(
-            f"**A split of your own:** `{run_splits.SPLITS}` was edited by hand, so the figures "
-            "are not those of a published, given or grouped split."
-        )
-    if not result["results"]:
-        warnings.append(
-            "**Nothing was tested:** no image was left out of training, so there is no figure "
-            "for how good these weights are. Test them on other images."
-        )
-    elif result.get("validation_images") == 0:
-        warnings.append(
-            "**No validation images:** each fold trained on every image that it does not test."
-        )
-    unused = result.get("unused_images")
-    if unused:
-        warnings.append(
-            f"**A part of the dataset:** {unused} images, counted once for each fold, are in none "
-            f"of the fold's lists in `{run_splits.SPLITS}`."
-        )
-    differing = result.get("differing_settings")
-    if differing:
-        warnings.append(
-            f"**Folds trained otherwise:** {'; '.join(differing)}. Their mean is not that of one "
-            "recipe."
-        )
-    departures = result["departures_from_published_recipe"]
-    if not result["results"]:
-        pass  # there is nothing to hold beside the published figures
-    elif departures is None:
-        warnings.append("No figures are published for this dataset.")
-    elif departures:
-        warnings.append(
-            "**Not the published recipe**, so the published figures beside are no yardstick: "
-            + "; ".join(departures)
-            + "."
-        )
-    return [line for warning in warnings for line in (warning, "")][:-1]
+def _remark(remark: Remark) -> str:
+    title = f"**{remark.title}:** " if remark.title else ""
+    items = f" {'; '.join(remark.items)}." if remark.items else ""
+    return f"> {title}{remark.text}{items}"
 
 
 def _figure_table(result: dict, kinds: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mtbus_jax.evaluation import trust
 from mtbus_jax.evaluation.markdown import plus_minus
+from mtbus_jax.evaluation.remarks import remarks
 from mtbus_jax.metrics.meaning import KINDS, meaning
 from mtbus_jax.report import charts, markup
 from mtbus_jax.report.markup import Child, Markup, element, number, percent
@@ -32,26 +33,22 @@ def missing(what: str, mend: str) -> Markup:
 def warnings(summary: dict[str, Any]) -> list[Markup]:
     """What a reader must know before the figures."""
     found = []
-    leaking = summary["leaking_test_images"]
-    if leaking:
-        text = (
-            f"{leaking} of {summary['test_images']} test images share a patient or a group of "
-            "near-duplicates with training or validation images of their fold. The split "
-        )
-        found.append(_callout("Leak", text, element("code", "grouped"), " avoids it."))
-    departures = summary["departures_from_published_recipe"]
-    if departures is None:
-        text = "No figures are published for this dataset."
-        found.append(element("p", text, class_="callout plain"))
-    elif departures:
-        text = "The published figures are shown beside, but are no yardstick for this run."
-        items = [element("li", element("code", each)) for each in departures]
-        found.append(_callout("Not the published recipe", text, element("ul", items)))
+    for remark in remarks(summary):
+        text = _with_code(remark.text)
+        if remark.items:
+            text.append(element("ul", [element("li", element("code", i)) for i in remark.items]))
+        if remark.title:
+            title = element("strong", f"{remark.title}."), " "
+            found.append(element("div", *title, *text, class_="callout"))
+        else:
+            found.append(element("p", *text, class_="callout plain"))
     return found
 
 
-def _callout(title: str, *children: Child) -> Markup:
-    return element("div", element("strong", f"{title}."), " ", *children, class_="callout")
+def _with_code(text: str) -> list[Child]:
+    """Sentences with what stands between backquotes as code."""
+    parts = text.split("`")
+    return [element("code", part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def tiles(run: Run) -> Markup:

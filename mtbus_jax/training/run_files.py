@@ -114,6 +114,7 @@ _SPLITS = {
     "test_images?": [int],
     "leaking_test_images?": [int],
     "unused_images?": [int],
+    "not_compared?": str,
     "folds": [Each([str])],
 }
 _TRAINED = {"train.epochs": int, "train.stop_patience": int}
@@ -144,6 +145,7 @@ _SUMMARY = {
     "differing_settings?": [str],
     "validation_images?": int,
     "unused_images?": int,
+    "not_compared?": str,
 }
 
 

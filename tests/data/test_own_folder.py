@@ -13,7 +13,7 @@ from PIL import Image
 from mtbus_jax import crossval, data, models, pack, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
-from tfds_busi import layouts, raw
+from tfds_busi import layouts, own, raw
 
 SIZE = (48, 80)
 
@@ -293,6 +293,33 @@ def test_a_copy_is_grouped_with_its_original(tmp_path):
     group = dict(zip(cases.uid.tolist(), cases.group.tolist(), strict=True))
     assert group["a/0"] == group["b/copy"]
     assert len(set(group.values())) == 6
+
+
+def test_near_duplicates_unknown_are_said_each_time_and_looked_for_once_they_can_be(
+    tmp_path, monkeypatch
+):
+    """Else a grouped split would leak without a word, in this and every later run."""
+    root = own_dataset(tmp_path / "mine")
+    shutil.copy(root / "p0.png", root / "p1.png")
+    shutil.copy(root / "p0_m.png", root / "p1_m.png")
+    with monkeypatch.context() as without:
+        without.setattr(own, "_NEEDED", ("a_package_that_is_not_installed",))
+        with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
+            assert len(set(load(root, tmp_path).group.tolist())) == 24
+        with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
+            cases = load(root, tmp_path)
+        assert "installs what that needs" in cases.not_compared
+        data.save_arrays(cases, tmp_path / "mine.npz")
+        config = configured(root, tmp_path)
+        with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
+            crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
+    packed = data.load_arrays(tmp_path / "mine.npz", name="mine", image_size=(24, 40))
+    assert packed.not_compared == cases.not_compared
+    assert "**Near-duplicates are unknown:**" in (tmp_path / "run" / "summary.md").read_text()
+    assert "Near-duplicates are unknown" in (tmp_path / "run" / "report.html").read_text()
+    cases = load(root, tmp_path)
+    group = dict(zip(cases.uid.tolist(), cases.group.tolist(), strict=True))
+    assert (cases.not_compared, group["u0"]) == ("", group["u1"])
 
 
 def test_everything_that_cannot_be_read_is_named_at_once(tmp_path):

@@ -251,7 +251,7 @@ def test_departures_are_written_and_folds_done_count_not_folds_asked_for(run):
         "train.epochs = 7 instead of 200",
     ]
     markdown = (run / "summary.md").read_text()
-    assert "> **Not the published recipe**" in markdown
+    assert "> **Not the published recipe:**" in markdown
     assert "train.epochs = 7 instead of 200" in markdown
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from mtbus_jax import crossval, data, files, models, report, types
 from mtbus_jax.errors import UserError
+from mtbus_jax.evaluation import summary
 from mtbus_jax.metrics import calibration
 from mtbus_jax.metrics.meaning import meaning
 from mtbus_jax.report import command, pictures, results, svg
@@ -333,7 +334,13 @@ def test_warnings_and_notice_are_shown(made, tmp_path):
     cases = dataclasses.replace(cases, group=np.array([u[-1] for u in cases.uid]))
     workdir, _ = fresh(tmp_path, cases=cases)
     leaking = files.read_json(workdir / "summary.json")["leaking_test_images"]
-    assert f"Leak. {leaking} of " in open_report(workdir, cases).text
+    content = files.read_json(workdir / "splits.json")
+    content["unused_images"][0] = 1
+    files.write_json(workdir / "splits.json", content)
+    summary.write_summary(workdir)
+    text = open_report(workdir, cases).text
+    assert f"Leak. {leaking} of " in text
+    assert "A part of the dataset. " in text and "fold's lists in splits.json." in text
 
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "a'\"&amp;b"]

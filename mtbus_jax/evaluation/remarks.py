@@ -1,0 +1,76 @@
+"""What a reader must know before the figures of a run: for ``summary.md`` and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mtbus_jax.training import run_splits
+
+
+class Remark(NamedTuple):
+    """One thing to know.
+
+    Attributes:
+      title: in a few words; "" for a remark that is no warning.
+      text: sentences; names of fields and files stand between backquotes.
+      items: what it lists, such as the fields that differ.
+    """
+
+    title: str
+    text: str
+    items: tuple[str, ...] = ()
+
+
+def remarks(result: dict[str, Any]) -> Iterator[Remark]:
+    """All that is to be said of the content of ``summary.json``, the gravest first."""
+    if leaking := result["leaking_test_images"]:
+        yield Remark(
+            "Leak",
+            f"{leaking} of {result['test_images']} test images share a patient or a group of "
+            "near-duplicates with training or validation images of their fold. "
+            "`--config.data.split=grouped` avoids it.",
+        )
+    if reason := result.get("not_compared"):
+        yield Remark(
+            "Near-duplicates are unknown",
+            f"They were not looked for ({reason}), so the same lesion may be in training and test "
+            "images. A column `group` in `manifest.csv` keeps images together.",
+        )
+    if result["split"] == run_splits.CUSTOM:
+        yield Remark(
+            "A split of your own",
+            f"`{run_splits.SPLITS}` was edited by hand, so the figures are not those of a "
+            "published, given or grouped split.",
+        )
+    if not result["results"]:
+        yield Remark(
+            "Nothing was tested",
+            "No image was left out of training, so there is no figure for how good these weights "
+            "are. Test them on other images.",
+        )
+    elif result.get("validation_images") == 0:
+        yield Remark(
+            "No validation images", "Each fold trained on every image that it does not test."
+        )
+    if unused := result.get("unused_images"):
+        yield Remark(
+            "A part of the dataset",
+            f"{unused} images, counted once for each fold, are in none of the fold's lists in "
+            f"`{run_splits.SPLITS}`.",
+        )
+    if differing := result.get("differing_settings"):
+        yield Remark(
+            "Folds trained otherwise",
+            "The mean is not that of one recipe. What differs:",
+            tuple(differing),
+        )
+    departures = result["departures_from_published_recipe"]
+    if result["results"] and departures is None:
+        yield Remark("", "No figures are published for this dataset.")
+    elif result["results"] and departures:
+        yield Remark(
+            "Not the published recipe",
+            "The published figures beside are no yardstick for this run. What differs:",
+            tuple(departures),
+        )
