@@ -20,6 +20,7 @@ import scipy
 from ml_collections import config_dict
 
 from mtbus_jax import commandline, data, files, splits, types
+from mtbus_jax.data.places import PLACES, with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary, trust
 from mtbus_jax.evaluation.evaluate import read_cases
@@ -79,7 +80,7 @@ def make_bundle(
     if not bundled.is_bundle(run):
         trained_folds.check_finished(run, trained)
     config = run_folder.load_config(sources[0])
-    cases = data.load_configured(_with_places(config, places or {}))
+    cases = data.load_configured(with_places(config, places or {}))
     results = []
     for source in sources:
         rows = read_cases(source)
@@ -161,19 +162,13 @@ def _trust(
     return out_of_fold.content(source, cases, folds, fold=trained.folds[0])
 
 
-def _with_places(config: config_dict.ConfigDict, places: dict[str, str]) -> config_dict.ConfigDict:
-    config = config.copy_and_resolve_references()
-    for field, value in places.items():
-        config.data[field] = value
-    return config
-
-
 def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
     """A configuration that names no folder of the machine that it comes from.
 
     Of other runs, files of weights and a dataset in a folder the last name stays.
     """
-    config = _with_places(config, dict.fromkeys((*run_folder.PLACES, "folds_file"), ""))
+    config = config.copy_and_resolve_references()
+    config.data.update(dict.fromkeys((*PLACES, "folds_file"), ""))
     config.data.name = Path(config.data.name).name
     start = Path(config.train.start_from)
     parts = 2 if start.name.startswith("fold_") else 1

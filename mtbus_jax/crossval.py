@@ -13,6 +13,7 @@ import jax
 from ml_collections import config_dict
 
 from mtbus_jax import configuration, data, report, splits, types
+from mtbus_jax.data import places
 from mtbus_jax.errors import Stopped, UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.evaluation.evaluate import evaluate_fold
@@ -175,8 +176,10 @@ def evaluate(
     if changes and overrides is None:
         overrides = configuration.changed(copy.deepcopy(config), changes)
     if overrides is not None:
-        for field in run_folder.PLACES:
-            config.data[field] = overrides.data[field]
+        given = {field: overrides.data[field] for field in places.PLACES}
+        if places.NAME in (changes or {}):
+            given["name"] = overrides.data.name
+        config = places.with_places(config, given)
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
@@ -228,9 +231,9 @@ def check_overrides(fields: Iterable[str]) -> None:
     Raises:
       UserError: for one that is neither in ``eval`` nor the place of data.
     """
-    places = {f"data.{name}" for name in run_folder.PLACES}
+    known = {places.NAME, *(f"data.{name}" for name in places.PLACES)}
     for field in fields:
-        if field not in places and not field.startswith(("eval.", "log.")):
+        if field not in known and not field.startswith(("eval.", "log.")):
             raise UserError(
                 f"--config.{field} does not matter when a run is tested again: everything but "
                 "eval.* and the folders of the data is the run's own. Leave it out."

@@ -65,7 +65,14 @@ def load_cases(
       UserError: if the name is unknown, or the dataset cannot be built or is damaged.
     """
     own = stored.is_folder(name)
-    if own and not pathlib.Path(name).expanduser().is_dir():
+    if own and len(pathlib.PurePath(name).parts) > 1:
+        if not pathlib.Path(name).expanduser().is_dir():
+            raise UserError(
+                f"There is no folder {name}. If pictures that a run was trained on lie elsewhere "
+                "now, say so with --config.data.name=FOLDER in mtbus train and evaluate, with "
+                "--data=FOLDER in mtbus report and bundle."
+            )
+    elif own and not pathlib.Path(name).expanduser().is_dir():
         known = (*stored.DATASETS, *stored.LIKE_FOLDERS)
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -40,8 +40,8 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
     if result["split"] == run_splits.CUSTOM:
         yield Remark(
             "A split of your own",
-            f"`{run_splits.SPLITS}` was edited by hand, so the figures are not those of a "
-            "published, given or grouped split.",
+            f"`{run_splits.SPLITS}` has other folds than the published, given or grouped ones: it "
+            "was edited, or the folds file was changed afterwards.",
         )
     if not result["results"]:
         yield Remark(

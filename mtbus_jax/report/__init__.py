@@ -6,6 +6,6 @@
 
 from __future__ import annotations
 
-from mtbus_jax.report.write import REPORT, write_report
+from mtbus_jax.report.write import REPORT, has_pictures, write_report
 
-__all__ = ["REPORT", "write_report"]
+__all__ = ["REPORT", "has_pictures", "write_report"]

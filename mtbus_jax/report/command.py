@@ -18,6 +18,7 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from mtbus_jax import commandline, data, report, types
+from mtbus_jax.data.places import with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
 from mtbus_jax.training import run_folder
@@ -95,6 +96,12 @@ def _report(args: argparse.Namespace) -> None:
     workdir = Path(args.run)
     config = run_folder.load_config(workdir)
     cases, reason = _cases(config, args)
+    if reason and not args.no_pictures and report.has_pictures(workdir):
+        raise UserError(
+            f"{workdir / report.REPORT} has pictures, and the one that replaced it would have "
+            f"none: {reason} Say where the data lie with --data_dir, --manual_dir, --arrays_file "
+            "or, for a folder of your own, --data; --no_pictures writes the report without them."
+        )
     path = report.write_report(workdir, cases, without_pictures=reason)
     if reason:
         print(f"without pictures: {reason}", file=sys.stderr)
@@ -108,9 +115,8 @@ def _cases(
     if args.no_pictures:
         return None, "--no_pictures was given."
     given = commandline.places(args)
-    config.data.update(given)
     try:
-        return data.load_configured(config), ""
+        return data.load_configured(with_places(config, given)), ""
     except UserError as error:
         if given:  # what was asked for by name must be there
             raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbus_jax import files
+from mtbus_jax.data import places
 from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.markdown import plus_minus
 from mtbus_jax.metrics.meaning import KINDS, meaning
@@ -20,7 +21,7 @@ from mtbus_jax.report.sections import section
 from mtbus_jax.training import run_folder
 
 # Where data lies; differs without a meaning.
-_PLACES = {"data.arrays_file", "data.data_dir", "data.manual_dir", "data.cache_dir"}
+_PLACES = {f"data.{place}" for place in places.PLACES}
 _MEASURES = {DICE: "Dice (Wilcoxon signed-rank)", CORRECT: "class right (McNemar)"}
 _HEADER = ["comparison", "images", "a", "b", "a − b", "95 % interval", "effect", "p", "p (Holm)"]
 _NOTES = (

@@ -13,6 +13,8 @@ from mtbus_jax.report.run import Run, read
 
 REPORT = "report.html"
 
+# In reports without pictures, and in no other.
+_NO_PICTURES = "pictures, which come from the dataset."
 _SCRIPTS = ("masks.js", "cases.js", "list.js", "viewer.js", "browser.js")
 
 
@@ -38,6 +40,12 @@ def write_report(
     path = run.workdir / REPORT
     files.write_text(path, _document(run, collected, without_pictures))
     return path
+
+
+def has_pictures(workdir: Path) -> bool:
+    """Whether a run folder has a report that shows pictures."""
+    path = workdir / REPORT
+    return path.exists() and _NO_PICTURES not in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _document(run: Run, collected: pictures.Pictures | None, reason: str) -> str:
@@ -115,7 +123,7 @@ def _cases(run: Run, collected: pictures.Pictures | None, reason: str) -> list[M
         mend = f"{reason} " if reason else ""
         content.append(
             sections.missing(
-                "pictures, which come from the dataset.",
+                _NO_PICTURES,
                 f"{mend}python -m mtbus_jax.report --run={run.workdir} adds them where the dataset "
                 "is.",
             )

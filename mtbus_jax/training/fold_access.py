@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from mtbus_jax import data, files, locks, splits, types
+from mtbus_jax.data import places
 from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import checkpoint, run_folder
@@ -22,7 +23,8 @@ from mtbus_jax.training import checkpoint, run_folder
 def same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
     """The dataset's fingerprint, after a check that all processes run the same."""
     fingerprint = data.fingerprint(cases)
-    own = {f"data.{place}" for place in run_folder.PLACES} | {"log.progress"}
+    own = {f"data.{place}" for place in places.PLACES}
+    own |= {places.NAME, places.FOLDS_FILE, "log.progress"}
     fields = {k: v for k, v in run_folder.flatten(config).items() if k not in own}
     parallel.check_same({"dataset": fingerprint, **fields})
     return fingerprint

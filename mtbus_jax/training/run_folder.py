@@ -18,6 +18,7 @@ import jax
 from ml_collections import config_dict
 
 from mtbus_jax import files, types
+from mtbus_jax.data import places
 from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.training import run_files
 from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
@@ -26,18 +27,13 @@ from mtbus_jax.training.schedule import COSINE
 # Of a fold whose training is over: settings that may differ from fold to fold.
 TRAINED = "trained.json"
 CASES = "cases.csv"  # of a fold: one row per test image
-# Fields of config.data that say where things lie; they may differ between machines.
-PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
 
 # Fields that may differ when a run is continued: they change where things lie, how much is done
 # or shown, but not what a finished epoch computes.
 _FREE_FIELDS = frozenset(
     {
         "data.folds",
-        "data.data_dir",
-        "data.manual_dir",
-        "data.cache_dir",
-        "data.arrays_file",
+        *(f"data.{place}" for place in places.PLACES),
         "train.epochs",
         "train.devices",
         "train.steps_per_call",
@@ -56,7 +52,7 @@ _OF_A_FOLD = ("train.epochs", "train.stop_patience")
 _FORMER = {
     "data": {
         "classes": (),
-        **dict.fromkeys(PLACES, ""),
+        **dict.fromkeys(places.PLACES, ""),
         "resize": "nearest",
         "enhancement": "none",
         "class_names": types.CLASSES.names,
@@ -174,7 +170,8 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
     path = workdir / CONFIG
     if path.exists():
         there = load_config(workdir)
-        changed = differences(there, config)
+        moved = places.may_have_moved(there, config)
+        changed = [each for each in differences(there, config) if each[0] not in moved]
         # More epochs go on from where fewer ended, but a cosine falls to 0 over all of them.
         epochs = there.train.epochs, config.train.epochs
         if config.train.course == COSINE and len(set(epochs)) > 1:
@@ -202,7 +199,9 @@ def differences(
     return [
         (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
         for field in sorted(old.keys() | new.keys())
-        if field not in free and old.get(field) != new.get(field)
+        if field not in free
+        and old.get(field) != new.get(field)
+        and not places.same_place(field, old.get(field), new.get(field))
     ]
 
 

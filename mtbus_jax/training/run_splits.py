@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from mtbus_jax import files, splits, types
+from mtbus_jax.data import stored
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import run_files
 from mtbus_jax.training.run_files import SPLITS
@@ -111,7 +112,9 @@ def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.S
     """The folds of an existing ``splits.json``, checked against the dataset."""
     path, content = workdir / SPLITS, run_files.read_splits(workdir)
     for field, wanted in (("dataset", cases.name), ("split", split)):
-        if content.get(field) != wanted:
+        # A folder of pictures may have another name now; its images are looked up below.
+        renamed = field == "dataset" and stored.is_folder(cases.name)
+        if content.get(field) != wanted and not (renamed and stored.is_folder(content[field])):
             raise UserError(
                 f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
                 "Choose another --workdir, or remove that file."

@@ -10,9 +10,11 @@ import pytest
 import tiny
 from PIL import Image
 
-from mtbus_jax import crossval, data, models, pack, splits, types
+from mtbus_jax import crossval, data, models, pack, report, splits, types
+from mtbus_jax.data.places import with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import preprocess
+from mtbus_jax.report import command
 from tfds_busi import layouts, own, raw
 
 SIZE = (48, 80)
@@ -469,6 +471,57 @@ def test_folds_of_a_file_are_called_given(tmp_path):
     write_csv(tmp_path / "folds.csv", rows[:-1])
     with pytest.raises(UserError, match="lacks 1 of 24 images, such as 'u23'"):
         crossval.train_and_evaluate(config, tmp_path / "other")
+
+
+def test_a_folder_that_moves_is_the_same_dataset(tmp_path, monkeypatch):
+    """A run goes on, and can be tested and reported, wherever its pictures lie; others stay out."""
+    root = own_dataset(tmp_path / "mine")
+    workdir = tmp_path / "run"
+    crossval.train_and_evaluate(configured(root, tmp_path), workdir, folds=(0,))
+    monkeypatch.chdir(tmp_path)
+    for spelled in ("mine/", "./mine", str(tmp_path / "other" / ".." / "mine")):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        crossval.train_and_evaluate(configured(spelled, tmp_path), workdir, folds=(0,))
+    there = root.rename(tmp_path / "moved")
+    places = ["--run", str(workdir)]
+    with pytest.raises(UserError, match=r"There is no folder .*--config.data.name=FOLDER"):
+        crossval.evaluate(workdir)
+    with pytest.raises(UserError, match=r"has pictures, and .*There is no folder .*--data"):
+        command.main(places)
+    assert report.has_pictures(workdir)
+    command.main([*places, "--no_pictures"])
+    assert not report.has_pictures(workdir)
+    command.main([*places, "--data", str(there)])
+    assert report.has_pictures(workdir)
+    crossval.evaluate(workdir, changes={"data.name": str(there)})
+    result = crossval.train_and_evaluate(configured(there, tmp_path), workdir)
+    assert result["folds"] == [0, 1]
+    assert json.loads((workdir / "config.json").read_text())["data"]["name"] == str(there)
+    picture(there / "p0.png", seed=99)
+    with pytest.raises(UserError, match="trained on a different dataset"):
+        crossval.train_and_evaluate(configured(there, tmp_path), workdir)
+    with pytest.raises(UserError, match=r"pictures in .*moved; give the folder"):
+        crossval.evaluate(workdir, changes={"data.name": "phantom"})
+
+
+def test_the_data_of_a_public_run_do_not_become_a_folder():
+    config = tiny.make_config()
+    config.data.name = "phantom"
+    with pytest.raises(UserError, match=r"the run is on phantom.*mtbus external"):
+        with_places(config, {"name": "somewhere"})
+    assert with_places(config, {"data_dir": "x"}).data.data_dir == "x"
+    assert config.data.data_dir == ""
+
+
+def test_a_folds_file_that_changed_is_said(tmp_path):
+    config = configured(own_dataset(tmp_path / "mine"), tmp_path)
+    config.data.folds_file = str(tmp_path / "folds.csv")
+    for shift in (0, 1):
+        rows = [("uid", "fold"), *((f"u{i}", str((i // 2 + shift) % 2)) for i in range(24))]
+        write_csv(tmp_path / "folds.csv", rows)
+        result = crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
+        assert result["split"] == ("given", "custom")[shift]
+    assert "the folds file was changed" in (tmp_path / "run" / "summary.md").read_text()
 
 
 def test_a_fixed_test_set_is_one_fold():

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from mtbus_jax import configuration
+from mtbus_jax.data import places
 from mtbus_jax.reproduce import facts
 from mtbus_jax.reproduce.league.plan import League
 from mtbus_jax.reproduce.league.results import Row
@@ -14,7 +15,7 @@ from mtbus_jax.training import run_files, run_folder, run_splits
 
 # Sections and fields that say nothing about what is computed, or that every row has its own of.
 _SILENT = ("log.", "model.", "name", "seed", "data.folds")
-_SILENT += tuple(f"data.{name}" for name in run_folder.PLACES)
+_SILENT += tuple(f"data.{name}" for name in places.PLACES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,74 @@
+"""Where the data of a run lie: they may lie elsewhere on another machine, or have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import config_dict
+
+from mtbus_jax.data import stored
+from mtbus_jax.errors import UserError
+
+# Fields of config.data that say where things lie, whatever the dataset.
+PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
+# The dataset's name, which is a place too where it is a folder of somebody's own.
+NAME, FOLDS_FILE = "data.name", "data.folds_file"
+
+
+def with_places(
+    config: config_dict.ConfigDict, places: Mapping[str, str]
+) -> config_dict.ConfigDict:
+    """A copy of a run's configuration with its data elsewhere.
+
+    Args:
+      config: of a run.
+      places: fields of ``config.data`` by name: `PLACES`, and ``name`` for the new place of a
+        folder of pictures.
+
+    Raises:
+      UserError: for a name where the run's dataset, or the new one, is no folder.
+    """
+    if "name" in places and not is_folder(config):
+        raise UserError(
+            f"{NAME}={places['name']}: the run is on {config.data.name}, which lies where "
+            "data_dir says. Only a folder of your own pictures has a new place; to test the "
+            "networks on other pictures, use mtbus external."
+        )
+    if "name" in places and not stored.is_folder(places["name"]):
+        raise UserError(
+            f"{NAME}={places['name']}: the run is on pictures in {config.data.name}; give the "
+            "folder where they lie now."
+        )
+    config = config.copy_and_resolve_references()
+    config.data.update(places)
+    return config
+
+
+def is_folder(config: config_dict.ConfigDict) -> bool:
+    """Whether a run is on a folder of somebody's own pictures."""
+    return stored.is_folder(config.data.name)
+
+
+def may_have_moved(first: config_dict.ConfigDict, second: config_dict.ConfigDict) -> set[str]:
+    """Fields of two configurations that name a folder or file in both, and need not agree.
+
+    What lies there is compared by its content: pictures by the fingerprint that each checkpoint
+    has, folds by the run's own list.
+    """
+    found = set()
+    if is_folder(first) and is_folder(second):
+        found.add(NAME)
+    if first.data.folds_file and second.data.folds_file:
+        found.add(FOLDS_FILE)
+    return found
+
+
+def same_place(field: str, first: object, second: object) -> bool:
+    """Whether two values of a field are one folder or file, spelled otherwise."""
+    if field not in (NAME, FOLDS_FILE) or not (first and second):
+        return False
+    if field == NAME and not (stored.is_folder(str(first)) and stored.is_folder(str(second))):
+        return False
+    one, other = (Path(str(value)).expanduser().resolve() for value in (first, second))
+    return one == other
