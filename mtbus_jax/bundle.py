@@ -33,13 +33,21 @@ from mtbus_jax.training import (
     device_data,
     run_files,
     run_folder,
+    seen,
     trained_folds,
 )
 from mtbus_jax.training.bundled import CARD
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 
-_ALL_FILES = {bundled.BUNDLE, bundled.WEIGHTS, run_folder.CONFIG, trust.TRUST, CARD}
+_ALL_FILES = {
+    bundled.BUNDLE,
+    bundled.WEIGHTS,
+    run_folder.CONFIG,
+    seen.PICTURES,
+    trust.TRUST,
+    CARD,
+}
 # In what the network and its evidence may differ.
 _MAY_DIFFER = {
     "name",
@@ -93,6 +101,7 @@ def make_bundle(
     with files.folder_at_once(out) as folder:
         files.write_json(folder / run_folder.CONFIG, _without_places(trained.config).to_dict())
         bundled.write(folder, trained.members)
+        seen.write(folder, cases, config, named=False)
         if trusted is not None:
             files.write_json(folder / trust.TRUST, trusted)
         rounding = _rounding(trained, trained_folds.load(folder), cases)

@@ -27,6 +27,7 @@ from mtbus_jax.training import (
     memory,
     run_folder,
     run_splits,
+    seen,
     trained_folds,
     warm_start,
 )
@@ -101,6 +102,7 @@ def train_and_evaluate(
                 workdir, cases, folds=parts, **run_splits.drawing(config.data)
             )
         )
+        parallel.on_primary(lambda: seen.write(workdir, cases, config))
         if config.log.progress and parallel.is_primary():
             _announce(experiment, cases, content, wanted)
         arguments = {
@@ -204,6 +206,7 @@ def evaluate(
         for fold in trained:
             arguments = fold_access.arguments(workdir, cases, folds, fold, fingerprint)
             evaluate_fold(experiment, evaluator, cases, folds[fold], networks=networks, **arguments)
+        parallel.on_primary(lambda: seen.write(workdir, cases, config))
         if overrides is not None:
             parallel.on_primary(lambda: run_folder.record(workdir, "eval", config.eval))
         return parallel.on_primary(lambda: _write_results(workdir, cases, folds))
@@ -321,7 +324,7 @@ def _sources(
 ) -> dict[int, warm_start.StartingWeights]:
     """What the folds that have not begun are to start from; none without ``train.start_from``."""
     fresh = [f for f in wanted if not _epoch_on_disk(workdir, f)]
-    found = {f: warm_start.find(config, f, folds[f], cases.uid) for f in fresh}
+    found = {f: warm_start.find(config, f, folds[f], cases) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
 
 

@@ -66,6 +66,7 @@ def test_a_network_for_all_images_has_the_figures_and_trust_of_its_evidence(runs
         "bundle.json",
         "config.json",
         "model_card.md",
+        "pictures.json",
         "trust.json",
         "weights.safetensors",
     ]

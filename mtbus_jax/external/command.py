@@ -43,6 +43,11 @@ def main(argv: Sequence[str], *, program: str) -> None:
         help="bring the grey values of all pictures together to the distribution of the run's own "
         "dataset, which has to be at hand",
     )
+    parser.switch(
+        "--leave_out_known",
+        help="leave out pictures that the run was trained on, known by their pixels; without, a "
+        "dataset that holds some is refused",
+    )
     add_ensemble_flags(parser)
     parser.add_argument(
         "--batch_size", type=int, default=8, help="pictures that go through the network together"
@@ -68,6 +73,7 @@ def main(argv: Sequence[str], *, program: str) -> None:
         places={name: value for name, value in places.items() if value},
         normal_class=args.normal_class,
         batch_size=args.batch_size,
+        leave_out_known=args.leave_out_known,
     )
     print(f"{content['images']} images tested; {args.out}/{SUMMARY_MD}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import config_dict
 
 from mtbus_jax import data, files, types
 from mtbus_jax.errors import UserError
@@ -16,7 +17,7 @@ from mtbus_jax.external.markdown import to_markdown
 from mtbus_jax.external.score import LEVEL, RESAMPLES, measured, rows_of
 from mtbus_jax.images import from_array, intensity
 from mtbus_jax.predict import Predictor
-from mtbus_jax.training import bundled, run_folder, warm_start
+from mtbus_jax.training import bundled, run_folder, seen, warm_start
 
 CASES, SUMMARY_JSON, SUMMARY_MD = run_folder.CASES, run_folder.SUMMARY, "summary.md"
 _ALL_FILES = {CASES, SUMMARY_JSON, SUMMARY_MD}
@@ -37,6 +38,7 @@ def evaluate(
     places: Mapping[str, str] | None = None,
     normal_class: str = "",
     batch_size: int = 8,
+    leave_out_known: bool = False,
 ) -> dict[str, Any]:
     """Tests networks on other images and writes the figures.
 
@@ -54,6 +56,8 @@ def evaluate(
       places: fields of ``config.data`` that say where datasets lie here, by name.
       normal_class: of a folder, the class that means "no lesion".
       batch_size: pictures that go through the network together.
+      leave_out_known: test without the pictures that the run was trained on, instead of refusing a
+        dataset that holds some.
 
     Returns:
       The content of ``summary.json``.
@@ -77,6 +81,8 @@ def evaluate(
         normal_class=normal_class,
         **places,
     )
+    folder = bundled.PRETRAINED if run is None else Path(run)
+    cases, left_out = _unknown_alone(cases, folder, config, leave_out_known=leave_out_known)
     cases = with_classes(cases, predictor.classes, rename or {})
     if not (cases.mask_known | cases.label_known).any():
         raise UserError(f"{cases.name} has neither masks nor classes to test against.")
@@ -95,6 +101,7 @@ def evaluate(
         "trained_on": config.data.name,
         "dataset": cases.name,
         "unknown_origin": unknown,
+        "left_out": left_out,
         "folds": list(predictor.folds),
         "predictions_per_image": predictor.members,
         "weights": predictor.trained.digest(),
@@ -147,6 +154,40 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
         else:
             check_other(dataset, earlier.data.name)
     return sorted(gone)
+
+
+def _unknown_alone(
+    cases: types.Cases, run: Path, config: config_dict.ConfigDict, *, leave_out_known: bool
+) -> tuple[types.Cases, int]:
+    """The images that are no pictures of the run nor of those it started from, by their pixels.
+
+    Returns:
+      They, and how many others there were.
+
+    Raises:
+      UserError: if there are others and they are not to be left out, or nothing else.
+    """
+    lineage = [config]
+    if not bundled.is_bundle(run):
+        lineage += map(run_folder.load_config, run_folder.networks(run, config))
+    earlier = itertools.chain.from_iterable(map(warm_start.earlier_runs, lineage))
+    folders = [run, *(folder for folder, found in earlier if found is not None)]
+    known = np.any([seen.known(folder, cases, config) for folder in folders], axis=0)
+    count = int(known.sum())
+    if not count:
+        return cases, 0
+    first = str(cases.uid[known.argmax()])
+    if known.all():
+        raise UserError(
+            f"All {count} images of {cases.name} are pictures that the run was trained on, such as "
+            f"{first!r}; give another dataset."
+        )
+    if not leave_out_known:
+        raise UserError(
+            f"{count} of {len(cases)} images of {cases.name} are pictures that the run was trained "
+            f"on, such as {first!r}: their pixels are equal. --leave_out_known tests without them."
+        )
+    return cases.take(np.flatnonzero(~known)), count
 
 
 def check_other(dataset: str, trained_on: str) -> None:

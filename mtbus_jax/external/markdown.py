@@ -26,6 +26,8 @@ def to_markdown(content: dict[str, Any]) -> str:
         "run was trained on these pictures cannot be told.\n"
         for run in content["unknown_origin"]
     ]
+    if content["left_out"]:
+        origin.append(f"{content['left_out']} pictures that the run was trained on are left out.\n")
     figures = {kind: content["results"][kind] for kind in kinds}
     rows = [
         [

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from ml_collections import config_dict
 
-from mtbus_jax import splits
+from mtbus_jax import splits, types
+from mtbus_jax.data import places
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_files, run_folder, run_splits, trained_folds
+from mtbus_jax.training import run_files, run_folder, run_splits, seen, trained_folds
 from mtbus_jax.training.state import TrainState
 
 FIELD = "train.start_from"
@@ -52,7 +52,7 @@ class StartingWeights(NamedTuple):
 
 
 def find(
-    config: config_dict.ConfigDict, fold: int, split: splits.Split, uid: np.ndarray
+    config: config_dict.ConfigDict, fold: int, split: splits.Split, cases: types.Cases
 ) -> StartingWeights | None:
     """The weights that a fold is to start from, after every check that needs no weights.
 
@@ -60,7 +60,7 @@ def find(
       config: of the run.
       fold: its fold.
       split: indices of the fold.
-      uid: ``(n,)`` str of the dataset.
+      cases: the dataset.
 
     Returns:
       None if ``train.start_from`` is empty.
@@ -85,7 +85,7 @@ def find(
     _check_model(run, other, config)
     source = StartingWeights(run, other_fold, other)
     for each in _lineage(source):
-        _check_unseen(each, fold, split, uid)
+        _check_unseen(each, config, fold, split, cases)
     return source
 
 
@@ -156,8 +156,14 @@ def earlier_runs(
         yield run, config
 
 
-def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: np.ndarray) -> None:
-    """Refuses weights that know the answers: by image id, of whatever dataset.
+def _check_unseen(
+    source: StartingWeights,
+    config: config_dict.ConfigDict,
+    fold: int,
+    split: splits.Split,
+    cases: types.Cases,
+) -> None:
+    """Refuses weights that know the answers.
 
     The other run may have validated on the images that are validated on here, as with the same
     folds of the same dataset.
@@ -171,18 +177,45 @@ def _check_unseen(source: StartingWeights, fold: int, split: splits.Split, uid: 
             f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
             "what its weights have seen. Restore that file, or start from another run."
         ) from None
-    for held_out, seen in (
+    name = _names_there(source, config, cases)
+    for held_out, seen_there in (
         (split.test, trained_on | chosen_with),
         (split.validation, trained_on),
     ):
-        known = sorted(set(uid[held_out].tolist()) & seen)
+        known = [i for i in held_out.tolist() if name[i] & seen_there]
         if known:
             raise UserError(
                 f"{FIELD}: fold {source.fold} of {source.run} was trained or chosen with "
                 f"{len(known)} of the images that fold {fold} holds out here, such as "
-                f"{known[0]!r}; the results would not be those of unseen images. Start from a run "
-                "with the same folds, or on other images."
+                f"{str(cases.uid[known[0]])!r}; the results would not be those of unseen images. "
+                "Start from a run with the same folds, or on other images."
             )
+
+
+def _names_there(
+    source: StartingWeights, config: config_dict.ConfigDict, cases: types.Cases
+) -> list[set[str]]:
+    """For each image the ids that it has, or may have, in the run that weights come from.
+
+    Those of the same pixels, where the run says what its images were; and its own id, since it may
+    have been saved anew. In another folder of numbered files an id means nothing where the pixels
+    are known.
+    """
+    own = [{uid} for uid in cases.uid.tolist()]
+    there = seen.read(source.run)
+    if there is None or there.uids is None or there.how != seen.how(config):
+        return own
+    same: dict[str, set[str]] = {}
+    for uid, digest in zip(there.uids, there.digests, strict=True):
+        same.setdefault(digest, set()).add(uid)
+    folders = places.is_folder(config) and places.is_folder(source.config)
+    apart = folders and not places.same_place(
+        places.NAME, config.data.name, source.config.data.name
+    )
+    return [
+        (set() if apart else uid) | (same.get(digest, set()) if digest else uid)
+        for uid, digest in zip(own, seen.digests(cases), strict=True)
+    ]
 
 
 def load(source: StartingWeights, like: TrainState) -> tuple[dict[str, Any], list[str]]:
