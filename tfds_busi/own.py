@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import json
+import os
 import pathlib
 import sys
 import warnings
@@ -25,6 +27,8 @@ _NEEDED = ("cv2", "faiss")
 # Above, comparing all pictures takes longer than a person waits for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
+# In `metadata`: the folder, and its `state`.
+FOLDER, STATE = "folder", "state"
 # In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
 # the number of pictures.
 NOT_COMPARED, IMAGES = "not_compared", "images"
@@ -32,9 +36,28 @@ NOT_COMPARED, IMAGES = "not_compared", "images"
 _RATIO_TOLERANCE = 0.02
 
 
-def metadata(listing: Listing) -> dict[str, Any]:
-    """What is kept beside the records: classes, how the folder was understood and compared."""
+def state(folder: pathlib.Path) -> str:
+    """A digest of names, sizes and times of a folder's files, but for hidden ones."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            status = path.stat()
+            digest.update(os.fsencode(relative))
+            digest.update(f"\n{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def metadata(listing: Listing, folder: pathlib.Path) -> dict[str, Any]:
+    """What is kept beside the records: classes, how the folder was understood and compared.
+
+    Args:
+      listing: of the folder.
+      folder: as it was given.
+    """
     return {
+        FOLDER: str(folder.resolve()),
+        STATE: state(folder),
         "class_names": list(listing.classes.names),
         "normal": listing.classes.normal,
         "layout": listing.layout,

@@ -74,7 +74,24 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 _check_whole(download_config.max_examples_per_split)
                 if download_config.manual_dir:
                     self._manual_dir = pathlib.Path(download_config.manual_dir).expanduser()
+            self._check_same_folder()
             super().download_and_prepare(download_config=download_config, **kwargs)
+
+    def _check_same_folder(self) -> None:
+        """Refuses another folder than the one that is built; the base class would keep the old."""
+        if self.builder_config.name != "folder" or not self.is_prepared():
+            return
+        kept, given = self.info.metadata, self._manual_dir
+        if given is None:
+            return
+        if not given.is_dir():
+            raise UserError(f"--manual_dir={given}: there is no such folder.")
+        built_from = kept[own.FOLDER]
+        if str(given.resolve()) != built_from or own.state(given) != kept[own.STATE]:
+            raise UserError(
+                f"{self.data_path} was built from {built_from} as it was then; --overwrite builds "
+                f"it again, from {given}. Training with --config.data.name=FOLDER needs neither."
+            )
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text
@@ -147,7 +164,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             else:
                 listing = layouts.read(folder, normal=config.normal_class)
             print(f"{folder}: {listing.layout}", file=sys.stderr)
-            self.info.metadata.update(own.metadata(listing))
+            self.info.metadata.update(own.metadata(listing, folder))
             yield from own.examples(listing, stretch=bool(config.download))
 
     def _phantoms(self) -> Iterator[dict[str, Any]]:

@@ -34,20 +34,15 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
       folder: absolute.
       normal_class: see `load_cases`.
     """
+    from tfds_busi import own
     from tfds_busi.configs import FOLDER_VERSION, BusConfig
 
     # "" is `normal` where there is such a class, and a run names the class that it has found.
-    state = hashlib.sha256(normal_class.encode() if normal_class != _NORMAL_NAME else b"")
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not any(
-            part.startswith(".") for part in path.relative_to(folder).parts
-        ):
-            status = path.stat()
-            relative = os.fsencode(path.relative_to(folder))
-            state.update(relative + f"\n{status.st_size} {status.st_mtime_ns}\n".encode())
+    other = normal_class if normal_class != _NORMAL_NAME else ""
+    state = hashlib.sha256((other + own.state(folder)).encode()).hexdigest()
     where = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
     return BusConfig(
-        name=f"folder_{where}_{state.hexdigest()[:12]}",
+        name=f"folder_{where}_{state[:12]}",
         description=f"Pictures in {folder}.",
         source="folder",
         version=FOLDER_VERSION,

@@ -16,7 +16,7 @@ from mtbus_jax import data, splits, types
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import run_splits
+from mtbus_jax.training import run_folder, run_splits
 from mtbus_jax.training.device_data import place
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
@@ -75,6 +75,7 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
         config = data.resolve(config, cases)
         drawing = run_splits.drawing(config.data)
         folds = run_splits.find_folds(missing[0].workdir, cases, **drawing)
+        run_folder.check_folds(config.data.folds, len(folds))
         count = sum(_step_count(job, folds[job.fold], cases) for job in missing)
         key = (str(config.model.to_dict()), tuple(config.tasks))
         if key not in measured:

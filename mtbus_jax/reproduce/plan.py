@@ -180,5 +180,6 @@ def check_jobs(jobs: list[Job]) -> None:
         config.train.devices = 1
         Experiment.from_config(config).abstract_state()
         cases = data.load_configured(config)
+        config = data.resolve(config, cases)
         folds = run_splits.find_folds(job.workdir, cases, **run_splits.drawing(config.data))
         run_folder.check_folds(config.data.folds, len(folds))

@@ -298,6 +298,32 @@ def test_other_formats_configurations_and_parts_are_refused(tmp_path):
         Builder(config="buzi", data_dir=tmp_path)
 
 
+def test_a_folder_of_ones_own_is_not_taken_for_another(tmp_path):
+    """TFDS would say nothing, and keep what was built first."""
+
+    def build(folder):
+        options = tfds.download.DownloadConfig(manual_dir=folder)
+        builder = Builder(config="folder", data_dir=tmp_path / "built")
+        builder.download_and_prepare(download_config=options)
+        return builder
+
+    for name, count in (("one", 2), ("other", 3)):
+        for kind in ("a", "b"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(0, 255, (20, 30)).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / kind / f"{i}.png")
+    for _ in range(2):
+        assert build(tmp_path / "one").info.splits["train"].num_examples == 4
+    with pytest.raises(UserError, match=r"was built from .*one as it was then; --overwrite"):
+        build(tmp_path / "other")
+    with pytest.raises(UserError, match="there is no such folder"):
+        build(tmp_path / "nowhere")
+    (tmp_path / "one" / "a" / "0.png").unlink()
+    with pytest.raises(UserError, match="as it was then"):
+        build(tmp_path / "one")
+
+
 def test_the_tfds_command_ends_on_missing_data_with_a_paragraph_and_exit_code_2(tmp_path):
     if missing:
         pytest.skip(f"NOT TESTED: {missing} not installed")
