@@ -25,6 +25,8 @@ _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial"
 _LEFTOVER_SECONDS = 3600
 
 _SEPARATORS = ",;\t"
+# By Excel, before the columns.
+_NAMED_SEPARATOR = re.compile(r"sep=([,;\t])", re.IGNORECASE)
 _FORMULA = "=+-@\t\r\n"
 
 
@@ -46,7 +48,7 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
     """Reads a CSV file as spreadsheets save it.
 
     The text is UTF-8 or UTF-16; commas, semicolons or tabs separate, whichever the first line has
-    most of. Rows without any text are left out.
+    most of or names, as in ``sep=;``. Rows without any text are left out.
 
     Args:
       content: of the file.
@@ -62,7 +64,10 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
         first = text.lstrip().partition("\n")[0]
-        separator = max(_SEPARATORS, key=first.count)
+        named = _NAMED_SEPARATOR.fullmatch(first.strip().strip('"'))
+        if named:
+            text = text.lstrip().partition("\n")[2]
+        separator = named[1] if named else max(_SEPARATORS, key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -15,17 +15,23 @@ from tfds_busi import search
 
 # Names of columns, in lower case, the first that is there counts.
 _COLUMNS = {
-    "image": ("image", "file", "filename", "image_filename", "id", "name"),
-    "mask": ("mask", "masks", "mask_filename"),
+    "image": (
+        *("image", "file", "filename", "file_name", "image_filename", "image_name", "image_id"),
+        *("img", "picture", "path", "id", "name"),
+    ),
+    "mask": ("mask", "masks", "mask_filename", "mask_name"),
     "label": ("label", "class", "pathology", "classification", "diagnosis"),
     "uid": ("uid",),
-    "group": ("group", "patient", "patient_id", "case", "caseid", "subject"),
+    "group": (
+        *("group", "patient", "patient_id", "patientid", "case", "case_id", "caseid"),
+        *("subject", "subject_id"),
+    ),
     "fold": ("fold", "test_fold", "kfold"),
 }
 _EXCEL = ".xlsx"
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
 # Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
-_PASSED_OVER = ("10-fold-cv.csv",)
+PASSED_OVER = ("10-fold-cv.csv",)
 # Rows of a fold column that say in words what is tested.
 _FOLD_WORDS = {"test": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 
@@ -144,7 +150,7 @@ def joined_tables(
     joined: dict[str, dict[str, Any]] = {}
     used = []
     for path in sorted(search.visible(root)):
-        if path.suffix.lower() not in SUFFIXES or path.name in _PASSED_OVER:
+        if path.suffix.lower() not in SUFFIXES or path.name in PASSED_OVER:
             continue
         names, rows = read_table(path)
         known = which(names)

@@ -6,21 +6,22 @@ something is missing or does not fit together.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD
-from tfds_busi import columns, labelme, listing, nrrd, search
+from tfds_busi import columns, doubts, held, labelme, listing, nrrd
 
 MANIFEST = "manifest.csv"
 _MANIFESTS = (MANIFEST, "manifest.xlsx")
 # Names of folders, in lower case.
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
-_MASK_FOLDERS = ("masks", "mask", "labels", "segmentationclass", "annotations", "ground_truth")
+_IMAGE_FOLDERS = (*pairing.IMAGE_FOLDERS, "jpegimages")
+_MASK_FOLDERS = (*pairing.MASK_FOLDERS, "labels", "segmentationclass", "annotations")
 # Parts of a dataset, not classes of it.
 _PART_FOLDERS = ("train", "training", "test", "testing", "val", "valid", "validation")
 # Of BrEaST: what else is drawn on a picture, no lesion.
@@ -53,21 +54,28 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
         ):
             found = understand(root)
             if found is not None:
-                return listing.finished(root, normal, *found)
-        inner = [path for path in _visible(root) if path.is_dir()]
-        if len(inner) != 1 or _pictures(root) or inner[0].name.lower() in _MASK_FOLDERS:
+                done = listing.finished(root, normal, found.layout, found.entries)
+                notes = doubts.of(root, done.entries, found.tables, by_folder=found.by_folder)
+                return dataclasses.replace(done, notes=notes)
+        inner = [path for path in held.visible(root) if path.is_dir()]
+        if len(inner) != 1 or held.pictures(root) or inner[0].name.lower() in _MASK_FOLDERS:
             break
         root = inner[0]
     raise UserError(_not_understood(root))
 
 
-# What a layout gives: the sentence, and entries in any order.
-_Understood = tuple[str, list[listing.Entry]]
+class _Understood(NamedTuple):
+    """What a layout gives: the sentence, entries in any order, names of the tables used."""
+
+    layout: str
+    entries: list[listing.Entry]
+    tables: list[str]
+    by_folder: bool = False
 
 
 def _manifest(root: pathlib.Path) -> _Understood | None:
     """``manifest.csv``: a row for each image."""
-    path = _named(root, _MANIFESTS)
+    path = held.named(root, _MANIFESTS)
     if path is None:
         return None
     names, rows = columns.read_table(path)
@@ -89,10 +97,10 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
             masks = tuple(root / m.strip().replace("\\", "/") for m in row["mask"].split("|"))
         missing += [f"{p} (line {line})" for p in (image, *(masks or ())) if not p.is_file()]
         entries.append(
-            _entry(row, image, masks, uid=_uid(root, image), where=f"{path}, line {line}")
+            _entry(row, image, masks, uid=held.uid(root, image), where=f"{path}, line {line}")
         )
     listing.refuse_missing(f"{path} names files that are not there", missing)
-    return f"a {path.name} with {len(entries)} images", entries
+    return _Understood(f"a {path.name} with {len(entries)} images", entries, [path.name])
 
 
 def _nnunet(root: pathlib.Path) -> _Understood | None:
@@ -109,9 +117,9 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
         json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{root / 'dataset.json'} is not JSON ({error}).") from None
-    masks = {path.stem: path for path in _pictures(labels)}
+    masks = {path.stem: path for path in held.pictures(labels)}
     entries = []
-    for path in _pictures(images):
+    for path in held.pictures(images):
         name, _, channel = path.stem.rpartition("_")
         if channel != "0000":
             raise UserError(
@@ -122,14 +130,16 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
             raise UserError(f"{path} has no mask {name}.* in {labels}.")
         entries.append(listing.Entry(name, path, (masks[name],), "", "", NO_FOLD))
     listing.refuse_empty(entries, images)
-    return "nnU-Net's imagesTr and labelsTr, masks without classes", entries
+    return _Understood("nnU-Net's imagesTr and labelsTr, masks without classes", entries, [])
 
 
 def _labelme(root: pathlib.Path) -> _Understood | None:
     """Pictures with files of LabelMe beside them: outlines, whose label is the picture's class."""
-    files = {path.stem: path for path in _visible(root) if path.suffix.lower() == labelme.SUFFIX}
+    files = {
+        path.stem: path for path in held.visible(root) if path.suffix.lower() == labelme.SUFFIX
+    }
     drawn = {stem: path for stem, path in files.items() if labelme.is_labelme(path)}
-    pictures = _pictures(root)
+    pictures = held.pictures(root)
     if not drawn or not {path.stem for path in pictures} & drawn.keys():
         return None
     listing.refuse_missing(
@@ -155,20 +165,24 @@ def _labelme(root: pathlib.Path) -> _Understood | None:
                 test_fold=NO_FOLD,
             )
         )
-    return f"pictures with {len(drawn)} files of LabelMe, whose labels are the classes", entries
+    return _Understood(
+        f"pictures with {len(drawn)} files of LabelMe, whose labels are the classes", entries, []
+    )
 
 
 def _image_folder(root: pathlib.Path) -> _Understood | None:
     """``images/`` with or without ``masks/``, and tables beside them."""
-    images, masks = (_named(root, names, folder=True) for names in (_IMAGE_FOLDERS, _MASK_FOLDERS))
+    images, masks = (
+        held.named(root, names, folder=True) for names in (_IMAGE_FOLDERS, _MASK_FOLDERS)
+    )
     if images is None:
         return None
-    if not _pictures(images):  # a folder of class folders may be called so as well
+    if not held.pictures(images):  # a folder of class folders may be called so as well
         return None
-    table, tables = columns.joined_tables(root, {path.stem for path in _pictures(images)})
+    table, tables = columns.joined_tables(root, {path.stem for path in held.pictures(images)})
     found = _masks_by_stem(masks) if masks is not None else {}
     entries, used = [], set()
-    for path in _pictures(images):
+    for path in held.pictures(images):
         own = [found[name] for name in _mask_stems(path.stem) if name in found]
         used.update(mask for each in own for mask in each)
         row = table.get(path.stem, {})
@@ -185,23 +199,25 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
             f"it. Add a folder masks with files of the same names, or a {MANIFEST} with the "
             "columns image, mask and label."
         )
-    return f"pictures in {' with '.join(what)}", entries
+    return _Understood(f"pictures in {' with '.join(what)}", entries, tables)
 
 
 def _class_folders(root: pathlib.Path) -> _Understood | None:
     """A folder for each class, masks beside their images as in BUSI, or without masks."""
-    folders = [path for path in _visible(root) if path.is_dir() and _pictures(path, deep=True)]
-    if len(folders) < 2 or _pictures(root):
+    folders = [
+        path for path in held.visible(root) if path.is_dir() and held.pictures(path, deep=True)
+    ]
+    if len(folders) < 2 or held.pictures(root):
         return None
     _refuse_no_classes(root, folders)
     entries, stray, with_masks = [], [], False
     for folder in folders:
-        files = _pictures(folder, deep=True, drawn=True)
+        files = held.pictures(folder, deep=True, drawn=True)
         stems = {(path.parent, path.stem) for path in files}
         masks: dict[tuple[pathlib.Path, str], list[pathlib.Path]] = {}
         images = []
         for path in files:
-            owner = _owner(path)
+            owner = held.owner(path)
             if owner is None:
                 images.append(path)
             elif (path.parent, owner) in stems:
@@ -211,7 +227,7 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
         with_masks |= bool(masks)
         entries += [
             listing.Entry(
-                uid=_uid(root, path),
+                uid=held.uid(root, path),
                 image=path,
                 masks=tuple(masks.get((path.parent, path.stem), ())) or None,
                 label=folder.name,
@@ -222,7 +238,8 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
         ]
     listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
     how = "masks beside the images" if with_masks else "no masks, so for classification alone"
-    return f"a folder for each class ({', '.join(f.name for f in folders)}), {how}", entries
+    named = ", ".join(folder.name for folder in folders)
+    return _Understood(f"a folder for each class ({named}), {how}", entries, [], by_folder=True)
 
 
 def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
@@ -242,12 +259,12 @@ def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
 
 def _one_folder(root: pathlib.Path) -> _Understood | None:
     """Pictures in one folder, masks beside them, a table of labels with them, as in BrEaST."""
-    files = _pictures(root, drawn=True)
+    files = held.pictures(root, drawn=True)
     stems = {path.stem for path in files}
     masks: dict[str, list[pathlib.Path]] = {}
     images, stray = [], []
     for path in files:
-        owner = _owner(path)
+        owner = held.owner(path)
         other = _OTHER_NAME.fullmatch(path.stem)
         if owner in stems:
             masks.setdefault(owner, []).append(path)
@@ -270,7 +287,7 @@ def _one_folder(root: pathlib.Path) -> _Understood | None:
         for path in images
     ]
     beside = ["masks"] * bool(masks) + tables
-    return f"pictures in one folder with {' and '.join(beside)}", entries
+    return _Understood(f"pictures in one folder with {' and '.join(beside)}", entries, tables)
 
 
 def _entry(
@@ -296,14 +313,9 @@ def _entry(
 def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Mask files by the name that an image of theirs may have."""
     found: dict[str, list[pathlib.Path]] = {}
-    for path in _pictures(folder, drawn=True):
-        found.setdefault(_owner(path) or path.stem, []).append(path)
+    for path in held.pictures(folder, drawn=True):
+        found.setdefault(held.owner(path) or path.stem, []).append(path)
     return found
-
-
-def _owner(path: pathlib.Path) -> str | None:
-    """Stem of the picture that a file is a mask of by its name; None if it says nothing of one."""
-    return nrrd.picture_of(path) if path.suffix.lower() == nrrd.SUFFIX else pairing.picture_of(path)
 
 
 def _mask_stems(stem: str) -> list[str]:
@@ -313,14 +325,14 @@ def _mask_stems(stem: str) -> list[str]:
 
 
 def _not_understood(root: pathlib.Path) -> str:
-    held = [path.name + "/" * path.is_dir() for path in _visible(root)][: listing.SHOWN]
-    holds = f"It holds {', '.join(held)}" if held else "It is empty"
-    if _pictures(root):
+    names = [path.name + "/" * path.is_dir() for path in held.visible(root)][: listing.SHOWN]
+    holds = f"It holds {', '.join(names)}" if names else "It is empty"
+    if held.pictures(root):
         nearest = (
             f"Nearest is a folder with a {MANIFEST}: a table with the columns image, mask and "
             "label is missing."
         )
-    elif _named(root, _MASK_FOLDERS, folder=True):
+    elif held.named(root, _MASK_FOLDERS, folder=True):
         nearest = "Nearest is a folder with images/ and masks/: the folder images is missing."
     else:
         nearest = (
@@ -331,33 +343,3 @@ def _not_understood(root: pathlib.Path) -> str:
         f"{root} has no layout that is understood. {holds}. {nearest} docs/own_data.md lists the "
         "layouts."
     )
-
-
-def _named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
-    """What a folder holds under the first of some names, whatever their case; None without."""
-    there = {path.name.lower(): path for path in _visible(root) if path.is_dir() == folder}
-    return next((there[name] for name in names if name in there), None)
-
-
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(search.visible(folder))
-
-
-def _pictures(
-    folder: pathlib.Path, *, deep: bool = False, drawn: bool = False
-) -> list[pathlib.Path]:
-    """Pictures in a folder; ``deep``: and below it, ``drawn``: and Slicer's segmentations."""
-    suffixes = (*pairing.SUFFIXES, *([nrrd.SUFFIX] if drawn else []))
-    found = []
-    for path in _visible(folder):
-        if path.is_dir():
-            found += _pictures(path, deep=True, drawn=drawn) if deep else []
-        elif path.suffix.lower() in suffixes:
-            found.append(path)
-    return found
-
-
-def _uid(root: pathlib.Path, path: pathlib.Path) -> str:
-    """An image's path below the folder, without its ending."""
-    relative = path.relative_to(root) if path.is_relative_to(root) else pathlib.Path(path.name)
-    return relative.with_suffix("").as_posix()

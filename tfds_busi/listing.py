@@ -49,12 +49,14 @@ class Listing:
       layout: how it was understood, in a sentence.
       entries: the images, by class and then by name, numbers in their order.
       classes: of the labels.
+      notes: what a person should know of it, in sentences, see `doubts`.
     """
 
     root: pathlib.Path
     layout: str
     entries: list[Entry]
     classes: Classes
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:

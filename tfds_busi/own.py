@@ -27,6 +27,8 @@ _NEEDED = ("cv2", "faiss")
 # Above, comparing all pictures takes longer than a person waits for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
+# Ends a note on a picture.
+LIKE_A_MASK = "is black and white alone, as masks are and pictures are not"
 # In `metadata`: the folder, and its `state`.
 FOLDER, STATE = "folder", "state"
 # In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
@@ -86,7 +88,7 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
     notes: list[str] = []
     for entry in listing.entries:
         try:
-            notes += decode(entry, stretch=stretch).mask_notes
+            notes += decode(entry, stretch=stretch).doubts
         except UserError as error:
             problems.append(" ".join(str(error).split()))
     if problems:
@@ -100,7 +102,7 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
     if notes:
         shown = "; ".join(notes[:_SHOWN])
         more = f"; and {len(notes) - _SHOWN} more" if len(notes) > _SHOWN else ""
-        warnings.warn(f"masks to look at: {shown}{more}", UserWarning, stacklevel=2)
+        warnings.warn(f"to look at: {shown}{more}", UserWarning, stacklevel=2)
     for entry, group in zip(listing.entries, groups(listing), strict=True):
         picture = decode(entry, stretch=stretch)
         yield {
@@ -177,14 +179,14 @@ class Decoded(NamedTuple):
       mask: ``(height, width)`` bool; empty where it is not known.
       spacing_mm: height and width of a pixel; None where it is not known.
       notes: on picture and mask, in words.
-      mask_notes: those on the mask alone.
+      doubts: those that a person should look at.
     """
 
     image: np.ndarray
     mask: np.ndarray
     spacing_mm: tuple[float, float] | None
     notes: list[str]
-    mask_notes: list[str]
+    doubts: list[str]
 
 
 def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
@@ -204,6 +206,8 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
             f"{entry.image} holds {frames[0].count} pictures; save each as a file of its own."
         )
     image, notes, spacing = frames[0].grey, [], frames[0].spacing
+    if image.any() and ((image == 0) | (image == image.max())).all():
+        notes.append(f"{entry.image.name} {LIKE_A_MASK}")
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
         if path.suffix.lower() == labelme.SUFFIX:

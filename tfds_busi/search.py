@@ -69,7 +69,8 @@ def visible(folder: RawPath) -> list[RawPath]:
         return [
             path
             for path in folder.iterdir()
-            if not path.name.startswith((".", "__MACOSX"))
+            # Excel keeps "~$table.xlsx" beside a table that is open.
+            if not path.name.startswith((".", "__MACOSX", "~$"))
             and path.name.lower() not in _LEFT_BEHIND
             # A dead link stays, to be reported.
             and (path.is_file() or path.is_dir() or not path.exists())

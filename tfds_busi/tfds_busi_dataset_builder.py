@@ -164,6 +164,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             else:
                 listing = layouts.read(folder, normal=config.normal_class)
             print(f"{folder}: {listing.layout}", file=sys.stderr)
+            for note in listing.notes:
+                warnings.warn(f"{folder}: {note}", UserWarning, stacklevel=2)
             self.info.metadata.update(own.metadata(listing, folder))
             yield from own.examples(listing, stretch=bool(config.download))
 

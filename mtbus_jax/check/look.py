@@ -72,6 +72,7 @@ class Checked:
       duplicates: names of pictures that are near-duplicates of each other, a list for each set;
         None if they were not looked for.
       not_compared: why they were not, in words.
+      notes: on how the folder was understood, and what of it is not used.
     """
 
     root: Path
@@ -81,6 +82,7 @@ class Checked:
     groups_given: bool
     duplicates: list[list[str]] | None
     not_compared: str
+    notes: list[str]
 
     @property
     def usable(self) -> list[Seen]:
@@ -122,6 +124,7 @@ def check(folder: Path, *, normal: str = "", duplicates: bool = True) -> Checked
         groups_given=any(entry.group for entry in listing.entries),
         duplicates=found,
         not_compared=reason,
+        notes=listing.notes,
     )
 
 
@@ -208,8 +211,11 @@ def thumbnail(grey: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 def warnings(checked: Checked) -> list[str]:
     """What stands in the way of a good training, one sentence each; empty if nothing does."""
+    from tfds_busi import own
+
     found = []
     seen, usable = checked.seen, checked.usable
+    found += [f"{note[0].upper()}{note[1:]}" for note in checked.notes]
     if len(usable) < len(seen):
         found.append(f"{len(seen) - len(usable)} of {len(seen)} pictures cannot be used.")
     counts = Counter(each.label for each in usable if each.label)
@@ -222,6 +228,12 @@ def warnings(checked: Checked) -> list[str]:
     ):
         if missing:
             found.append(f"{missing} pictures have no {what}; they train the other task alone.")
+    like_masks = [e.uid for e in usable if any(n.endswith(own.LIKE_A_MASK) for n in e.notes)]
+    if like_masks:
+        found.append(
+            f"{len(like_masks)} pictures are black and white alone, as masks are, such as "
+            f"{like_masks[0]}."
+        )
     names, normal = checked.classes.names, checked.classes.normal
     lesion_classes = [name for code, name in enumerate(names) if code != normal]
     empty = [each.uid for each in usable if each.lesion == 0 and each.label in lesion_classes]

@@ -9,10 +9,14 @@ from pathlib import Path
 from mtbus_jax.images import dicom, picture
 
 SUFFIXES = picture.SUFFIXES + dicom.SUFFIXES
+# Words for masks and pictures, in English, German, French, Spanish, Portuguese and Italian.
+_MASK_WORDS = ("mask", "masks", "maske", "masken", "masque", "masques", "mascara", "mascaras")
+_MASK_WORDS += ("máscara", "máscaras", "maschera", "maschere", "gt", "segmentation")
+MASK_FOLDERS = (*_MASK_WORDS, "segmentations", "ground_truth")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "bilder", "bild", "imágenes", "imagenes")
+IMAGE_FOLDERS += ("imagens", "immagini")
 # Before the ending of a mask beside its picture, a word that says so, numbered or not.
-_MASK = re.compile(r"(.+)[ _-](?:mask|seg|segmentation|gt|tumou?r)(?:_?\d+)?", re.IGNORECASE)
-_MASK_FOLDERS = {"mask", "masks", "gt", "segmentation", "segmentations"}
-_IMAGE_FOLDERS = {"image", "images", "img", "imgs"}
+_MASK = re.compile(rf"(.+)[ _-](?:{'|'.join(_MASK_WORDS)}|seg|tumou?r)(?:_?\d+)?", re.IGNORECASE)
 
 
 def stem(path: Path) -> Path:
@@ -38,7 +42,7 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
     by_stem = {stem(path): path for path in paths}
     by_place: dict[tuple[str, ...], Path] = {}
     for path in paths:
-        by_place.setdefault(_place(path.relative_to(root), _IMAGE_FOLDERS, "*"), path)
+        by_place.setdefault(_place(path.relative_to(root), IMAGE_FOLDERS, "*"), path)
     found = {}
     for path in paths:
         owner = _owner(path, root, by_stem, by_place)
@@ -65,17 +69,17 @@ def _owner(
     if beside is not None:
         return beside
     relative = path.relative_to(root)
-    if not any(part.lower() in _MASK_FOLDERS for part in relative.parts[:-1]):
+    if not any(part.lower() in MASK_FOLDERS for part in relative.parts[:-1]):
         return None
     names = [relative, *([relative.with_name(own)] if own else [])]
     for name in names:
-        for place in (_place(name, _MASK_FOLDERS, "*"), _place(name, _MASK_FOLDERS, None)):
+        for place in (_place(name, MASK_FOLDERS, "*"), _place(name, MASK_FOLDERS, None)):
             if place in by_place:
                 return by_place[place]
     return None
 
 
-def _place(relative: Path, folders: set[str], instead: str | None) -> tuple[str, ...]:
+def _place(relative: Path, folders: tuple[str, ...], instead: str | None) -> tuple[str, ...]:
     """Folders and stem in lower case, the folders of some names called otherwise or left out."""
     *above, _ = relative.parts
     parts = [instead if part.lower() in folders else part.lower() for part in above]
