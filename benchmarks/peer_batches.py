@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import data, models, splits, types
+from mtbus_jax import data, models, oversampling, splits, types
 from mtbus_jax.models import weights
 from mtbus_jax.training import device_data, fold, run_folder, run_splits, schedule, steps
 from mtbus_jax.training.evaluator import make_batches
@@ -111,7 +111,7 @@ def write(folder: Path, config: config_dict.ConfigDict, *, number: int) -> dict[
     train = split.train
     if config.train.oversample:
         rule = config.train.oversample_rule
-        train = splits.oversample(train, cases.label, rule=rule)
+        train = oversampling.oversample(train, cases.label, rule=rule)
     epochs, batch = config.train.epochs, config.train.batch_size
     steps_an_epoch = -(-len(train) // batch)
     shape = (epochs * steps_an_epoch, batch, *config.data.image_size)

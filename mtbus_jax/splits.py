@@ -1,4 +1,4 @@
-"""Which image is trained on, validated on, tested on; and how often it is repeated.
+"""Which image is trained on, validated on, tested on.
 
 Published recipe (Aumente-Maestro et al. 2025 and its released code): the test folds are stored
 with the dataset; within the rest of each fold, scikit-learn's
@@ -23,7 +23,6 @@ TRAIN_FRACTION = 0.8
 # groups kept together; or nowhere, since everything is trained on.
 PUBLISHED, GIVEN, GROUPED, ALL = "published", "given", "grouped", "all"
 SPLITS = (PUBLISHED, GIVEN, GROUPED, ALL)
-REPLICATION_RULES = ("round", "ceil")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def published_folds(
     """
     from sklearn.model_selection import train_test_split
 
-    if np.any(test_fold == types.NO_FOLD):
+    if np.any(test_fold < 0):
         raise UserError(
             "this dataset has no published folds; choose --config.data.split=grouped instead."
         )
@@ -122,16 +121,23 @@ def published_folds(
 
 
 def given_folds(
-    label: np.ndarray, test_fold: np.ndarray, group: np.ndarray, *, seed: int = PUBLISHED_SEED
+    label: np.ndarray,
+    test_fold: np.ndarray,
+    group: np.ndarray,
+    *,
+    seed: int = PUBLISHED_SEED,
+    validation: bool = True,
 ) -> list[Split]:
     """Folds whose test sets are stored with the data; the rest of each is split 80 : 20 by groups.
 
     Args:
       label: ``(n,)`` class codes.
       test_fold: ``(n,)`` integers 0, 1, …: the fold that tests each image; `types.NO_FOLD` for one
-        that none tests, as outside a fixed test set.
-      group: ``(n,)`` group names; training and validation share none.
+        that none tests, as outside a fixed test set; `types.VALIDATION_FOLD` for one that
+        validates. Where there are such ones, nothing else of the rest does.
+      group: ``(n,)`` group names; training and validation share none, where validation is drawn.
       seed: of the split into training and validation.
+      validation: whether a fold must have validation images.
 
     Returns:
       One `Split` per fold.
@@ -139,7 +145,7 @@ def given_folds(
     Raises:
       UserError: if no image has a test fold, one of the folds is empty, or too few groups remain.
     """
-    numbers = sorted(set(test_fold.tolist()) - {types.NO_FOLD})
+    numbers = sorted(set(test_fold[test_fold >= 0].tolist()))
     if not numbers:
         raise UserError(
             "data.split=given: no image of this dataset has a fold. Give them in the column fold "
@@ -150,18 +156,27 @@ def given_folds(
             f"data.split=given: the folds are numbered {', '.join(map(str, numbers))}; number them "
             "0, 1, 2 and so on without a gap."
         )
+    fixed = test_fold == types.VALIDATION_FOLD
     folds = []
     for fold in numbers:
-        rest = np.flatnonzero(test_fold != fold)
-        train, validation = _train_and_validation(rest, label, group, seed)
-        folds.append(Split(train, validation, np.flatnonzero(test_fold == fold)))
+        test = test_fold == fold
+        if fixed.any():
+            parts = np.flatnonzero(~test & ~fixed), np.flatnonzero(fixed)
+        else:
+            rest = np.flatnonzero(~test)
+            parts = _train_and_validation(rest, label, group, seed, needed=validation)
+        folds.append(Split(*parts, np.flatnonzero(test)))
     return folds
 
 
 def _train_and_validation(
-    rest: np.ndarray, label: np.ndarray, group: np.ndarray, seed: int
+    rest: np.ndarray, label: np.ndarray, group: np.ndarray, seed: int, *, needed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``rest`` in two, a fifth for validation as in the published recipe, no group in both."""
+    """``rest`` in two, a fifth for validation as in the published recipe, no group in both.
+
+    Raises:
+      UserError: if there are too few groups, and validation images are needed.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     parts = round(1 / (1 - TRAIN_FRACTION))
@@ -171,17 +186,24 @@ def _train_and_validation(
             # A class with fewer images than folds is missing from some; there is no better answer.
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
-    except ValueError as error:
+    except ValueError:
+        if not needed:
+            return rest, rest[:0]
         raise UserError(
             f"{len(set(group[rest].tolist()))} groups of {len(rest)} images are too few to choose "
-            f"validation images from ({error}). Add images, or ask for fewer folds with "
-            "--config.data.fold_count."
+            f"validation images from; {parts} are needed. Add images, or train on all that are not "
+            "tested with --config.data.validation=False."
         ) from None
     return rest[train], rest[validation]
 
 
 def grouped_folds(
-    label: np.ndarray, group: np.ndarray, *, folds: int = 4, seed: int = PUBLISHED_SEED
+    label: np.ndarray,
+    group: np.ndarray,
+    *,
+    folds: int = 4,
+    seed: int = PUBLISHED_SEED,
+    validation: bool = True,
 ) -> list[Split]:
     """Folds that keep every group (patient, set of near-duplicates) in one fold.
 
@@ -194,6 +216,7 @@ def grouped_folds(
       group: ``(n,)`` group names.
       folds: number of folds.
       seed: of both shuffles.
+      validation: whether a fold must have validation images.
 
     Returns:
       One `Split` per fold.
@@ -208,13 +231,16 @@ def grouped_folds(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             parts = list(outer.split(label, label, group))
-    except ValueError as error:
+    except ValueError:
         raise UserError(
             f"{len(set(group.tolist()))} groups of {len(label)} images are too few for {folds} "
-            f"grouped folds ({error}). Ask for fewer with --config.data.fold_count, or use "
+            "grouped folds. Ask for fewer with --config.data.fold_count, or use "
             "--config.data.split=published if the dataset has published folds."
         ) from None
-    return [Split(*_train_and_validation(rest, label, group, seed), test) for rest, test in parts]
+    return [
+        Split(*_train_and_validation(rest, label, group, seed, needed=validation), test)
+        for rest, test in parts
+    ]
 
 
 def make_folds(
@@ -231,7 +257,7 @@ def make_folds(
     Raises:
       UserError: for an unknown name, or if the dataset has no such folds.
     """
-    folds = _make_folds(cases, split, count)
+    folds = _make_folds(cases, split, count, validation)
     if validation:
         return folds
     return [
@@ -240,13 +266,13 @@ def make_folds(
     ]
 
 
-def _make_folds(cases: types.Cases, split: str, count: int) -> list[Split]:
+def _make_folds(cases: types.Cases, split: str, count: int, validation: bool) -> list[Split]:
     if split == PUBLISHED:
         return published_folds(cases.label, cases.test_fold)
     if split == GIVEN:
-        return given_folds(cases.label, cases.test_fold, cases.group)
+        return given_folds(cases.label, cases.test_fold, cases.group, validation=validation)
     if split == GROUPED:
-        return grouped_folds(cases.label, cases.group, folds=count)
+        return grouped_folds(cases.label, cases.group, folds=count, validation=validation)
     if split == ALL:
         none = np.empty(0, int)
         return [Split(np.arange(len(cases)), none, none)]
@@ -288,54 +314,3 @@ def leaking(split: Split, group: np.ndarray) -> np.ndarray:
     """
     seen = set(group[split.train]) | set(group[split.validation])
     return np.array([i for i in split.test if group[i] in seen], dtype=int)
-
-
-def replication_factors(counts: Sequence[int], *, rule: str = "round") -> list[int]:
-    """How often deterministic oversampling repeats the images of each class.
-
-    RF_c = round(1/P_c), P_c the share of class c in the training set. The paper prints ⌈1/P_c⌉,
-    but its worked example and its code round; both are offered.
-
-    Args:
-      counts: training images per class.
-      rule: ``"round"`` (halves go to the even number, as Python rounds) or ``"ceil"``.
-
-    Returns:
-      One factor per class, ≥ 1; 1 for a class without images.
-
-    Raises:
-      UserError: for an unknown rule.
-    """
-    if rule not in REPLICATION_RULES:
-        known = ", ".join(REPLICATION_RULES)
-        raise UserError(f"train.oversample_rule: {rule!r} is unknown. Known: {known}.")
-    total = sum(counts)
-    factors = []
-    for count in counts:
-        if count == 0:
-            factors.append(1)
-        elif rule == "round":
-            factors.append(round(total / count))
-        else:
-            factors.append(-(-total // count))
-    return factors
-
-
-def oversample(train: np.ndarray, label: np.ndarray, *, rule: str = "round") -> np.ndarray:
-    """Deterministic oversampling: repeats each training image by its class's replication factor.
-
-    Args:
-      train: ``(a,)`` indices into the dataset.
-      label: ``(n,)`` class codes of the whole dataset.
-      rule: see `replication_factors`.
-
-    Returns:
-      ``(b,)`` indices, b ≥ a; images without a label occur once. The order means nothing: it is
-      shuffled anew in every epoch.
-    """
-    own = label[train]
-    known = own[own != types.NO_LABEL]
-    factors = np.array(replication_factors(np.bincount(known).tolist(), rule=rule))
-    repeats = np.ones(len(train), int)
-    repeats[own != types.NO_LABEL] = factors[known]
-    return np.repeat(train, repeats)

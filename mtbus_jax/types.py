@@ -60,8 +60,10 @@ SEGMENTATION = "seg"
 CLASSIFICATION = "cls"
 TASKS = (SEGMENTATION, CLASSIFICATION)
 
-# ``Cases.test_fold`` of an image that no stored fold tests; others are below the second.
+# ``Cases.test_fold`` of an image that no stored fold tests, and of one that each of them validates
+# on; others are below the third.
 NO_FOLD = -1
+VALIDATION_FOLD = -2
 MOST_FOLDS = 1000
 
 
@@ -81,7 +83,8 @@ class Cases:
       original_size: ``(n, 2)`` int32, height and width in pixels before resizing.
       group: ``(n,)`` str; images with the same group (a patient, or one set of near-duplicates)
         must stay in one fold of a grouped split.
-      test_fold: ``(n,)`` int32, the stored fold in which the image is tested, or `NO_FOLD`.
+      test_fold: ``(n,)`` int32, the stored fold in which the image is tested, or `NO_FOLD`, or
+        `VALIDATION_FOLD`.
       has_mask: ``(n,)`` bool, whether ``mask`` is known; None if all are.
       classes: what the labels mean.
       not_compared: why near-duplicates were not looked for, in words, so that ``group`` may miss

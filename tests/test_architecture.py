@@ -23,6 +23,7 @@ FLOORS = [
         "grouping",
         "losses",
         "refine",
+        "oversampling",
         "splits",
         "augment",
         "metrics",

@@ -9,7 +9,7 @@ import pytest
 import sklearn.model_selection
 import tiny
 
-from mtbus_jax import splits, types
+from mtbus_jax import oversampling, splits, types
 from mtbus_jax.errors import UserError
 
 FOLDS_CSV = pathlib.Path(__file__).parent / "data" / "curated_busi_test_folds.csv"
@@ -41,7 +41,7 @@ def test_published_folds_have_the_published_sizes(curated):
     assert [len(f.test) for f in folds] == [113, 113, 112, 112]
     train = np.array([np.bincount(label[f.train]) for f in folds])
     assert train.tolist() == [[133, 98, 38], [133, 98, 38], [134, 98, 38], [134, 98, 38]]
-    oversampled = [len(splits.oversample(f.train, label)) for f in folds]
+    oversampled = [len(oversampling.oversample(f.train, label)) for f in folds]
     assert oversampled == [826, 826, 828, 828]
 
 
@@ -187,6 +187,36 @@ def test_without_validation_its_images_are_trained_on(kind):
         np.testing.assert_array_equal(without.test, usual.test)
 
 
+def test_where_too_few_remain_to_validate_all_can_be_trained_on():
+    label = np.arange(12) % 2
+    group = np.array([f"g{i % 4}" for i in range(12)])
+    test_fold = np.where(np.arange(12) % 4 == 0, 0, types.NO_FOLD)
+    for draw in (
+        lambda **options: splits.given_folds(label, test_fold, group, **options),
+        lambda **options: splits.grouped_folds(label, group, folds=2, **options),
+    ):
+        with pytest.raises(UserError, match=r"too few.*--config.data.validation=False") as error:
+            draw()
+        assert "n_splits" not in str(error.value)  # scikit-learn's own words
+        for fold in draw(validation=False):
+            assert len(fold.validation) == 0
+            assert sorted([*fold.train, *fold.test]) == list(range(12))
+
+
+def test_validation_images_may_be_given():
+    label = np.arange(20) % 2
+    test_fold = np.full(20, types.NO_FOLD)
+    test_fold[:4], test_fold[4:8], test_fold[8:11] = 0, 1, types.VALIDATION_FOLD
+    first, second = splits.given_folds(label, test_fold, np.arange(20).astype(str))
+    assert first.test.tolist() == [0, 1, 2, 3] and second.test.tolist() == [4, 5, 6, 7]
+    assert first.validation.tolist() == second.validation.tolist() == [8, 9, 10]
+    assert first.train.tolist() == [4, 5, 6, 7, *range(11, 20)]
+    with pytest.raises(UserError, match="no image of this dataset has a fold"):
+        splits.given_folds(label, np.minimum(test_fold, -1), np.arange(20).astype(str))
+    with pytest.raises(UserError, match="no published folds"):
+        splits.published_folds(label, np.where(test_fold < 0, types.VALIDATION_FOLD, test_fold))
+
+
 def test_round_trip_through_json():
     uid = np.array([f"u{i}" for i in range(6)])
     split = splits.Split(np.array([5, 0]), np.array([3]), np.array([1, 4, 2]))
@@ -247,25 +277,27 @@ def test_fingerprint_tells_splits_apart():
     ],
 )
 def test_replication_factors_by_hand(counts, by_round, by_ceil):
-    assert splits.replication_factors(counts) == by_round
-    assert splits.replication_factors(counts, rule="round") == by_round
-    assert splits.replication_factors(counts, rule="ceil") == by_ceil
+    assert oversampling.replication_factors(counts) == by_round
+    assert oversampling.replication_factors(counts, rule="round") == by_round
+    assert oversampling.replication_factors(counts, rule="ceil") == by_ceil
 
 
 def test_replication_refuses_an_unknown_rule():
     with pytest.raises(UserError, match=r"'floor'.*round, ceil"):
-        splits.replication_factors([1, 2, 3], rule="floor")
+        oversampling.replication_factors([1, 2, 3], rule="floor")
 
 
 def test_oversample_repeats_each_image_by_its_class():
     label = np.array([2, 0, 0, 1, 0, 1, 0, 2, 0])
     train = np.array([6, 1, 3, 7, 2, 4])  # four benign, one malignant, one normal: 6/4, 6/1, 6/1
-    found = splits.oversample(train, label)
+    found = oversampling.oversample(train, label)
     assert {int(i): int((found == i).sum()) for i in train} == {6: 2, 1: 2, 2: 2, 4: 2, 3: 6, 7: 6}
     assert len(found) == 20
-    two_classes = splits.oversample(np.array([1, 3, 2]), label)  # 3/2 → 2, 3/1 → 3, no normal
+    two_classes = oversampling.oversample(np.array([1, 3, 2]), label)  # 3/2 → 2, 3/1 → 3, no normal
     assert sorted(two_classes.tolist()) == [1, 1, 2, 2, 3, 3, 3]
-    by_ceil = splits.oversample(np.array([1, 2, 4, 3]), label, rule="ceil")  # 4/3 → 2, 4/1 → 4
+    by_ceil = oversampling.oversample(
+        np.array([1, 2, 4, 3]), label, rule="ceil"
+    )  # 4/3 → 2, 4/1 → 4
     assert sorted(by_ceil.tolist()) == [1, 1, 2, 2, 3, 3, 3, 3, 4, 4]
 
 

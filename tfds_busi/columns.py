@@ -10,7 +10,7 @@ from typing import Any
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
-from mtbus_jax.types import MOST_FOLDS, NO_FOLD
+from mtbus_jax.types import MOST_FOLDS, NO_FOLD, VALIDATION_FOLD
 from tfds_busi import search
 
 # Names of columns, in lower case, the first that is there counts.
@@ -26,14 +26,15 @@ _COLUMNS = {
         *("group", "patient", "patient_id", "patientid", "case", "case_id", "caseid"),
         *("subject", "subject_id"),
     ),
-    "fold": ("fold", "test_fold", "kfold"),
+    "fold": ("fold", "test_fold", "kfold", "split"),
 }
 _EXCEL = ".xlsx"
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
 # Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
 PASSED_OVER = ("10-fold-cv.csv",)
 # Rows of a fold column that say in words what is tested.
-_FOLD_WORDS = {"test": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
+_FOLD_WORDS = {"test": 0, "testing": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
+_FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation"), VALIDATION_FOLD)
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -122,7 +123,7 @@ def which(names: Iterable[str]) -> dict[str, str]:
 
 
 def fold(text: str, where: str) -> int:
-    """The number in a cell of a fold column; `NO_FOLD` for ``train`` or an empty one."""
+    """The number in a cell of a fold column; those of `types` for ``train``, ``val`` or none."""
     if text.casefold() in _FOLD_WORDS:
         return _FOLD_WORDS[text.casefold()]
     try:
@@ -132,7 +133,7 @@ def fold(text: str, where: str) -> int:
     if not (0 <= number < MOST_FOLDS and number == int(number)):  # NaN is neither
         raise UserError(
             f"{where}: the fold is {text!r}; give a whole number from 0 to {MOST_FOLDS - 1}, or "
-            "train and test."
+            "train, val and test."
         )
     return int(number)
 

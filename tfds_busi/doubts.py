@@ -53,9 +53,9 @@ def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[
 
 
 def _without_fold(entries: Sequence[listing.Entry]) -> Iterator[str]:
-    folds = {entry.test_fold for entry in entries}
+    folds = {entry.test_fold for entry in entries if entry.test_fold >= 0}
     missing = [entry for entry in entries if entry.test_fold == NO_FOLD]
-    if missing and len(folds) > 2:
+    if missing and len(folds) > 1:
         yield (
             f"{len(missing)} pictures have no fold, such as {missing[0].uid}: every fold trains on "
             "them, and none tests them."

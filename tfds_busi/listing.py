@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import natural_key
 from mtbus_jax.metrics.meaning import RESERVED
-from mtbus_jax.types import CLASSES, NO_FOLD, Classes
+from mtbus_jax.types import CLASSES, Classes
 
 SHOWN = 5  # names listed in a message
 # For a dataset whose images have no class, which then cannot be trained.
@@ -27,7 +27,7 @@ class Entry:
       masks: its mask files; empty for an image that shows no lesion; None if nothing is known.
       label: its class; "" if it is not known.
       group: what it must stay together with, such as a patient; "" if that is not known.
-      test_fold: the fold that tests it, or `NO_FOLD`.
+      test_fold: the fold that tests it, or one of those of `types` that mean none.
       about: what a table says of it besides, by column in lower case.
     """
 
@@ -94,16 +94,20 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
         if masks is None and any_mask and label and classes.normal == classes.names.index(label):
             masks = ()  # shows no lesion
         finished.append(dataclasses.replace(entry, label=label, masks=masks))
-    folds = sorted({entry.test_fold for entry in finished} - {NO_FOLD})
-    if folds and folds[0] == 1:  # counted from 1, as people do
-        finished = [
-            entry
-            if entry.test_fold == NO_FOLD
-            else dataclasses.replace(entry, test_fold=entry.test_fold - 1)
-            for entry in finished
-        ]
+    numbers = from_zero([entry.test_fold for entry in finished])
+    finished = [
+        dataclasses.replace(entry, test_fold=number)
+        for entry, number in zip(finished, numbers, strict=True)
+    ]
     finished.sort(key=lambda entry: (entry.label, natural_key(entry.uid)))
     return Listing(root, layout, finished, classes)
+
+
+def from_zero(test_fold: list[int]) -> list[int]:
+    """Numbers of test folds counted from 0, where they were counted from 1, as people do."""
+    tested = {number for number in test_fold if number >= 0}
+    first = 1 if tested and min(tested) == 1 else 0
+    return [number - first if number >= 0 else number for number in test_fold]
 
 
 def _class_name(label: str) -> str:

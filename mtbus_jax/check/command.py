@@ -114,8 +114,7 @@ def _table(checked: look.Checked) -> str:
         spacing = each.spacing_mm or ("", "")
         marks = "" if each.marks is None else " ".join(each.marks)
         lesion = "" if each.lesion is None else each.lesion
-        fold = "" if each.fold is None else each.fold
-        known = (each.uid, each.file, each.label, each.group, fold, height, width, lesion)
+        known = (each.uid, each.file, each.label, each.group, each.fold, height, width, lesion)
         rest = (each.parts, each.border, *spacing, marks, "; ".join(each.notes), each.problem)
         lines.append(files.csv_line([files.cell(value) for value in (*known, *rest)]))
     return "".join(lines)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.types import NO_FOLD, Classes
+from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD, Classes
 
 # Packages that finding calipers and text needs, of the extra "curate".
 _NEEDED = ("cv2",)
@@ -20,6 +20,7 @@ _NEEDED = ("cv2",)
 THUMBNAIL = 160
 # A lesion with a smaller share of the picture than this is worth a look.
 TINY = 0.0005
+_FOLDS = {NO_FOLD: "", VALIDATION_FOLD: "validation"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Seen:
       file: its path.
       label: its class; "" if it is not known.
       group: what it is kept together with.
-      fold: the fold that tests it; None if no table says.
+      fold: number of the fold that tests it, or validation; "" if it only trains.
       size: height and width in pixels; None if it cannot be read, as for all that follows.
       lesion: pixels of the mask; None if the mask is not known.
       parts: of the mask that do not touch each other.
@@ -47,7 +48,7 @@ class Seen:
     file: str
     label: str
     group: str
-    fold: int | None
+    fold: str
     size: tuple[int, int] | None = None
     lesion: int | None = None
     parts: int = 0
@@ -138,7 +139,7 @@ def _seen(listing) -> Iterator[Seen]:
             "file": str(entry.image),
             "label": entry.label,
             "group": entry.group,
-            "fold": None if entry.test_fold == NO_FOLD else entry.test_fold,
+            "fold": _FOLDS.get(entry.test_fold, str(entry.test_fold)),
         }
         try:
             picture = own.decode(entry)

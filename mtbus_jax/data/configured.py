@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ml_collections import config_dict
 from mtbus_jax import splits
 from mtbus_jax.data import arrays, stored
 from mtbus_jax.errors import UserError
-from mtbus_jax.types import MOST_FOLDS, NO_FOLD, NO_LABEL, Cases, Classes
+from mtbus_jax.types import NO_FOLD, NO_LABEL, Cases, Classes
 
 
 def load_configured(config: config_dict.ConfigDict) -> Cases:
@@ -122,40 +121,38 @@ def _named(cases: Cases, names: tuple[str, ...]) -> Cases:
 
 
 def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
-    """``(n,)`` test folds from a table with the columns uid and fold.
+    """``(n,)`` test folds from a table with the columns uid and fold, read like all others.
 
     Raises:
       UserError: if the file cannot be read, or does not fit the images.
     """
+    from tfds_busi import columns, listing
+
+    field = f"data.folds_file={path}"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.folds_file={path} cannot be read ({error}).") from None
-    if not rows or not {"uid", "fold"} <= set(rows[0]):
-        raise UserError(f"data.folds_file={path} needs the columns uid and fold, and rows.")
+        names, rows = columns.read_table(path)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    known = columns.which(names)
+    if not rows or not {"uid", "fold"} <= known.keys():
+        raise UserError(f"{field} needs the columns uid and fold, and rows.")
     position = {str(name): index for index, name in enumerate(uid)}
-    folds = np.full(len(uid), NO_FOLD, np.int32)
-    seen = set()
-    for line, row in enumerate(rows, start=2):
-        name, text = (row["uid"] or "").strip(), (row["fold"] or "").strip()
-        if name not in position or name in seen:
-            what = "is listed twice" if name in seen else "is not an image of the dataset"
-            raise UserError(f"data.folds_file={path}, line {line}: {name!r} {what}.")
-        if not text.isdecimal() or int(text) >= MOST_FOLDS:
-            raise UserError(
-                f"data.folds_file={path}, line {line}: the fold is {text!r}; give a whole number "
-                f"from 0 to {MOST_FOLDS - 1}."
-            )
-        seen.add(name)
-        folds[position[name]] = int(text)
-    missing = [name for name in position if name not in seen]
+    found: dict[str, int] = {}
+    for line, row in rows:
+        name = row.get(known["uid"], "")
+        if name not in position or name in found:
+            what = "is listed twice" if name in found else "is not an image of the dataset"
+            raise UserError(f"{field}, line {line}: {name!r} {what}.")
+        cell = row.get(known["fold"], "")
+        if not cell:
+            raise UserError(f"{field}, line {line}: {name!r} has no fold.")
+        found[name] = columns.fold(cell, f"{field}, line {line}")
+    missing = [name for name in position if name not in found]
     if missing:
         raise UserError(
-            f"data.folds_file={path} lacks {len(missing)} of {len(uid)} images, such as "
-            f"{missing[0]!r}."
+            f"{field} lacks {len(missing)} of {len(uid)} images, such as {missing[0]!r}."
         )
-    return folds
+    return np.array(listing.from_zero([found[str(name)] for name in uid]), np.int32)
 
 
 def _check_tasks(cases: Cases, tasks: tuple[str, ...]) -> None:

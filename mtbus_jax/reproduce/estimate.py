@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import config_dict
 
-from mtbus_jax import data, splits, types
+from mtbus_jax import data, oversampling, splits, types
 from mtbus_jax.reproduce import jobs as jobs_lib
 from mtbus_jax.reproduce.plan import Job
 from mtbus_jax.runtime import parallel
@@ -88,7 +88,7 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
 def _step_count(job: Job, split: splits.Split, cases: types.Cases) -> int:
     train = split.train
     if job.config.train.oversample:
-        train = splits.oversample(train, cases.label, rule=job.config.train.oversample_rule)
+        train = oversampling.oversample(train, cases.label, rule=job.config.train.oversample_rule)
     return math.ceil(len(train) / job.config.train.batch_size) * job.config.train.epochs
 
 

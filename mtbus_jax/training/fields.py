@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from mtbus_jax import augment, losses, splits
+from mtbus_jax import augment, losses, oversampling, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import enhancement, preprocess
 from mtbus_jax.training import schedule
@@ -115,7 +115,7 @@ CHOICES = {
     "data.enhancement": enhancement.ENHANCEMENTS,
     "loss.weighting": losses.WEIGHTINGS,
     "loss.dice": losses.DICE,
-    "train.oversample_rule": splits.REPLICATION_RULES,
+    "train.oversample_rule": oversampling.REPLICATION_RULES,
     "train.augmentation": tuple(augment.METHODS),
     "train.rotation_fill": augment.FILLS,
     "train.keep": schedule.KEPT,

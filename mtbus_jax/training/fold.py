@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtbus_jax import splits, types
+from mtbus_jax import oversampling, splits, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import compiled, parallel, stopping
 from mtbus_jax.training import device_data, divergence, run_folder, steps
@@ -76,7 +76,7 @@ class FoldRun:
         self._train, self._uid = split.train, cases.uid
         if config.train.oversample:
             rule = config.train.oversample_rule
-            self._train = splits.oversample(split.train, cases.label, rule=rule)
+            self._train = oversampling.oversample(split.train, cases.label, rule=rule)
         self.fold = fold
         self.key = fold_keys(config.seed, fold)[1]
         self.validation = split.validation

@@ -252,8 +252,9 @@ def own_dataset(root, *, normal=False, count=24):
         box = (8, 10 + i, 8, 30) if kind == 0 else (4, 10 + i, 36, 8)
         name = f"p{i}"
         picture(root / f"{name}.png", seed=i, box=None if kind == 2 else box)
-        picture(root / f"{name}_m.png", box=None if kind == 2 else box, mask=True)
         mask = "" if i in (4, 5) else f"{name}_m.png"
+        if mask:
+            picture(root / mask, box=None if kind == 2 else box, mask=True)
         label = "" if i in (6, 7) else ("wide", "tall", "no lesion")[kind]
         rows.append((f"{name}.png", mask, label, f"u{i}"))
     write_csv(root / "manifest.csv", rows)
@@ -511,6 +512,33 @@ def test_the_data_of_a_public_run_do_not_become_a_folder():
         with_places(config, {"name": "somewhere"})
     assert with_places(config, {"data_dir": "x"}).data.data_dir == "x"
     assert config.data.data_dir == ""
+
+
+@pytest.mark.parametrize("how", [{"separator": ";", "encoding": "utf-16"}, {"separator": "\t"}])
+def test_a_folds_file_is_read_like_any_table(tmp_path, how):
+    """Also in other words, from 1, and with rows that are empty."""
+    config = configured(own_dataset(tmp_path / "mine"), tmp_path)
+    config.data.folds_file = str(tmp_path / "folds.csv")
+    parts = ("test", "train", "train", "val")
+    rows = [("UID", "Fold"), ("", ""), *((f"u{i}", parts[i // 2 % 4]) for i in range(24))]
+    write_csv(tmp_path / "folds.csv", rows, **how)
+    cases = data.load_configured(config)
+    assert data.resolve(config, cases).data.split == "given"
+    (fold,) = splits.make_folds(cases, "given")
+    there = {
+        name: {int(uid[1:]) // 2 % 4 for uid in uids}
+        for name, uids in fold.to_uids(cases.uid).items()
+    }
+    assert there == {"train": {1, 2}, "validation": {3}, "test": {0}}
+    rows = [("uid", "kfold"), *((f"u{i}", str(i % 3 + 1)) for i in range(24))]
+    write_csv(tmp_path / "folds.csv", rows, **how)
+    assert set(data.load_configured(config).test_fold.tolist()) == {0, 1, 2}
+    write_csv(tmp_path / "folds.csv", [*rows[:-1], ("u23", "")], **how)
+    with pytest.raises(UserError, match=r"data.folds_file=.*line 25: 'u23' has no fold"):
+        data.load_configured(config)
+    config.data.folds_file = str(tmp_path / "nowhere.csv")
+    with pytest.raises(UserError, match=r"data.folds_file=.*nowhere.csv cannot be read"):
+        data.load_configured(config)
 
 
 def test_a_folds_file_that_changed_is_said(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mtbus_jax import grouping, splits, types
+from mtbus_jax import grouping, oversampling, splits, types
 from mtbus_jax.errors import UserError
 
 
@@ -115,7 +115,7 @@ def test_splits_survive_their_file(names, data):
 
 @given(
     st.lists(st.integers(0, 2) | st.just(types.NO_LABEL), min_size=1, max_size=60),
-    st.sampled_from(splits.REPLICATION_RULES),
+    st.sampled_from(oversampling.REPLICATION_RULES),
     st.data(),
 )
 def test_oversampling(label, rule, data):
@@ -124,7 +124,7 @@ def test_oversampling(label, rule, data):
     chosen = data.draw(st.sets(st.integers(0, len(label) - 1), min_size=1))
     train = np.array(sorted(chosen))
     assume((label[train] != types.NO_LABEL).any())
-    found = collections.Counter(splits.oversample(train, label, rule=rule).tolist())
+    found = collections.Counter(oversampling.oversample(train, label, rule=rule).tolist())
     assert found.keys() == chosen
     known = [label[i] for i in train if label[i] != types.NO_LABEL]
     for index in train:
