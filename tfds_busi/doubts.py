@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD
-from tfds_busi import columns, listing, nrrd, search
+from tfds_busi import columns, held, listing, search
 
 # A text file may be anything.
 _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
@@ -17,7 +16,6 @@ _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
 _OTHER_TABLES = (".xls", ".ods", ".numbers")
 # Folders of that many names that differ in their numbers alone are hardly classes.
 _FEW = 4
-_DEEPEST = 6
 
 
 def of(
@@ -88,21 +86,9 @@ def _why_not(path: pathlib.Path) -> str:
 
 def _pictures(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
     used = {path for entry in entries for path in (entry.image, *(entry.masks or ()))}
-    suffixes = (*pairing.SUFFIXES, nrrd.SUFFIX)
-    left = sorted(
-        path.relative_to(root)
-        for path in _below(root)
-        if path.suffix.lower() in suffixes and path not in used
-    )
+    files = held.pictures(root, deep=True, drawn=True)
+    left = sorted(path.relative_to(root) for path in files if path not in used)
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         are = "are" if len(left) > 1 else "is"
         yield f"{left[0]}{more} {are} not used."
-
-
-def _below(root: pathlib.Path, depth: int = _DEEPEST) -> Iterator[pathlib.Path]:
-    for path in search.visible(root):
-        if not path.is_dir():
-            yield path
-        elif depth:
-            yield from _below(path, depth - 1)

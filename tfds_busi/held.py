@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from mtbus_jax.images import pairing
+from mtbus_jax.images import dicom, dicom_kind, pairing
 from tfds_busi import nrrd, search
 
 
@@ -22,15 +22,28 @@ def named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
 def pictures(
     folder: pathlib.Path, *, deep: bool = False, drawn: bool = False
 ) -> list[pathlib.Path]:
-    """Pictures in a folder; ``deep``: and below it, ``drawn``: and Slicer's segmentations."""
+    """Pictures in a folder, without DICOM files that hold none.
+
+    Args:
+      folder: the folder.
+      deep: whether also those below it.
+      drawn: whether also segmentations, of Slicer and in DICOM.
+    """
     suffixes = (*pairing.SUFFIXES, *([nrrd.SUFFIX] if drawn else []))
     found = []
     for path in visible(folder):
         if path.is_dir():
             found += pictures(path, deep=True, drawn=drawn) if deep else []
-        elif path.suffix.lower() in suffixes:
+        elif path.suffix.lower() in suffixes and _may_be(path, drawn):
             found.append(path)
     return found
+
+
+def _may_be(path: pathlib.Path, drawn: bool) -> bool:
+    """Whether a file with the suffix of a picture is one, or a segmentation where these count."""
+    if path.suffix.lower() not in dicom.SUFFIXES or not dicom_kind.is_without_picture(path):
+        return True
+    return drawn and dicom_kind.is_segmentation(path)
 
 
 def uid(root: pathlib.Path, path: pathlib.Path) -> str:

@@ -23,11 +23,11 @@ import numpy as np
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
-from mtbus_jax.images import pairing, picture
+from mtbus_jax.images import pairing
 from mtbus_jax.images.preprocess import lesion_of, to_greyscale
 from mtbus_jax.types import CLASS_NAMES
 
-SUFFIXES = picture.SUFFIXES
+SUFFIXES = pairing.SUFFIXES
 _BUSI = re.compile(r"(benign|malignant|normal) \((\d+)\)")
 _PATIENT = re.compile(r"([A-Z]{4})_\d+")
 
@@ -133,15 +133,15 @@ def list_folder(root: Path) -> Listing:
     unlisted: list[Path] = []
     found = sorted(images.files_below(root, unlisted))
     problems = [Problem(path, "is a folder that cannot be opened") for path in unlisted]
-    pictures = [path for path in found if path.suffix.lower() in SUFFIXES]
+    pictures = [path for path in found if images.is_picture(path)]
     masks: dict[Path, list[Path]] = {}
     owner_of = pairing.owners(pictures, root)
     for path, owner in owner_of.items():
         masks.setdefault(owner, []).append(path)
     if len(owner_of) == len(pictures):
         raise UserError(
-            f"{root} holds no image. Files ending in {', '.join(SUFFIXES)} are looked for, in "
-            f"sub-folders too."
+            f"{root} holds no image. Files ending in {', '.join(SUFFIXES)} and DICOM files under "
+            "any name are looked for, in sub-folders too."
         )
     info: dict[Path, dict[str, str]] = {}
     for path in found:
@@ -165,7 +165,7 @@ def _entry(
     busi = _BUSI.fullmatch(path.stem)
     if busi:
         return Entry(f"{busi[1]}_{busi[2]}", path, busi[1], "", masks)
-    relative = path.relative_to(root).with_suffix("")
+    relative = pairing.stem(path.relative_to(root))
     if path.parent.name.lower() in ("images", "image"):
         patient = _PATIENT.fullmatch(path.stem)
         labels = info.get(path.parent.parent)

@@ -7,7 +7,7 @@ memory. Each has the spacing where the file tells it, and a note for everything 
 `docs/pictures.md` says what is read how.
 """
 
-from mtbus_jax.images.finding import Found, Source, files_below, find, natural_key
+from mtbus_jax.images.finding import Found, Source, files_below, find, is_picture, natural_key
 from mtbus_jax.images.frame import Decoded, Frame, ReadError, Spacing, as_text, from_array
 from mtbus_jax.images.reading import (
     BETWEEN,
@@ -35,6 +35,7 @@ __all__ = [
     "find",
     "from_array",
     "is_known",
+    "is_picture",
     "natural_key",
     "read",
     "read_content",

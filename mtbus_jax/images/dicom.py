@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mtbus_jax.images import apart, dicom_grey, picture
+from mtbus_jax.images import apart, dicom_grey, dicom_kind, picture
 from mtbus_jax.images.depth import Extents, UnusableError
 from mtbus_jax.images.frame import MAX_BYTES, Decoded, ReadError, Spacing, check_size, decoded
 from mtbus_jax.images.silence import quiet
@@ -46,8 +46,6 @@ _ELEMENTS = [
         for colour in ("Red", "Green", "Blue")
     ),
 ]
-# Segmentations, of bits and of labels: masks, although they look like pictures.
-_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 # Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
@@ -217,7 +215,7 @@ def _header(source: Path | bytes, smallest: int) -> Any:
     )
     if "Rows" not in header or "Columns" not in header:
         raise UnusableError("is not a DICOM file that holds a picture")
-    if header.get("SOPClassUID") in _SEGMENTATIONS:
+    if header.get("SOPClassUID") in dicom_kind.SEGMENTATIONS:
         raise UnusableError("is a segmentation, no picture")
     check_size(int(header.Rows), int(header.Columns), smallest=smallest)
     known = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *_COLOURS)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import dicom
+from mtbus_jax.images import dicom, dicom_kind
 from mtbus_jax.images.frame import as_text
 from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
@@ -45,7 +45,8 @@ class Found:
     Attributes:
       sources: the files to read, in natural order (2 before 10).
       masks: files that `pairing.owners` takes for masks of other files, left out.
-      others: files that are no pictures by name nor DICOM by content, left out.
+      others: files that are no pictures by name nor DICOM by content, and DICOM files that hold
+        none, such as reports and segmentations; left out.
       unlisted: folders that could not be opened.
     """
 
@@ -75,8 +76,7 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
         if given.is_dir():
             pictures = []
             for path in files_below(given, unlisted):
-                known = path.suffix.lower() in SUFFIXES or dicom.is_dicom_file(path)
-                (pictures if known else others).append(path)
+                (pictures if is_picture(path) else others).append(path)
             owned = owners(pictures, given)
             masks += [path for path in pictures if path in owned]
             picked += [(path, path.relative_to(given)) for path in pictures if path not in owned]
@@ -104,6 +104,13 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
         for (path, part), name in zip(picked, names, strict=True)
     )
     return Found(sources, tuple(masks), tuple(others), tuple(unlisted))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name, or a DICOM file, and does not say otherwise."""
+    if dicom.is_dicom_file(path):
+        return not dicom_kind.is_without_picture(path)
+    return path.suffix.lower() in SUFFIXES
 
 
 def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mtbus_jax.images import dicom, picture
+from mtbus_jax.images import dicom, dicom_kind, dicom_mask, picture
 from mtbus_jax.images.frame import MAX_BYTES, MIN_SIDE, Decoded, Frame, ReadError
 
 HEAD_BYTES = dicom.HEAD_BYTES
@@ -102,7 +102,7 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
     """Decodes a mask file, of any size; `preprocess.lesion_of` says what is lesion in it.
 
     Args:
-      path: of the file, which may lie in an archive.
+      path: of the file, which may lie in an archive; a picture, or a DICOM segmentation.
 
     Returns:
       Its only picture.
@@ -110,6 +110,8 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
     Raises:
       ReadError: if it cannot be read, holds several pictures, or has transparent pixels.
     """
+    if not isinstance(path, zipfile.Path) and dicom_kind.is_segmentation(Path(path)):
+        return dicom_mask.decode(Path(path))
     found = next(decode(path, smallest=1))
     if found.count > 1 or any(note.startswith(picture.FIRST_OF) for note in found.notes):
         raise ReadError(

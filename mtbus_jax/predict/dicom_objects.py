@@ -14,14 +14,13 @@ import numpy as np
 
 import mtbus_jax
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import Spacing, dicom, overlay
-from mtbus_jax.predict import dicom_source
-from mtbus_jax.predict.measure import spacing_of_lesion
+from mtbus_jax.images import overlay
+from mtbus_jax.predict import dicom_source, dicom_words
+from mtbus_jax.predict.dicom_words import NOT_FOR_DIAGNOSIS
 from mtbus_jax.predict.prediction import Prediction
 from mtbus_jax.predict.predictor import Predictor
 
 NAME = "mtbus_jax"
-NOT_FOR_DIAGNOSIS = "Research software, not a medical device. Not for diagnosis."
 _ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"  # storage of single ultrasound pictures
 _BREAST = "BREAST"  # of `BodyPartExamined`
 # Numbers of our series: 100 times that of the source and these, so that viewers list them beside.
@@ -54,7 +53,7 @@ class Software:
             "input": f"{height}x{width}",
         }
         trained = predictor.trained
-        return cls(_plain(trained.config.model.name), trained.digest(), parameters)
+        return cls(dicom_words.plain(trained.config.model.name), trained.digest(), parameters)
 
     @property
     def version(self) -> str:
@@ -110,7 +109,7 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
     from pydicom.sr.codedict import codes
 
     frame = prediction.frame
-    spacing, measures = _spacing(prediction), None
+    spacing, measures = dicom_words.spacing_in_patient(prediction), None
     # The standard asks for no thickness beside the spacing; highdicom reads no object without.
     if spacing is not None and header.get("SliceThickness"):
         pair = spacing.row_mm, spacing.col_mm
@@ -133,7 +132,8 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
         algorithm_identification=algorithm,
         anatomic_regions=[codes.SCT.Breast],
     )
-    segment.SegmentDescription = _plain(_found(prediction))[:1024]
+    said = dicom_words.writable(dicom_words.in_words(prediction), header)
+    segment.SegmentDescription = said[:1024]
     made = highdicom.seg.Segmentation(
         source_images=[_stand_in(header)],
         pixel_array=prediction.mask[None].astype(np.uint8),
@@ -191,7 +191,7 @@ def capture(
         removed=prediction.unrefined_mask,
         colour=overlay.colour(prediction.class_names, prediction.class_id),
     )
-    spacing = _spacing(prediction)
+    spacing = dicom_words.spacing_in_patient(prediction)
     made = highdicom.sc.SCImage(
         pixel_array=drawn,
         photometric_interpretation="RGB",
@@ -298,30 +298,6 @@ def _file(made: Any, header: Any, prediction: Prediction, software: Software) ->
     return buffer.getvalue()
 
 
-def _spacing(prediction: Prediction) -> Spacing | None:
-    """Size of a pixel in the patient where it holds for the lesion, by the rule of the table."""
-    frame = prediction.frame
-    if dicom.AT_DETECTOR in frame.notes:
-        return None
-    return spacing_of_lesion(prediction.mask, frame.spacing)
-
-
-def _found(prediction: Prediction) -> str:
-    """Class, size and doubt in words."""
-    parts = []
-    spacing = _spacing(prediction)
-    if spacing is not None:
-        area = prediction.mask.sum() * spacing.row_mm * spacing.col_mm
-        parts.append(f"Area: {area:.1f} mm2.")
-    if prediction.class_id is not None:
-        pairs = zip(prediction.class_names, prediction.class_probability, strict=True)
-        shown = ", ".join(f"{name} {value:.2f}" for name, value in pairs)
-        parts.append(f"Most probable class: {prediction.class_name} ({shown}).")
-    if prediction.uncertainty is not None:
-        parts.append(f"Probability of being wrong: {prediction.uncertainty:.2f}.")
-    return " ".join([*parts, NOT_FOR_DIAGNOSIS])
-
-
 def _series_number(header: Any, number: int) -> int:
     """A number beside that of the source, which need not have one."""
     try:
@@ -329,8 +305,3 @@ def _series_number(header: Any, number: int) -> int:
     except (TypeError, ValueError):
         first = 0
     return 100 * (first if 0 <= first < _MOST_SERIES else 0) + number
-
-
-def _plain(text: str) -> str:
-    """Text for elements whose character set is the source's: ASCII, which all of them hold."""
-    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -1,0 +1,35 @@
+"""What a DICOM file says that it is, by its head alone: studies hold more than pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Storage classes (PS3.4 B.5) by how their names begin: structured reports and key object notes,
+# presentation states, encapsulated documents, waveforms, and what refers to pictures or raw data.
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_WITHOUT_PICTURE = tuple(f"{_STORAGE}{each}" for each in ("88.", "11.", "104.", "9.", "66."))
+_RAW = f"{_STORAGE}66"
+# Segmentations, of bits and of labels: masks, although they look like pictures.
+SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
+
+
+def storage_class(path: Path) -> str:
+    """UID of a file's storage class; "" if the file does not say, or pydicom is not installed."""
+    try:
+        import pydicom
+
+        meta = pydicom.filereader.read_file_meta_info(path)
+        return str(meta.get("MediaStorageSOPClassUID", ""))
+    except Exception:  # what is wrong with the file is said where it is read
+        return ""
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file says that it is a segmentation."""
+    return storage_class(path) in SEGMENTATIONS
+
+
+def is_without_picture(path: Path) -> bool:
+    """Whether a file says that it is a report, a document or a segmentation, and no picture."""
+    found = storage_class(path)
+    return found == _RAW or found.startswith(_WITHOUT_PICTURE)
