@@ -1,8 +1,8 @@
 """Multi-task segmentation and classification of breast-ultrasound images in JAX/Flax.
 
 The names below are loaded when they are used: importing this package imports neither JAX nor
-TensorFlow. `mtbus_jax.refine.refine`, `mtbus_jax.losses` and `mtbus_jax.splits` hold the paper's
-equations.
+TensorFlow. `mtbus_jax.refine.refine`, `mtbus_jax.losses` and `mtbus_jax.oversampling` hold the
+paper's equations.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load_cases": "mtbus_jax.data",
     "create": "mtbus_jax.models",
+    "load_config": "mtbus_jax.configuration",
     "train_and_evaluate": "mtbus_jax.crossval",
     "evaluate": "mtbus_jax.crossval",
     "Predictor": "mtbus_jax.predict",

@@ -4,9 +4,12 @@ import os
 
 import pytest
 
+import mtbus_jax
 from configs import base
 from mtbus_jax import configuration
 from mtbus_jax.errors import UserError
+from mtbus_jax.models import unet
+from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.run_folder import flatten
 
 START = "from configs import base\ndef get_config():\n    config = base.get_config()\n"
@@ -215,3 +218,28 @@ def test_a_relative_file_is_one_of_the_working_folder(tmp_path, monkeypatch):
     assert read("--config=mt_unetpp.py").seed == 7
     assert read(f"--config=.{os.sep}mt_unetpp.py").seed == 7
     assert read("--config=mt_unetpp").seed == 1993  # a bare name is a shipped one
+
+
+def test_a_configuration_for_python_is_that_of_the_command_line():
+    changes = {"train.epochs": 40, "data.folds": (0,), "eval.tta": False, "model.width": None}
+    found = mtbus_jax.load_config("best", changes)
+    flags = ["--config=best", "--config.train.epochs=40", "--config.data.folds=0"]
+    given, _ = configuration.take([*flags, "--noconfig.eval.tta", "--config.model.width=None"])
+    assert found.to_dict() == configuration.read(given).to_dict()
+    assert (found.train.epochs, found.data.folds, found.eval.tta) == (40, (0,), False)
+    with pytest.raises(UserError, match=r'mean "train\.epochs"'):
+        mtbus_jax.load_config("best", {"train.epoch": 40})
+    with pytest.raises(UserError, match=r"train\.epochs=1\.5: give a whole number"):
+        mtbus_jax.load_config("best", {"train.epochs": 1.5})
+
+
+def test_another_network_has_its_own_options():
+    config = mtbus_jax.load_config("best", {"model.name": "unet", "model.width": 8})
+    assert {name: value for name, value in config.model.items() if value is not None} == {
+        "name": "unet",
+        "width": 8,
+    }
+    assert isinstance(Experiment.from_config(config).module, unet.UNet)
+    # Only where the name changes.
+    config = mtbus_jax.load_config("best", {"model.name": "lite_unet"})
+    assert config.model.encoder == "lite0"

@@ -20,6 +20,7 @@ import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -118,18 +119,43 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
     return changed(config, given.changes)
 
 
+def load_config(name: str, changes: Mapping[str, Any] | None = None) -> config_dict.ConfigDict:
+    """A configuration for Python code, as ``--config=`` gives it on a command line.
+
+    Args:
+      name: a file with ``get_config()``, or the name of one that comes along, such as ``best``.
+      changes: values by field, such as ``{"train.epochs": 40, "data.folds": (0,)}``.
+
+    Raises:
+      UserError: see `read`.
+    """
+    texts = {
+        field: value if isinstance(value, str | bool) else repr(value)
+        for field, value in (changes or {}).items()
+    }
+    return read(Given(name, texts))
+
+
 def changed(
     config: config_dict.ConfigDict, changes: Mapping[str, str | bool]
 ) -> config_dict.ConfigDict:
     """A configuration with fields set as on the command line; arguments, raises as for `read`.
 
+    With another ``model.name``, options that the file gave its own network go back to those of
+    ``configs/base.py``, which are the other network's own defaults.
+
     Args:
       config: to start from; changed itself.
       changes: see `Given`.
     """
-    base = _base()
+    base, before = _base(), config.model.name
     for field, text in changes.items():
         values.change(config, base, field, text)
+    if config.model.name != before:
+        given = {field.removeprefix("model.") for field in changes} | {"name"}
+        with config.unlocked(), config.ignore_type():
+            for option in set(config.model) - given:
+                config.model[option] = base.model.get(option)
     _check_fields(config, base, "--config")
     for field in PATHS:
         section, name = field.split(".")

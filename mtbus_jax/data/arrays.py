@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import operator
 import os
 import pathlib
 import tempfile
@@ -82,9 +83,12 @@ def load_cases(
         )
     if normal_class and not own:
         raise UserError(f"data.normal_class is for a folder of your own; {name} has its own.")
-    height, width = image_size
+    try:
+        height, width = map(operator.index, image_size)
+    except (TypeError, ValueError):
+        height = width = 0
     if height < 1 or width < 1:
-        raise UserError(f"image_size {tuple(image_size)} must be a height and a width ≥ 1 pixel.")
+        raise UserError(f"image_size={image_size!r}: give height and width, 1 pixel or more.")
     with built.quiet_tfds():
         if own:
             manual_dir = pathlib.Path(name).expanduser().resolve()

@@ -88,8 +88,8 @@ class Predictor:
         Raises:
           UserError: see `trained.load`, and for a wrong ``refine`` or ``batch_size``.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be at least 1.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size={batch_size!r}: give a whole number from 1.")
         if refine is not None and refine not in REFINE:
             raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
         run = bundled.PRETRAINED if run is None else Path(run)

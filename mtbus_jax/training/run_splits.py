@@ -117,7 +117,7 @@ def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.S
         if content.get(field) != wanted and not (renamed and stored.is_folder(content[field])):
             raise UserError(
                 f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
-                "Choose another --workdir, or remove that file."
+                "Choose another --workdir."
             )
     if not content.get("folds"):
         raise UserError(f"{path} lists no folds; remove it to have them drawn again.")

@@ -135,6 +135,8 @@ def _load_bundle(run: Path, folds: Sequence[int] | None) -> Trained:
 
 
 def _check_wanted(run: Path, folds: Sequence[int], ready: Sequence[int]) -> None:
+    if isinstance(folds, int):
+        raise UserError(f"folds={folds}: give a list of folds, such as [{folds}].")
     missing = [fold for fold in folds if fold not in ready]
     if missing or not folds or len(set(folds)) != len(folds):
         raise UserError(

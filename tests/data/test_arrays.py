@@ -312,3 +312,9 @@ def test_arrays_made_elsewhere_are_checked(tmp_path, change, words):
     with pytest.raises(UserError) as caught:
         data.load_arrays(tmp_path / "bad.npz", name="phantom", image_size=size)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [64, (64,), (0, 64), (64.5, 64), "64,64", None])
+def test_a_size_that_is_none(size):
+    with pytest.raises(UserError, match=r"image_size=.*give height and width"):
+        data.load_cases("phantom", image_size=size)

@@ -104,6 +104,11 @@ class TestPredictor:
         maps, _ = by_hand(pictures[0], {1: variables[1]})
         np.testing.assert_allclose(prediction.probability, maps[0], atol=1e-5)
 
+    @pytest.mark.parametrize("wrong", [{"folds": 0}, {"batch_size": 0}, {"batch_size": "8"}])
+    def test_values_that_are_none(self, world, wrong):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            Predictor(world[0], **wrong)
+
     def test_flips_of_an_input_that_is_not_square(self, world, pictures):
         workdir, _, variables = world
         predictor = Predictor(workdir, tta=True, refine="none")
