@@ -101,17 +101,17 @@ def evaluate(argv: Sequence[str], *, program: str) -> None:
     Folders of the data and fields of eval can be changed, as in --config.eval.average=True. With
     --config=FILE its data folders and its whole eval section are used instead of the run's own.
     """
-    parser = _main_parser(program, evaluate.__doc__)
+    parser = _main_parser(program, evaluate.__doc__, workdir="run folder with trained folds")
     parser.set_defaults(mode=_EVALUATE)
     _main_job(parser, argv)
 
 
-def _main_parser(program: str, description: str | None) -> commandline.Parser:
+def _main_parser(
+    program: str, description: str | None, *, workdir: str = "run folder; made if it does not exist"
+) -> commandline.Parser:
     parser = commandline.Parser(program, description)
     parser.add_configuration()
-    parser.add_argument(
-        "--workdir", type=commandline.file_path, help="run folder; made if it does not exist"
-    )
+    parser.add_argument("--workdir", type=commandline.file_path, help=workdir)
     parser.switch(
         "--distributed", help="one of several processes that SLURM (srun) or Kubernetes has started"
     )

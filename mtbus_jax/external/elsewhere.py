@@ -83,7 +83,13 @@ def evaluate(
     )
     folder = bundled.PRETRAINED if run is None else Path(run)
     cases, left_out = _unknown_alone(cases, folder, config, leave_out_known=leave_out_known)
-    cases = with_classes(cases, predictor.classes, rename or {})
+    rename = dict(rename or {})
+    if types.CLASSIFICATION not in predictor.tasks:
+        if rename:
+            raise UserError(f"--rename is for runs that tell classes apart; {run} does not.")
+        # Masks are compared whatever is in them; a class that the run knows by name has a row.
+        rename = {n: "" for n in cases.classes.names if n not in predictor.classes.names}
+    cases = with_classes(cases, predictor.classes, rename)
     if not (cases.mask_known | cases.label_known).any():
         raise UserError(f"{cases.name} has neither masks nor classes to test against.")
     if match_intensity:

@@ -76,7 +76,7 @@ def create(worker: Worker, *, most: int, page: bytes | None = None) -> Starlette
             raise HTTPException(404, "There is no page: mtbus serve --page=FILE serves one.")
         return Response(page, media_type="text/html; charset=utf-8")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", show, methods=["GET"]),
             Route("/predict", predict, methods=["POST"]),
@@ -85,6 +85,8 @@ def create(worker: Worker, *, most: int, page: bytes | None = None) -> Starlette
         exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # many clients do not follow, and take that for an answer
+    return app
 
 
 async def _answered(
@@ -124,6 +126,9 @@ async def _client_left(request: Request) -> None:
 
 
 def _frame_number(request: Request) -> int:
+    for name in request.query_params:
+        if name != "frame":
+            raise HTTPException(400, f"{name!r} is no parameter; there is frame, and no other.")
     text = request.query_params.get("frame", "1")
     if not re.fullmatch("[1-9][0-9]{0,6}", text):
         raise HTTPException(400, "frame must be a whole number from 1.")

@@ -114,6 +114,20 @@ def test_images_without_mask_or_class_count_for_what_is_known(run, world, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
+def test_a_run_without_classes_tests_masks_of_any(world, tmp_path):
+    config = small_runs.make_config(epochs=1)
+    config.tasks, config.data.folds = ("seg",), (0,)
+    crossval.train_and_evaluate(config, tmp_path / "masks")
+    world(dataclasses.replace(OTHER, classes=types.Classes(("cyst", "malignant", "fat"), None)))
+    content = external.evaluate("bus_uclm", tmp_path / "out", run=tmp_path / "masks")
+    assert content["results"]["raw"]["dsc_average"]["n"] == 30
+    assert content["results"]["raw"]["dsc_malignant"]["n"] == 10
+    with pytest.raises(UserError, match="--rename is for runs that tell classes apart"):
+        external.evaluate(
+            "bus_uclm", tmp_path / "o", run=tmp_path / "masks", rename={"cyst": "benign"}
+        )
+
+
 def test_without_any_class_the_masks_are_tested(run, world, tmp_path):
     world(dataclasses.replace(OTHER, label=np.full_like(OTHER.label, types.NO_LABEL)))
     raw = external.evaluate("bus_uclm", tmp_path / "out", run=run)["results"]["raw"]

@@ -265,6 +265,10 @@ class TestRefusals:
         response = client.post("/predict", params={"frame": frame}, content=as_file(pictures[0]))
         assert "whole number" in refused(response, 400)
 
+    def test_parameters_that_do_not_exist(self, client, pictures):
+        response = client.post("/predict?fram=2", content=as_file(pictures[0]))
+        assert "'fram' is no parameter" in refused(response, 400)
+
     def test_forms(self, client, pictures):
         content = as_file(pictures[0])
         two = [("file", ("a.png", content)), ("file", ("b.png", content))]
@@ -281,6 +285,8 @@ class TestRefusals:
         assert "is cut" in refused(client.post("/predict", content=text, headers=headers), 400)
 
     def test_addresses_and_methods(self, client):
+        # No redirection, which clients that do not follow would take for an answer.
+        refused(client.post("/predict/", content=b"", follow_redirects=False), 404)
         assert "/predict" in refused(client.get("/elsewhere"), 404)
         response = client.get("/predict")
         refused(response, 405)
