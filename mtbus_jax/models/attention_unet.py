@@ -28,18 +28,6 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.models import blocks, heads, unet
 
 
-def batch_norm(image: jax.Array, *, train: bool, name: str) -> jax.Array:
-    """Batch normalisation with PyTorch's defaults, created inside a compact module."""
-    # Inputs are grey values 0..255: E[x²] − E[x]² loses too many digits there.
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_fast_variance=False,
-        name=name,
-    )(image)
-
-
 class EncoderBlock(nn.Module):
     """Two × (3×3 convolution, batch norm, ReLU).
 
@@ -56,7 +44,7 @@ class EncoderBlock(nn.Module):
         """Maps ``(batch, height, width, any)`` to ``(batch, …, …, features)``."""
         for i, stride in enumerate((self.stride, 1), 1):
             image = blocks.convolution(image, self.features, stride=stride, name=f"conv_{i}")
-            image = nn.relu(batch_norm(image, train=train, name=f"norm_{i}"))
+            image = nn.relu(blocks.batch_norm(image, train=train, name=f"norm_{i}"))
         return image
 
 
@@ -73,7 +61,7 @@ class AttentionGate(nn.Module):
 
         def project(image, features, name):
             image = blocks.convolution(image, features, kernel=1, name=f"{name}_conv")
-            return batch_norm(image, train=train, name=f"{name}_norm")
+            return blocks.batch_norm(image, train=train, name=f"{name}_norm")
 
         hidden = skip.shape[-1] // 2
         if not hidden:
@@ -95,7 +83,7 @@ class DecoderBlock(nn.Module):
     def __call__(self, image: jax.Array, skip: jax.Array, *, train: bool) -> jax.Array:
         """From ``(batch, height, width, any)`` to the shape of ``skip``, twice as high and wide."""
         up = unet.transposed_convolution(image, self.features, name="up_conv")
-        up = nn.relu(batch_norm(up, train=train, name="up_norm"))
+        up = nn.relu(blocks.batch_norm(up, train=train, name="up_norm"))
         gated = AttentionGate(name="gate")(up, skip, train=train)
         return unet.Unit(self.features, name="merge")(jnp.concatenate([gated, up], axis=-1))
 

@@ -105,6 +105,28 @@ class ConvolutionOfBoth(nn.Module):
         return upsampled.convolution_with_arranged(maps, up, arranged)
 
 
+def batch_norm(image: jax.Array, *, train: bool, frozen: bool = False, name: str) -> jax.Array:
+    """Batch normalisation with PyTorch's defaults, created inside a compact module.
+
+    Flax's running variance averages each batch's biased variance, PyTorch's the unbiased one.
+
+    Args:
+      image: ``(batch, height, width, channels)``.
+      train: whether to normalise by the batch and to follow its statistics.
+      frozen: whether training, too, normalises by the running statistics and leaves them alone.
+      name: of the submodule.
+    """
+    # Momentum 0.9 here is PyTorch's 0.1. Inputs are grey values 0..255: E[x²] − E[x]² loses too
+    # many digits there.
+    return nn.BatchNorm(
+        use_running_average=frozen or not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        name=name,
+    )(image)
+
+
 def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Array:
     """Instance normalisation with ε 1e-5, created inside a compact module.
 

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from mtbus_jax import types
-from mtbus_jax.models import attention_unet, blocks
+from mtbus_jax.models import blocks
 from mtbus_jax.models.cpu import pooling
 
 HIDDEN, DROPOUT = 256, 0.5
@@ -54,7 +54,7 @@ class ResidualUnit(nn.Module):
         path = image
         for i in range(1, 4):
             path = blocks.convolution(path, self.features, name=f"conv_{i}")
-            path = nn.relu(attention_unet.batch_norm(path, train=train, name=f"norm_{i}"))
+            path = nn.relu(blocks.batch_norm(path, train=train, name=f"norm_{i}"))
         return jnp.concatenate([image, path], axis=-1)
 
 

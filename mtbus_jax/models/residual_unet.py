@@ -66,10 +66,10 @@ class ResidualBlock(nn.Module):
         shortcut = blocks.convolution(
             image, self.features, stride=self.stride, name="shortcut_conv"
         )
-        return path + _batch_norm(shortcut, train=train, name="shortcut_norm")
+        return path + blocks.batch_norm(shortcut, train=train, name="shortcut_norm")
 
     def _activate(self, path: jax.Array, number: int, train: bool) -> jax.Array:
-        path = _batch_norm(path, train=train, name=f"norm_{number}")
+        path = blocks.batch_norm(path, train=train, name=f"norm_{number}")
         path = nn.leaky_relu(path, NEGATIVE_SLOPE)
         if train:
             return nn.Dropout(DROPOUT, deterministic=False)(path)
@@ -78,18 +78,6 @@ class ResidualBlock(nn.Module):
         key = jax.random.fold_in(jax.random.key(self.test_seed), number)
         # Without the batch axis, so that an image's result does not hang on its place in the batch.
         return nn.Dropout(DROPOUT, broadcast_dims=(0,), deterministic=False)(path, rng=key)
-
-
-def _batch_norm(image: jax.Array, *, train: bool, name: str) -> jax.Array:
-    # Momentum 0.9 here is PyTorch's 0.1. Inputs are grey values 0..255: E[x²] − E[x]² loses too
-    # many digits there.
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_fast_variance=False,
-        name=name,
-    )(image)
 
 
 class ResidualUNet(nn.Module):

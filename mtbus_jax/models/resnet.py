@@ -56,13 +56,7 @@ class Normalisation(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         """Of the same shape as ``image``, ``(batch, height, width, channels)``."""
-        return nn.BatchNorm(
-            use_running_average=self.frozen or not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            use_fast_variance=False,
-            name="norm",
-        )(image)
+        return blocks.batch_norm(image, train=train, frozen=self.frozen, name="norm")
 
 
 class BasicBlock(nn.Module):

@@ -76,7 +76,7 @@ def _backward(saved, gradient):
     inverse = lax.rsqrt(variance + EPSILON)
     # Σ g and Σ g·x̂, x̂ the normalised image.
     sums = jnp.sum(gradient, (1, 2), keepdims=True)
-    products = inverse * (jnp.sum(gradient * image, (1, 2), keepdims=True) - mean * sums)
+    products = inverse * jnp.sum(gradient * (image - mean), (1, 2), keepdims=True)
     # weight / √(variance + ε) · (g − Σ g / n − x̂ · Σ g·x̂ / n)
     factor = inverse * weight
     of_image = factor * inverse * products / pixels
