@@ -338,6 +338,94 @@ def test_varied_keeps_the_range_and_an_empty_mask(fill):
     assert len({float(each.mean()) for each in images}) == 16
 
 
+def test_varied_geometry_is_in_its_ranges_and_uniform():
+    """Found out from a mask of numbers; the warp is what a matrix and a shift leave unexplained."""
+    height, width, count = 64, 48, 400
+    number = numbered(height, width).astype(np.float32)
+    _, found = varied_draws(count, jnp.zeros((height, width, 1)), jnp.asarray(number))
+    offsets = np.stack(np.indices((height, width)), -1) - (np.array([height, width]) - 1) / 2
+    fits, left = [], []
+    for numbers in np.asarray(found)[..., 0]:
+        inside = numbers > 0
+        source = numbers[inside].astype(int) - 1
+        read = offsets[source // width, source % width]
+        known = np.column_stack([offsets[inside], np.ones(inside.sum())])
+        fit = np.linalg.lstsq(known, read, rcond=None)[0]
+        fits.append(fit.T)
+        left.append((read - known @ fit).std())
+    fits = np.array(fits)
+    matrices, shift = fits[..., :2], fits[..., 2] / [height, width]
+    mirrored = np.linalg.det(matrices) < 0
+    assert scipy.stats.binomtest(int(mirrored.sum()), count).pvalue > 1e-3
+    unmirrored = np.where(mirrored[:, None, None], matrices @ np.diag([1.0, -1.0]), matrices)
+    degrees = np.rad2deg(np.arctan2(-unmirrored[:, 0, 1], unmirrored[:, 0, 0]))
+    zoom = np.sqrt(np.linalg.det(unmirrored))
+    draws = [degrees / 15, np.log(zoom) / 0.22, shift[:, 0] / 0.08, shift[:, 1] / 0.08]
+    for draw in draws:  # the warp turns, zooms and shifts a little as well
+        assert np.quantile(np.abs(draw), 0.9) == pytest.approx(0.9, abs=0.07)
+        assert scipy.stats.kstest((draw + 1) / 2, "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(draws) - np.eye(4)).max() < 4 / np.sqrt(count)
+    # Nodes deviate by 0.72 pixels; between them linear interpolation leaves 4/9 of the variance,
+    # a matrix explains 6 of 72 numbers, and reading whole pixels adds 1/12.
+    expected = np.sqrt(0.72**2 * 4 / 9 * 66 / 72 + 1 / 12)
+    assert np.mean(left) == pytest.approx(expected, rel=0.12)
+
+
+def test_varied_tones_noise_and_speckle_are_in_their_ranges():
+    """On grey of one value contrast and blur do nothing, and the noise is told from the speckle."""
+    count, grey = 300, 120.0
+    flat, _ = varied_draws(count, jnp.full((32, 48, 1), grey), jnp.zeros((32, 48, 1)), "reflect")
+    flat = np.asarray(flat, np.float64)
+    tone, spread = flat.mean(axis=(1, 2, 3)), flat.std(axis=(1, 2, 3))
+    # Gain · (grey / 255)^gamma, each uniform in its logarithm.
+    rng = np.random.default_rng(0)
+    gain, gamma = np.exp(rng.uniform(-1, 1, (2, 20000)) * [[0.2], [0.35]])
+    assert scipy.stats.ks_2samp(tone, 255 * gain * (grey / 255) ** gamma).pvalue > 1e-3
+    # Var = σ² (tone² + 6²); σ uniform in 0 to 0.15.
+    clear = flat.max(axis=(1, 2, 3)) < 255  # where nothing is cut off
+    sigma = (spread / np.hypot(tone, 6))[clear]
+    assert sigma.max() < 0.155
+    assert scipy.stats.kstest(sigma / 0.15, "uniform").pvalue > 1e-3
+    black, _ = varied_draws(count, jnp.zeros((32, 48, 1)), jnp.zeros((32, 48, 1)))
+    sigma = np.asarray(black).mean(axis=(1, 2, 3)) * np.sqrt(2 * np.pi) / 6  # half of it is cut off
+    assert scipy.stats.kstest(sigma / 0.15, "uniform").pvalue > 1e-3
+
+
+def test_varied_contrast_and_blur():
+    """On two greys: the ratio of their distance to the mean, and how wide the edge between is."""
+    count, low, high = 400, 90.0, 130.0
+    image = np.full((48, 64, 1), low, np.float32)
+    image[24:] = high
+    found, mask = varied_draws(
+        count, jnp.asarray(image), jnp.asarray((image == high).astype(np.float32)), "reflect"
+    )
+    found, upper = np.asarray(found, np.float64)[..., 0], np.asarray(mask)[..., 0] > 0
+    spread, blurred = [], 0
+    for pixels, above in zip(found, upper, strict=True):
+        inner = scipy.ndimage.binary_erosion(above, iterations=3)
+        outer = scipy.ndimage.binary_erosion(~above, iterations=3)
+        spread.append(pixels[inner].mean() / pixels[outer].mean())
+        # Pixels beside the mask have 1/8 of the other side, read between pixels; the blur makes
+        # that (2 · 1/8 + 7/8 + 0) / 4.
+        beside = scipy.ndimage.binary_dilation(above) & ~above
+        share = (pixels[beside].mean() - pixels[outer].mean()) / (
+            pixels[inner].mean() - pixels[outer].mean()
+        )
+        blurred += share > 0.2
+    rng = np.random.default_rng(0)
+    gamma, contrast = np.exp(rng.uniform(-1, 1, (2, 20000)) * [[0.35], [0.285]])
+    tones = (np.array([[low], [high]]) / 255) ** gamma
+    middle = tones.mean(axis=0)
+    stretched = middle + (tones - middle) * contrast
+    exponent, expected = (
+        np.log(np.log(ratio) / np.log(high / low))
+        for ratio in (spread, stretched[1] / stretched[0])
+    )
+    assert scipy.stats.ks_2samp(exponent, expected).pvalue > 1e-3
+    assert exponent.std() == pytest.approx(expected.std(), rel=0.1)
+    assert 0.2 < blurred / count < 0.4
+
+
 def test_bilinear_reading_equals_scipy():
     rng = np.random.default_rng(1)
     image = rng.normal(size=(9, 14, 1)).astype(np.float32)
