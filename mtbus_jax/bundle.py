@@ -20,7 +20,7 @@ import scipy
 from ml_collections import config_dict
 
 from mtbus_jax import commandline, data, files, splits, types
-from mtbus_jax.data.places import PLACES, with_places
+from mtbus_jax.data.places import PLACES, may_have_moved, with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary, trust
 from mtbus_jax.evaluation.evaluate import read_cases
@@ -31,6 +31,7 @@ from mtbus_jax.runtime import parallel, program_cache
 from mtbus_jax.training import (
     bundled,
     device_data,
+    fold_access,
     run_files,
     run_folder,
     seen,
@@ -89,6 +90,9 @@ def make_bundle(
         trained_folds.check_finished(run, trained)
     config = run_folder.load_config(sources[0])
     cases = data.load_configured(with_places(config, places or {}))
+    for each in {run, *sources}:
+        if not bundled.is_bundle(each):
+            fold_access.check_dataset(each, cases)
     results = []
     for source in sources:
         rows = read_cases(source)
@@ -138,12 +142,11 @@ def _check_evidence(
             f"--evidence is for a network that was trained on every image; {run} has "
             f"data.split={trained.config.data.split} and was tested itself. Leave --evidence out."
         )
+    config = run_folder.load_config(source)
     differing = [
         f"{field} ({here} and {there})"
-        for field, here, there in run_folder.differences(
-            trained.config, run_folder.load_config(source), whole=True
-        )
-        if field not in _MAY_DIFFER
+        for field, here, there in run_folder.differences(trained.config, config, whole=True)
+        if field not in _MAY_DIFFER | may_have_moved(trained.config, config)
     ]
     if differing:
         raise UserError(

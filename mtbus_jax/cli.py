@@ -158,7 +158,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     from mtbus_jax.training import unread
 
     if args.mode == _EVALUATE:
-        crossval.check_overrides(given.changes)
+        unread.check_tested_again(given.changes)
     else:
         unread.check(config, given.changes)
     backend.prepare_for_training()

@@ -95,7 +95,8 @@ def places(args: argparse.Namespace) -> dict[str, str]:
     Whoever names folders does not mean the file of arrays that the run was trained from.
     """
     found = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "arrays_file")}
-    given = {name: value for name, value in {**found, "name": args.data}.items() if value}
+    found |= {"name": args.data, "folds_file": args.folds_file}
+    given = {name: value for name, value in found.items() if value}
     return {"arrays_file": ""} | given if given else {}
 
 
@@ -181,6 +182,7 @@ class Parser(argparse.ArgumentParser):
         """Adds the flags that `places` reads: where the data of a run lie here."""
         self.add_paths(
             data="of a run on your own pictures, the folder where they lie now",
+            folds_file="of a run with a file of folds, where it lies now",
             data_dir="folder of the built datasets, instead of the run's own",
             manual_dir="folder of the raw data, instead of the run's own",
             arrays_file="file of mtbus pack, instead of the run's data",

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -179,20 +179,23 @@ def evaluate(
         overrides = configuration.changed(copy.deepcopy(config), changes)
     if overrides is not None:
         given = {field: overrides.data[field] for field in places.PLACES}
-        if places.NAME in (changes or {}):
-            given["name"] = overrides.data.name
+        for field in {places.NAME, places.FOLDS_FILE} & (changes or {}).keys():
+            name = field.removeprefix("data.")
+            given[name] = overrides.data[name]
         config = places.with_places(config, given)
         config.eval = overrides.eval
     with parallel.together():
         cases = data.load_configured(config)
     fingerprint = fold_access.same_everywhere(config, cases)
-    folds = fold_access.from_primary(
-        lambda: run_splits.open_splits(workdir, cases, **run_splits.drawing(config.data))[0]
-    )
+    folds = fold_access.from_primary(lambda: _find_folds(workdir, cases, config))
     networks = parallel.on_primary(
         lambda: run_folder.networks(workdir, config),
         to_json=lambda folders: [str(folder) for folder in folders],
         from_json=lambda folders: [Path(folder) for folder in folders],
+    )
+    # Before anything there is changed: the data may be another folder's.
+    parallel.on_primary(
+        lambda: [fold_access.check_origins(each, cases, folds, fingerprint) for each in networks]
     )
     trained = parallel.on_primary(lambda: _trained(networks[0], len(folds)))
     config.train.devices = 0  # those of this machine
@@ -200,7 +203,13 @@ def evaluate(
     evaluator = Evaluator(experiment, device_data.place(cases, experiment.devices))
     with fold_access.held(workdir, trained):
         parallel.on_primary(lambda: _say_changes(own.eval, config.eval))
-        if run_folder.differences(own, config):
+        parallel.on_primary(
+            lambda: run_splits.write_splits(
+                workdir, cases, folds=folds, **run_splits.drawing(config.data)
+            )
+        )
+        moved = places.may_have_moved(own, config)
+        if any(field not in moved for field, *_ in run_folder.differences(own, config)):
             # Stopped midway, no table is to be of other answers than its neighbours.
             parallel.on_primary(lambda: _forget_tests(workdir))
         for fold in trained:
@@ -223,24 +232,6 @@ def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) 
 def _forget_tests(workdir: Path) -> None:
     for fold in run_folder.fold_numbers(workdir):
         (run_folder.fold_dir(workdir, fold) / run_folder.CASES).unlink(missing_ok=True)
-
-
-def check_overrides(fields: Iterable[str]) -> None:
-    """Refuses fields that testing a run again does not take.
-
-    Args:
-      fields: that were set one by one.
-
-    Raises:
-      UserError: for one that is neither in ``eval`` nor the place of data.
-    """
-    known = {places.NAME, *(f"data.{name}" for name in places.PLACES)}
-    for field in fields:
-        if field not in known and not field.startswith(("eval.", "log.")):
-            raise UserError(
-                f"--config.{field} does not matter when a run is tested again: everything but "
-                "eval.* and the folders of the data is the run's own. Leave it out."
-            )
 
 
 def _trained(workdir: Path, available: int) -> list[int]:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import config_dict
 
 from mtbus_jax import commandline, crossval, files
+from mtbus_jax.data import places
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import markdown
 from mtbus_jax.runtime import host_memory, program_cache
@@ -32,7 +33,9 @@ _WEIGHTS = "checkpoints/best"
 _MAY_DIFFER = ("seed", "name", "eval.average", "train.start_from")
 
 
-def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
+def make_ensemble(
+    runs: Sequence[Path | str], out: Path | str, *, changes: Mapping[str, str] | None = None
+) -> dict:
     """Makes an ensemble of runs that differ in their seed, and tests it.
 
     Weights are linked where the file system can, else copied: the new folder needs no other.
@@ -40,6 +43,7 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
     Args:
       runs: run folders, two or more, with the same dataset and folds.
       out: the run folder to make.
+      changes: places of the data by field, see `crossval.evaluate`.
 
     Returns:
       The content of its ``summary.json``.
@@ -71,7 +75,7 @@ def make_ensemble(runs: Sequence[Path | str], out: Path | str) -> dict:
             _gather(folders, configs, folds, workdir)
         except OSError as error:  # shutil's is one, too
             raise UserError(f"--out={out} cannot be made: {error}.") from None
-        result = crossval.evaluate(workdir)
+        result = crossval.evaluate(workdir, changes=changes)
         os.replace(workdir, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -99,7 +103,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
         differing = [
             f"{field} ({first} and {other})"
             for field, first, other in run_folder.differences(configs[0], config, whole=True)
-            if field not in _MAY_DIFFER
+            if field not in (*_MAY_DIFFER, *places.may_have_moved(configs[0], config))
         ]
         if differing:
             raise UserError(
@@ -107,7 +111,7 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
                 f"{'; '.join(differing)}. Networks of an ensemble share everything else."
             )
         # What else the file says was added version by version.
-        if any(split[field] != splits[0][field] for field in ("dataset", "split", "folds")):
+        if any(split[field] != splits[0][field] for field in ("split", "folds")):
             raise UserError(
                 f"--runs: {folders[0]} and {folder} have other folds in {run_splits.SPLITS}; an "
                 "image that tests one network may have trained the other."
@@ -198,10 +202,12 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.ensemble") -> None:
     parser.add_argument(
         "--out", required=True, type=commandline.file_path, help="run folder to make"
     )
+    parser.add_places()
     args = parser.parse_args(argv)
     host_memory.keep_freed_memory()
     program_cache.open_cache()
-    print(markdown.to_markdown(make_ensemble(args.runs, args.out)))
+    changes = {f"data.{name}": place for name, place in commandline.places(args).items()}
+    print(markdown.to_markdown(make_ensemble(args.runs, args.out, changes=changes)))
     print(f"Run folder: {args.out}")
 
 

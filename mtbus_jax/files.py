@@ -66,7 +66,7 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
         first = text.lstrip().partition("\n")[0]
         named = _NAMED_SEPARATOR.fullmatch(first.strip().strip('"'))
         if named:
-            text = text.lstrip().partition("\n")[2]
+            text = "\n" + text.lstrip().partition("\n")[2]  # lines keep their numbers
         separator = named[1] if named else max(_SEPARATORS, key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]

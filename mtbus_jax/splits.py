@@ -165,6 +165,11 @@ def given_folds(
         else:
             rest = np.flatnonzero(~test)
             parts = _train_and_validation(rest, label, group, seed, needed=validation)
+        if not len(parts[0]):
+            raise UserError(
+                f"data.split=given: fold {fold} has no training images; every image is tested or "
+                "validates. Mark some in the column fold as train."
+            )
         folds.append(Split(*parts, np.flatnonzero(test)))
     return folds
 
@@ -191,8 +196,8 @@ def _train_and_validation(
             return rest, rest[:0]
         raise UserError(
             f"{len(set(group[rest].tolist()))} groups of {len(rest)} images are too few to choose "
-            f"validation images from; {parts} are needed. Add images, or train on all that are not "
-            "tested with --config.data.validation=False."
+            "validation images from. Add images, or train on all that are not tested with "
+            "--config.data.validation=False."
         ) from None
     return rest[train], rest[validation]
 

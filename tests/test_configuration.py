@@ -1,7 +1,9 @@
 """What a command line says about the configuration: files, changed fields, mistakes."""
 
 import os
+import pathlib
 
+import numpy as np
 import pytest
 
 import mtbus_jax
@@ -227,6 +229,20 @@ def test_a_configuration_for_python_is_that_of_the_command_line():
     given, _ = configuration.take([*flags, "--noconfig.eval.tta", "--config.model.width=None"])
     assert found.to_dict() == configuration.read(given).to_dict()
     assert (found.train.epochs, found.data.folds, found.eval.tta) == (40, (0,), False)
+    values = {
+        "data.data_dir": pathlib.Path("/built"),
+        "train.learning_rate": np.float64(1e-3),
+        "train.epochs": np.int64(3),
+        "data.folds": range(2),
+        "data.image_size": np.array([64, 48]),
+        "loss.class_weights": [0.5, 1, 2],
+    }
+    data, train = (mtbus_jax.load_config("base", values)[name] for name in ("data", "train"))
+    assert (data.data_dir, data.folds, data.image_size) == ("/built", (0, 1), (64, 48))
+    assert (train.learning_rate, train.epochs) == (1e-3, 3)
+    assert mtbus_jax.load_config(configuration.SHIPPED / "best.py").name == "best"
+    with pytest.raises(UserError, match=r'data_dir=None: give a folder or file, or ""'):
+        mtbus_jax.load_config("best", {"data.data_dir": None})
     with pytest.raises(UserError, match=r'mean "train\.epochs"'):
         mtbus_jax.load_config("best", {"train.epoch": 40})
     with pytest.raises(UserError, match=r"train\.epochs=1\.5: give a whole number"):

@@ -211,6 +211,9 @@ def test_validation_images_may_be_given():
     assert first.test.tolist() == [0, 1, 2, 3] and second.test.tolist() == [4, 5, 6, 7]
     assert first.validation.tolist() == second.validation.tolist() == [8, 9, 10]
     assert first.train.tolist() == [4, 5, 6, 7, *range(11, 20)]
+    nothing_left = np.where(test_fold == types.NO_FOLD, types.VALIDATION_FOLD, 0)
+    with pytest.raises(UserError, match="fold 0 has no training images"):
+        splits.given_folds(label, nothing_left, np.arange(20).astype(str))
     with pytest.raises(UserError, match="no image of this dataset has a fold"):
         splits.given_folds(label, np.minimum(test_fold, -1), np.arange(20).astype(str))
     with pytest.raises(UserError, match="no published folds"):

@@ -16,8 +16,8 @@ from tfds_busi import search
 # Names of columns, in lower case, the first that is there counts.
 _COLUMNS = {
     "image": (
-        *("image", "file", "filename", "file_name", "image_filename", "image_name", "image_id"),
-        *("img", "picture", "path", "id", "name"),
+        *("image", "file", "filename", "image_filename", "id", "name"),
+        *("file_name", "image_name", "image_id", "img", "picture", "path"),
     ),
     "mask": ("mask", "masks", "mask_filename", "mask_name"),
     "label": ("label", "class", "pathology", "classification", "diagnosis"),
@@ -34,7 +34,7 @@ SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
 PASSED_OVER = ("10-fold-cv.csv",)
 # Rows of a fold column that say in words what is tested.
 _FOLD_WORDS = {"test": 0, "testing": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
-_FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation"), VALIDATION_FOLD)
+_FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION_FOLD)
 
 
 def read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -6,9 +6,10 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
-# Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`, 1.2.0 whether
-# near-duplicates were looked for.
+# Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`; of folders, 1.2.0
+# whether near-duplicates were looked for.
 FOLDER_VERSION = tfds.core.Version("1.2.0")
+_LIKE_FOLDER_VERSION = tfds.core.Version("1.1.0")
 
 
 @dataclasses.dataclass(eq=False)
@@ -73,7 +74,7 @@ CONFIGS = [
         name="bus_bra",
         description="BUS-BRA as published, 1875 images of 1064 patients.",
         source="folder",
-        version=FOLDER_VERSION,
+        version=_LIKE_FOLDER_VERSION,
         download="bus_bra",
         expected_counts=(1268, 607, 0),
         expected_patients=1064,
@@ -82,7 +83,7 @@ CONFIGS = [
         name="breast_usg",
         description="BrEaST as published, 256 images of as many patients.",
         source="folder",
-        version=FOLDER_VERSION,
+        version=_LIKE_FOLDER_VERSION,
         download="breast_usg",
         expected_counts=(154, 98, 4),
         expected_patients=256,

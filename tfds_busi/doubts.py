@@ -76,18 +76,20 @@ def _why_not(path: pathlib.Path) -> str:
     except UserError as error:
         return str(error).rstrip(".")
     known = columns.which(names)
+    if known.keys() >= {"uid", "fold"}:
+        return "it seems to be a file of folds, which data.folds_file names"
     listed = ", ".join(names[: listing.SHOWN])
     if "image" not in known:
         return f"no column of its first row ({listed}) is called image, for the names of files"
     if not known.keys() & {"label", "group", "fold"}:
         return f"no column of its first row ({listed}) is called label, group or fold"
-    return "this layout takes no table; a manifest.csv says which picture is what"
+    return "beside folders for classes, or a manifest.csv, no other table is read"
 
 
 def _pictures(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
-    used = {path for entry in entries for path in (entry.image, *(entry.masks or ()))}
+    used = {path.resolve() for entry in entries for path in (entry.image, *(entry.masks or ()))}
     files = held.pictures(root, deep=True, drawn=True)
-    left = sorted(path.relative_to(root) for path in files if path not in used)
+    left = sorted(path.relative_to(root) for path in files if path.resolve() not in used)
     if left:
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         are = "are" if len(left) > 1 else "is"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
-from mtbus_jax.images import dicom, dicom_kind, pairing
+from mtbus_jax import images
+from mtbus_jax.images import dicom, dicom_kind, pairing, picture
 from tfds_busi import nrrd, search
 
 
@@ -15,41 +16,58 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
     """What a folder holds under the first of some names, whatever their case; None without."""
-    there = {path.name.lower(): path for path in visible(root) if path.is_dir() == folder}
+    there = {pairing.folded(path.name): path for path in visible(root) if path.is_dir() == folder}
     return next((there[name] for name in names if name in there), None)
 
 
 def pictures(
     folder: pathlib.Path, *, deep: bool = False, drawn: bool = False
 ) -> list[pathlib.Path]:
-    """Pictures in a folder, without DICOM files that hold none.
+    """Pictures in a folder: by their suffix or, DICOM files, by what is in them.
+
+    DICOM files that hold no picture, such as reports, are none.
 
     Args:
       folder: the folder.
-      deep: whether also those below it.
+      deep: whether also those below it; each folder once, whatever links there are.
       drawn: whether also segmentations, of Slicer and in DICOM.
     """
-    suffixes = (*pairing.SUFFIXES, *([nrrd.SUFFIX] if drawn else []))
-    found = []
-    for path in visible(folder):
-        if path.is_dir():
-            found += pictures(path, deep=True, drawn=drawn) if deep else []
-        elif path.suffix.lower() in suffixes and _may_be(path, drawn):
-            found.append(path)
+    found, seen = [], {folder.resolve()}
+
+    def look(place: pathlib.Path) -> None:
+        for path in visible(place):
+            if path.is_dir():
+                if deep and path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    look(path)
+            elif path.suffix.lower() in picture.SUFFIXES:
+                found.append(path)  # without opening it
+            else:
+                wanted = drawn if is_segmentation(path) else images.is_picture(path)
+                found.extend([path] * wanted)
+
+    look(folder)
     return found
 
 
-def _may_be(path: pathlib.Path, drawn: bool) -> bool:
-    """Whether a file with the suffix of a picture is one, or a segmentation where these count."""
-    if path.suffix.lower() not in dicom.SUFFIXES or not dicom_kind.is_without_picture(path):
+def is_segmentation(path: pathlib.Path) -> bool:
+    """Whether a file is a segmentation, of Slicer or in DICOM."""
+    if path.suffix.lower() == nrrd.SUFFIX:
         return True
-    return drawn and dicom_kind.is_segmentation(path)
+    if path.suffix.lower() in picture.SUFFIXES:
+        return False
+    return dicom.is_dicom_file(path) and dicom_kind.is_segmentation(path)
+
+
+def stem(path: pathlib.Path) -> str:
+    """A picture's name without its suffix: that of ``1.2.840`` is the whole."""
+    return pairing.stem(path).name
 
 
 def uid(root: pathlib.Path, path: pathlib.Path) -> str:
     """An image's path below the folder, without its ending."""
     relative = path.relative_to(root) if path.is_relative_to(root) else pathlib.Path(path.name)
-    return relative.with_suffix("").as_posix()
+    return pairing.stem(relative).as_posix()
 
 
 def owner(path: pathlib.Path) -> str | None:

@@ -58,7 +58,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
                 notes = doubts.of(root, done.entries, found.tables, by_folder=found.by_folder)
                 return dataclasses.replace(done, notes=notes)
         inner = [path for path in held.visible(root) if path.is_dir()]
-        if len(inner) != 1 or held.pictures(root) or inner[0].name.lower() in _MASK_FOLDERS:
+        if len(inner) != 1 or held.pictures(root) or pairing.folded(inner[0].name) in _MASK_FOLDERS:
             break
         root = inner[0]
     raise UserError(_not_understood(root))
@@ -117,10 +117,10 @@ def _nnunet(root: pathlib.Path) -> _Understood | None:
         json.loads((root / "dataset.json").read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{root / 'dataset.json'} is not JSON ({error}).") from None
-    masks = {path.stem: path for path in held.pictures(labels)}
+    masks = {held.stem(path): path for path in held.pictures(labels)}
     entries = []
     for path in held.pictures(images):
-        name, _, channel = path.stem.rpartition("_")
+        name, _, channel = held.stem(path).rpartition("_")
         if channel != "0000":
             raise UserError(
                 f"{path}: images of one channel are read, named like case_0000.png; this is "
@@ -140,26 +140,28 @@ def _labelme(root: pathlib.Path) -> _Understood | None:
     }
     drawn = {stem: path for stem, path in files.items() if labelme.is_labelme(path)}
     pictures = held.pictures(root)
-    if not drawn or not {path.stem for path in pictures} & drawn.keys():
+    stems = {held.stem(path) for path in pictures}
+    if not drawn or not stems & drawn.keys():
         return None
     listing.refuse_missing(
         f"{root} holds files of LabelMe without a picture of that name",
-        sorted(path.name for stem, path in drawn.items() if stem not in {p.stem for p in pictures}),
+        sorted(path.name for stem, path in drawn.items() if stem not in stems),
     )
     entries = []
     for path in pictures:
-        outlines = labelme.read(drawn[path.stem]) if path.stem in drawn else None
+        stem = held.stem(path)
+        outlines = labelme.read(drawn[stem]) if stem in drawn else None
         labels = outlines.labels if outlines else []
         if len(labels) > 1:
             raise UserError(
-                f"{drawn[path.stem]} has shapes labelled {' and '.join(labels)}; a picture has one "
+                f"{drawn[stem]} has shapes labelled {' and '.join(labels)}; a picture has one "
                 "class. Give all its lesions the same label."
             )
         entries.append(
             listing.Entry(
-                uid=path.stem,
+                uid=stem,
                 image=path,
-                masks=(drawn[path.stem],) if labels else (() if outlines else None),
+                masks=(drawn[stem],) if labels else (() if outlines else None),
                 label=labels[0] if labels else "",
                 group="",
                 test_fold=NO_FOLD,
@@ -179,16 +181,17 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
         return None
     if not held.pictures(images):  # a folder of class folders may be called so as well
         return None
-    table, tables = columns.joined_tables(root, {path.stem for path in held.pictures(images)})
+    table, tables = columns.joined_tables(root, {held.stem(path) for path in held.pictures(images)})
     found = _masks_by_stem(masks) if masks is not None else {}
     entries, used = [], set()
     for path in held.pictures(images):
-        own = [found[name] for name in _mask_stems(path.stem) if name in found]
+        stem = held.stem(path)
+        own = [found[name] for name in _mask_stems(stem) if name in found]
         used.update(mask for each in own for mask in each)
-        row = table.get(path.stem, {})
+        row = table.get(stem, {})
         drawn = tuple(mask for each in own for mask in each) or None
         where = f"{path.name} in {' and '.join(tables)}"
-        entries.append(_entry(row, path, drawn, uid=path.stem, where=where))
+        entries.append(_entry(row, path, drawn, uid=stem, where=where))
     if masks is not None:
         stray = [path for each in found.values() for path in each if path not in used]
         listing.refuse_missing(f"{masks} holds masks without an image in {images}", map(str, stray))
@@ -213,13 +216,14 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
     entries, stray, with_masks = [], [], False
     for folder in folders:
         files = held.pictures(folder, deep=True, drawn=True)
-        stems = {(path.parent, path.stem) for path in files}
+        stems = {(path.parent, held.stem(path)) for path in files}
         masks: dict[tuple[pathlib.Path, str], list[pathlib.Path]] = {}
         images = []
         for path in files:
             owner = held.owner(path)
             if owner is None:
-                images.append(path)
+                # A note says of a segmentation that its name is no picture's here.
+                images += [] if held.is_segmentation(path) else [path]
             elif (path.parent, owner) in stems:
                 masks.setdefault((path.parent, owner), []).append(path)
             else:
@@ -229,7 +233,7 @@ def _class_folders(root: pathlib.Path) -> _Understood | None:
             listing.Entry(
                 uid=held.uid(root, path),
                 image=path,
-                masks=tuple(masks.get((path.parent, path.stem), ())) or None,
+                masks=tuple(masks.get((path.parent, held.stem(path)), ())) or None,
                 label=folder.name,
                 group="",
                 test_fold=NO_FOLD,
@@ -246,8 +250,9 @@ def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
     """Refuses folders whose names say that they are something else than classes."""
     drawn = (*_IMAGE_FOLDERS, *_MASK_FOLDERS)
     below = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_dir())
-    other = [folder for folder in folders if folder.name.lower() in (*drawn, *_PART_FOLDERS)]
-    other += [folder for folder in below if folder.name.lower() in drawn]
+    no_class = (*drawn, *_PART_FOLDERS)
+    other = [folder for folder in folders if pairing.folded(folder.name) in no_class]
+    other += [folder for folder in below if pairing.folded(folder.name) in drawn]
     if other:
         raise UserError(
             f"{root} holds folders of pictures, but {other[0].relative_to(root)} is not the name "
@@ -260,28 +265,28 @@ def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
 def _one_folder(root: pathlib.Path) -> _Understood | None:
     """Pictures in one folder, masks beside them, a table of labels with them, as in BrEaST."""
     files = held.pictures(root, drawn=True)
-    stems = {path.stem for path in files}
+    stems = {held.stem(path) for path in files}
     masks: dict[str, list[pathlib.Path]] = {}
     images, stray = [], []
     for path in files:
         owner = held.owner(path)
-        other = _OTHER_NAME.fullmatch(path.stem)
+        other = _OTHER_NAME.fullmatch(held.stem(path))
         if owner in stems:
             masks.setdefault(owner, []).append(path)
         elif path.suffix.lower() == nrrd.SUFFIX:
             stray.append(str(path))
-        elif other is None or other[1] not in stems:
+        elif (other is None or other[1] not in stems) and not held.is_segmentation(path):
             images.append(path)
     listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
-    table, tables = columns.joined_tables(root, {path.stem for path in images})
+    table, tables = columns.joined_tables(root, {held.stem(path) for path in images})
     if not images or not (masks or tables):
         return None
     entries = [
         _entry(
-            table.get(path.stem, {}),
+            table.get(held.stem(path), {}),
             path,
-            tuple(masks.get(path.stem, ())) or None,
-            uid=path.stem,
+            tuple(masks.get(held.stem(path), ())) or None,
+            uid=held.stem(path),
             where=f"{path.name} in {root}",
         )
         for path in images
@@ -314,7 +319,7 @@ def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """Mask files by the name that an image of theirs may have."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in held.pictures(folder, drawn=True):
-        found.setdefault(held.owner(path) or path.stem, []).append(path)
+        found.setdefault(held.owner(path) or held.stem(path), []).append(path)
     return found
 
 

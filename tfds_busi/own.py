@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtbus_jax import images
+from mtbus_jax import grouping, images
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import preprocess
+from mtbus_jax.images import dicom_kind, dicom_mask, preprocess
 from mtbus_jax.images.preprocess import lesion_of
-from tfds_busi import labelme, nrrd
+from tfds_busi import held, labelme, nrrd
 from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
@@ -50,20 +50,19 @@ def state(folder: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def metadata(listing: Listing, folder: pathlib.Path) -> dict[str, Any]:
+def metadata(listing: Listing, folder: pathlib.Path | None) -> dict[str, Any]:
     """What is kept beside the records: classes, how the folder was understood and compared.
 
     Args:
       listing: of the folder.
-      folder: as it was given.
+      folder: as it was given; None for a public dataset.
     """
     return {
-        FOLDER: str(folder.resolve()),
-        STATE: state(folder),
+        **({} if folder is None else {FOLDER: str(folder.resolve()), STATE: state(folder)}),
         "class_names": list(listing.classes.names),
         "normal": listing.classes.normal,
         "layout": listing.layout,
-        NOT_COMPARED: "" if _has_groups(listing) else why_not_compared(len(listing.entries)),
+        NOT_COMPARED: "" if _all_grouped(listing) else why_not_compared(len(listing.entries)),
         IMAGES: len(listing.entries),
     }
 
@@ -118,16 +117,19 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
 
 
 def groups(listing: Listing) -> list[str]:
-    """Names of what must stay together: groups given, else near-duplicates, else single images."""
+    """Names of what must stay together: groups given, near-duplicates, or single images.
+
+    Near-duplicates are looked for unless each image has a group given; both are joined then.
+    """
     entries = listing.entries
-    if _has_groups(listing):
-        return [f"group {entry.group}" if entry.group else entry.uid for entry in entries]
-    found = near_duplicates(entries, listing.root) or {}
-    return [found.get(entry.uid, entry.uid) for entry in entries]
+    given = [f"group {entry.group}" if entry.group else "" for entry in entries]
+    found = {} if all(given) else near_duplicates(entries, listing.root) or {}
+    joined = grouping.merge_groups(given, [found.get(entry.uid, "") for entry in entries])
+    return [str(name) or entry.uid for name, entry in zip(joined, entries, strict=True)]
 
 
-def _has_groups(listing: Listing) -> bool:
-    return any(entry.group for entry in listing.entries)
+def _all_grouped(listing: Listing) -> bool:
+    return all(entry.group for entry in listing.entries)
 
 
 def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] | None:
@@ -216,6 +218,8 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
             drawn, between = nrrd.read(path, image.shape), False
         else:
             drawn, between = lesion_of(images.decode_mask(path).pixels)
+            if held.is_segmentation(path) and not _was_drawn_in(path, entry.image):
+                notes.append(f"{path.name} says that it was drawn in another picture")
         if stretch and drawn.shape != image.shape and _same_shape(drawn, image):
             notes.append(f"{pathlib.Path(path).name} ({_size(drawn)} pixels) is stretched")
             drawn = preprocess.resize_nearest(drawn.astype(np.uint8), *image.shape) > 0
@@ -227,6 +231,12 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
         notes += [f"{pathlib.Path(path).name} {images.BETWEEN}"] * between
     size_mm = None if spacing is None else (spacing.row_mm, spacing.col_mm)
     return Decoded(image, mask, size_mm, [*frames[0].notes, *notes], notes)
+
+
+def _was_drawn_in(segmentation: pathlib.Path, image: pathlib.Path) -> bool:
+    """Whether a DICOM segmentation refers to a picture, as far as both say what they are."""
+    drawn_in, picture = dicom_mask.pictures(segmentation), dicom_kind.instance(image)
+    return not (drawn_in and picture) or picture in drawn_in
 
 
 def _same_shape(one: np.ndarray, other: np.ndarray) -> bool:

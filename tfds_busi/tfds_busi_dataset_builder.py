@@ -166,7 +166,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             print(f"{folder}: {listing.layout}", file=sys.stderr)
             for note in listing.notes:
                 warnings.warn(f"{folder}: {note}", UserWarning, stacklevel=2)
-            self.info.metadata.update(own.metadata(listing, folder))
+            self.info.metadata.update(own.metadata(listing, None if config.download else folder))
             yield from own.examples(listing, stretch=bool(config.download))
 
     def _phantoms(self) -> Iterator[dict[str, Any]]:

@@ -33,14 +33,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 
 # Fields that name a file or folder.
-PATHS = (
-    "data.data_dir",
-    "data.manual_dir",
-    "data.arrays_file",
-    "data.cache_dir",
-    "data.folds_file",
-    "train.start_from",
-)
+PATHS = values.PATHS
 _FLAG = re.compile(r"--?(no)?config(?:\.([^=]+))?(?:=(.*))?", re.DOTALL)
 # Each network has options of its own, which `mtbus_jax.models.create` checks by name.
 _OPEN_SECTION = "model."
@@ -119,7 +112,9 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
     return changed(config, given.changes)
 
 
-def load_config(name: str, changes: Mapping[str, Any] | None = None) -> config_dict.ConfigDict:
+def load_config(
+    name: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+) -> config_dict.ConfigDict:
     """A configuration for Python code, as ``--config=`` gives it on a command line.
 
     Args:
@@ -129,11 +124,8 @@ def load_config(name: str, changes: Mapping[str, Any] | None = None) -> config_d
     Raises:
       UserError: see `read`.
     """
-    texts = {
-        field: value if isinstance(value, str | bool) else repr(value)
-        for field, value in (changes or {}).items()
-    }
-    return read(Given(name, texts))
+    texts = {field: values.as_text(value) for field, value in (changes or {}).items()}
+    return read(Given(os.fspath(name), texts))
 
 
 def changed(

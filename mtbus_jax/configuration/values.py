@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,9 @@ from mtbus_jax.errors import UserError
 _ELEMENTS = dict.fromkeys(("data.classes", "data.class_names"), ("benign", "malignant"))
 _ELEMENTS |= {"data.folds": (0, 1), "loss.class_weights": (0.6, 1.2)}
 _NONE = ("none", "None")
+# Fields that name a file or folder.
+PATHS = ("data.data_dir", "data.manual_dir", "data.arrays_file", "data.cache_dir")
+PATHS += ("data.folds_file", "train.start_from")
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -57,6 +61,21 @@ def nearest_field(field: str, known: Iterable[str]) -> str:
     return " configs/base.py lists all fields."
 
 
+def as_text(value: Any) -> str | bool:
+    """A value of Python as it would be written on a command line; True and False stay.
+
+    Args:
+      value: a text, path, number, list of those, or None; NumPy's count as Python's.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str | bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return repr(tuple(value) if isinstance(value, range) else value)
+
+
 def change(
     config: config_dict.ConfigDict, base: config_dict.ConfigDict, field: str, text: str | bool
 ) -> None:
@@ -74,6 +93,8 @@ def change(
         section, _, name = field.rpartition(".")
         config[section][name] = None
         return
+    if text == "None" and field in PATHS:
+        raise UserError(f'--config.{field}=None: give a folder or file, or "" for none.')
     if isinstance(value, tuple):
         text = repr(_as_tuple(field, text, value))
     argument = f"--config.{field}={text}"

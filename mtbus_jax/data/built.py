@@ -80,9 +80,9 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     builder = Builder(config=config, data_dir=root and pathlib.Path(root).expanduser())
     name = builder.builder_config.name
     raw = manual_dir and pathlib.Path(manual_dir).expanduser()
+    aside = None
     if builder.is_prepared() and _can_be_compared_now(builder):
-        print(f"looking for near-duplicates, which {name} was built without", file=sys.stderr)
-        shutil.rmtree(builder.data_path)
+        aside = _set_aside(pathlib.Path(builder.data_path))
         builder = Builder(config=config, data_dir=builder.data_dir_root)
     if builder.is_prepared():
         if reason := not_compared(builder):
@@ -105,7 +105,10 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     print(f"building dataset {builder.name}/{name} in {builder.data_path}", file=sys.stderr)
     options = tfds.download.DownloadConfig(manual_dir=raw)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints, whatever its log level
+        with (
+            contextlib.redirect_stdout(io.StringIO()),  # TFDS prints, whatever its log level
+            _back_on_failure(aside, pathlib.Path(builder.data_path)),
+        ):
             builder.download_and_prepare(download_config=options)
     except OSError as error:
         # Another process may have finished the same dataset first; its result is as good as ours.
@@ -118,12 +121,35 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
     return Builder(config=config, data_dir=builder.data_dir_root)
 
 
+def _set_aside(built: pathlib.Path) -> pathlib.Path | None:
+    """Moves a built dataset that is to be built anew; None if it cannot be, or is gone already."""
+    aside = built.with_name(f"{built.name}.before.{os.getpid()}")
+    try:
+        os.rename(built, aside)
+    except OSError:  # such as a folder that may only be read: what is there can be used
+        return None
+    print(f"looking for near-duplicates, which {built} was built without", file=sys.stderr)
+    return aside
+
+
+@contextlib.contextmanager
+def _back_on_failure(aside: pathlib.Path | None, built: pathlib.Path) -> Iterator[None]:
+    """Puts a dataset back that was set aside if the block builds no other; else removes it."""
+    try:
+        yield
+    finally:
+        if aside is not None and built.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside is not None:
+            os.rename(aside, built)
+
+
 def not_compared(builder: Any) -> str:
     """Why near-duplicates were not looked for as a folder was built; "" if they were."""
     from tfds_busi.own import NOT_COMPARED
 
     like_folder = builder.builder_config.source == "folder"
-    return builder.info.metadata[NOT_COMPARED] if like_folder else ""
+    return builder.info.metadata.get(NOT_COMPARED, "") if like_folder else ""
 
 
 def _can_be_compared_now(builder: Any) -> bool:

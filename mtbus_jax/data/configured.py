@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from mtbus_jax import splits
 from mtbus_jax.data import arrays, stored
 from mtbus_jax.errors import UserError
-from mtbus_jax.types import NO_FOLD, NO_LABEL, Cases, Classes
+from mtbus_jax.types import NO_LABEL, Cases, Classes
 
 
 def load_configured(config: config_dict.ConfigDict) -> Cases:
@@ -71,7 +71,7 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
     config.data.normal_class = "" if normal is None else names[normal]
     config.data.classes = tuple(config.data.classes) or names
     if leaves_split_open(config):
-        given = (cases.test_fold != NO_FOLD).any()
+        given = (cases.test_fold >= 0).any()
         config.data.split = splits.GIVEN if given else splits.GROUPED
     return config
 
@@ -132,7 +132,8 @@ def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
     try:
         names, rows = columns.read_table(path)
     except UserError as error:
-        raise UserError(f"{field}: {error}") from None
+        moved = "" if path.exists() else " If it lies elsewhere now, give its new place."
+        raise UserError(f"{field}: {error}{moved}") from None
     known = columns.which(names)
     if not rows or not {"uid", "fold"} <= known.keys():
         raise UserError(f"{field} needs the columns uid and fold, and rows.")

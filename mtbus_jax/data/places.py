@@ -23,8 +23,8 @@ def with_places(
 
     Args:
       config: of a run.
-      places: fields of ``config.data`` by name: `PLACES`, and ``name`` for the new place of a
-        folder of pictures.
+      places: fields of ``config.data`` by name: `PLACES`, ``name`` for the new place of a folder
+        of pictures, and ``folds_file``.
 
     Raises:
       UserError: for a name where the run's dataset, or the new one, is no folder.
@@ -39,6 +39,11 @@ def with_places(
         raise UserError(
             f"{NAME}={places['name']}: the run is on pictures in {config.data.name}; give the "
             "folder where they lie now."
+        )
+    if places.get("folds_file") and not config.data.folds_file:
+        raise UserError(
+            f"{FOLDS_FILE}={places['folds_file']}: the run has no file of folds; its folds are "
+            "listed in its splits.json."
         )
     config = config.copy_and_resolve_references()
     config.data.update(places)

@@ -82,7 +82,9 @@ def evaluate(
         **places,
     )
     folder = bundled.PRETRAINED if run is None else Path(run)
-    cases, left_out = _unknown_alone(cases, folder, config, leave_out_known=leave_out_known)
+    cases, left_out, by_name = _unknown_alone(
+        cases, folder, config, leave_out_known=leave_out_known
+    )
     rename = dict(rename or {})
     if types.CLASSIFICATION not in predictor.tasks:
         if rename:
@@ -108,6 +110,7 @@ def evaluate(
         "dataset": cases.name,
         "unknown_origin": unknown,
         "left_out": left_out,
+        "known_by_name_alone": by_name,
         "folds": list(predictor.folds),
         "predictions_per_image": predictor.members,
         "weights": predictor.trained.digest(),
@@ -164,11 +167,11 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
 
 def _unknown_alone(
     cases: types.Cases, run: Path, config: config_dict.ConfigDict, *, leave_out_known: bool
-) -> tuple[types.Cases, int]:
+) -> tuple[types.Cases, int, list[str]]:
     """The images that are no pictures of the run nor of those it started from, by their pixels.
 
     Returns:
-      They, and how many others there were.
+      They; how many others there were; and names of runs whose pictures could not be compared.
 
     Raises:
       UserError: if there are others and they are not to be left out, or nothing else.
@@ -178,10 +181,13 @@ def _unknown_alone(
         lineage += map(run_folder.load_config, run_folder.networks(run, config))
     earlier = itertools.chain.from_iterable(map(warm_start.earlier_runs, lineage))
     folders = [run, *(folder for folder, found in earlier if found is not None)]
-    known = np.any([seen.known(folder, cases, config) for folder in folders], axis=0)
+    found = {folder: seen.known(folder, cases, config) for folder in folders}
+    by_name = sorted(folder.name for folder, each in found.items() if each is None)
+    none = np.zeros(len(cases), bool)
+    known = np.any([none, *(each for each in found.values() if each is not None)], axis=0)
     count = int(known.sum())
     if not count:
-        return cases, 0
+        return cases, 0, by_name
     first = str(cases.uid[known.argmax()])
     if known.all():
         raise UserError(
@@ -193,7 +199,7 @@ def _unknown_alone(
             f"{count} of {len(cases)} images of {cases.name} are pictures that the run was trained "
             f"on, such as {first!r}: their pixels are equal. --leave_out_known tests without them."
         )
-    return cases.take(np.flatnonzero(~known)), count
+    return cases.take(np.flatnonzero(~known)), count, by_name
 
 
 def check_other(dataset: str, trained_on: str) -> None:

@@ -28,6 +28,12 @@ def to_markdown(content: dict[str, Any]) -> str:
     ]
     if content["left_out"]:
         origin.append(f"{content['left_out']} pictures that the run was trained on are left out.\n")
+    for run in content["known_by_name_alone"]:
+        origin.append(
+            f"**The pictures of {markdown(run)} are known by the dataset's name alone:** it has no "
+            "digests of them, or made them in another way. A copy under another name would not "
+            "have been noticed.\n"
+        )
     figures = {kind: content["results"][kind] for kind in kinds}
     rows = [
         [

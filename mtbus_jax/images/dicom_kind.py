@@ -15,11 +15,19 @@ SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
 
 def storage_class(path: Path) -> str:
     """UID of a file's storage class; "" if the file does not say, or pydicom is not installed."""
+    return _said(path, "MediaStorageSOPClassUID")
+
+
+def instance(path: Path) -> str:
+    """UID by which other files refer to a file; "" if it does not say."""
+    return _said(path, "MediaStorageSOPInstanceUID")
+
+
+def _said(path: Path, keyword: str) -> str:
     try:
         import pydicom
 
-        meta = pydicom.filereader.read_file_meta_info(path)
-        return str(meta.get("MediaStorageSOPClassUID", ""))
+        return str(pydicom.filereader.read_file_meta_info(path).get(keyword, ""))
     except Exception:  # what is wrong with the file is said where it is read
         return ""
 

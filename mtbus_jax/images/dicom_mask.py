@@ -32,7 +32,7 @@ def decode(path: Path) -> Decoded:
             size = math.prod((int(header.Rows), int(header.Columns), count))
             if size > MAX_BYTES:
                 raise ReadError(path, f"unpacks to more than {MAX_BYTES // 10**6} MB")
-            if len(_sources(header)) > 1:
+            if len(_sources(header)) > 1 or _has_slices(header, count):
                 raise ReadError(
                     path,
                     "is a segmentation of several pictures, so it does not say what is lesion in "
@@ -50,6 +50,19 @@ def decode(path: Path) -> Decoded:
     return Decoded(pixels=np.where(lesion, 255, 0).astype(np.uint8))
 
 
+def pictures(path: Path) -> set[str]:
+    """UIDs of the pictures that a segmentation says it was drawn in; empty if it says of none.
+
+    Args:
+      path: of a file that `decode` has read.
+    """
+    import pydicom
+
+    with quiet():
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    return {uid for uid, _ in _sources(header)} - {""}
+
+
 def _sources(header: Any) -> set[tuple[str, int]]:
     """The pictures, by file and frame, that a segmentation's frames say they were drawn in."""
     return {
@@ -59,6 +72,16 @@ def _sources(header: Any) -> set[tuple[str, int]]:
         for source in derivation.get("SourceImageSequence") or ()
         for number in _numbers(source.get("ReferencedFrameNumber"))
     }
+
+
+def _has_slices(header: Any, count: int) -> bool:
+    """Whether a segment has more than one frame, as in a volume or a clip."""
+    segments = [
+        int(item.get("ReferencedSegmentNumber", 0))
+        for frame in header.get("PerFrameFunctionalGroupsSequence") or ()
+        for item in frame.get("SegmentIdentificationSequence") or ()
+    ]
+    return len(set(segments)) < len(segments) or (count > 1 and not segments)
 
 
 def _numbers(value: Any) -> list[int]:

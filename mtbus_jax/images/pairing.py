@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +16,21 @@ _MASK_WORDS += ("máscara", "máscaras", "maschera", "maschere", "gt", "segmenta
 MASK_FOLDERS = (*_MASK_WORDS, "segmentations", "ground_truth")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "bilder", "bild", "imágenes", "imagenes")
 IMAGE_FOLDERS += ("imagens", "immagini")
+# macOS writes letters and their marks apart.
+_SPELLED = {*_MASK_WORDS, *(unicodedata.normalize("NFD", word) for word in _MASK_WORDS)}
 # Before the ending of a mask beside its picture, a word that says so, numbered or not.
-_MASK = re.compile(rf"(.+)[ _-](?:{'|'.join(_MASK_WORDS)}|seg|tumou?r)(?:_?\d+)?", re.IGNORECASE)
+_ANY_WORD = "|".join(sorted(_SPELLED))
+_MASK = re.compile(rf"(.+)[ ._-](?:{_ANY_WORD}|seg|tumou?r)(?:_?\d+)?", re.IGNORECASE)
 
 
 def stem(path: Path) -> Path:
     """A path without its suffix, if that is one of a picture: "1.2.840" keeps its numbers."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+
+
+def folded(name: str) -> str:
+    """A name of a folder for comparison: in lower case, letters and their marks as one."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
@@ -69,7 +78,7 @@ def _owner(
     if beside is not None:
         return beside
     relative = path.relative_to(root)
-    if not any(part.lower() in MASK_FOLDERS for part in relative.parts[:-1]):
+    if not any(folded(part) in MASK_FOLDERS for part in relative.parts[:-1]):
         return None
     names = [relative, *([relative.with_name(own)] if own else [])]
     for name in names:
@@ -82,5 +91,5 @@ def _owner(
 def _place(relative: Path, folders: tuple[str, ...], instead: str | None) -> tuple[str, ...]:
     """Folders and stem in lower case, the folders of some names called otherwise or left out."""
     *above, _ = relative.parts
-    parts = [instead if part.lower() in folders else part.lower() for part in above]
+    parts = [instead if folded(part) in folders else folded(part) for part in above]
     return (*(part for part in parts if part is not None), stem(relative).name)

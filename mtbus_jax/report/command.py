@@ -21,7 +21,7 @@ from mtbus_jax import commandline, data, report, types
 from mtbus_jax.data.places import with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import fold_access, run_folder
 
 _PAGE = "compare.html"  # of a comparison
 
@@ -116,7 +116,9 @@ def _cases(
         return None, "--no_pictures was given."
     given = commandline.places(args)
     try:
-        return data.load_configured(with_places(config, given)), ""
+        cases = data.load_configured(with_places(config, given))
+        fold_access.check_dataset(Path(args.run), cases)
+        return cases, ""
     except UserError as error:
         if given:  # what was asked for by name must be there
             raise

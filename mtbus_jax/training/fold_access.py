@@ -17,7 +17,7 @@ from mtbus_jax import data, files, locks, splits, types
 from mtbus_jax.data import places
 from mtbus_jax.errors import UserError, unwritable
 from mtbus_jax.runtime import parallel
-from mtbus_jax.training import checkpoint, run_folder
+from mtbus_jax.training import checkpoint, run_folder, run_splits
 
 
 def same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
@@ -86,3 +86,19 @@ def check_origins(
             given = arguments(workdir, cases, folds, fold, fingerprint)
             directory = given["directory"] / "checkpoints"
             checkpoint.Checkpoints(directory, given["origin"]).check_origin()
+
+
+def check_dataset(workdir: Path, cases: types.Cases) -> None:
+    """Refuses another dataset than that a run was trained on; reads, and changes nothing.
+
+    Args:
+      workdir: a run folder, whose weights may be gone.
+      cases: the dataset.
+
+    Raises:
+      UserError: if images, masks, classes or the run's folds are others.
+    """
+    config = run_folder.load_config(workdir)
+    folds = run_splits.find_folds(workdir, cases, **run_splits.drawing(config.data))
+    for folder in run_folder.networks(workdir, config):
+        check_origins(folder, cases, folds, data.fingerprint(cases))

@@ -113,8 +113,9 @@ def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.S
     path, content = workdir / SPLITS, run_files.read_splits(workdir)
     for field, wanted in (("dataset", cases.name), ("split", split)):
         # A folder of pictures may have another name now; its images are looked up below.
-        renamed = field == "dataset" and stored.is_folder(cases.name)
-        if content.get(field) != wanted and not (renamed and stored.is_folder(content[field])):
+        names = cases.name, content["dataset"]
+        renamed = field == "dataset" and any(map(stored.is_folder, names))
+        if content.get(field) != wanted and not renamed:
             raise UserError(
                 f"{path} is for {field}={content.get(field)!r}, the run for {wanted!r}. "
                 "Choose another --workdir."

@@ -100,18 +100,21 @@ def how(config: config_dict.ConfigDict) -> tuple[int | str, ...]:
     return (*config.data.image_size, config.data.resize, config.data.enhancement)
 
 
-def known(folder: Path, cases: types.Cases, config: config_dict.ConfigDict) -> np.ndarray:
-    """``(n,)`` bool, which images are pictures of a run.
+def known(folder: Path, cases: types.Cases, config: config_dict.ConfigDict) -> np.ndarray | None:
+    """Which images are pictures of a run.
 
     Args:
       folder: of the run, or a bundle.
       cases: n images.
       config: by which they were made.
 
+    Returns:
+      ``(n,)`` bool; None if the run does not say, or made its pictures otherwise.
+
     Raises:
       UserError: if the run's ``pictures.json`` is broken.
     """
     there = read(folder)
     if there is None or there.how != how(config):
-        return np.zeros(len(cases), bool)
+        return None
     return np.isin(digests(cases), sorted({*there.digests} - {""}))

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from mtbus_jax import configuration, data, losses, splits, types
+from mtbus_jax.data import places
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import run_folder, schedule
 
@@ -90,4 +91,22 @@ def check(config: _Config, given: Iterable[str]) -> None:
             raise UserError(
                 f"--config.{field} has no effect in this run: only {where} reads it. Leave it out, "
                 "or change that as well."
+            )
+
+
+def check_tested_again(fields: Iterable[str]) -> None:
+    """Refuses fields that testing a run again does not take.
+
+    Args:
+      fields: that were set one by one.
+
+    Raises:
+      UserError: for one that is neither in ``eval`` nor the place of data.
+    """
+    known = {places.NAME, places.FOLDS_FILE, *(f"data.{name}" for name in places.PLACES)}
+    for field in fields:
+        if field not in known and not field.startswith(("eval.", "log.")):
+            raise UserError(
+                f"--config.{field} does not matter when a run is tested again: everything but "
+                "eval.* and the folders of the data is the run's own. Leave it out."
             )

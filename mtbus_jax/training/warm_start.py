@@ -8,6 +8,7 @@ or in what that one started from.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,25 +198,40 @@ def _names_there(
 ) -> list[set[str]]:
     """For each image the ids that it has, or may have, in the run that weights come from.
 
-    Those of the same pixels, where the run says what its images were; and its own id, since it may
-    have been saved anew. In another folder of numbered files an id means nothing where the pixels
-    are known.
+    Where that run says what its images were, an image of the same id and pixels is that one; any
+    other has the ids of those with the same pixels, and its own, since it may have been saved anew.
+    In another folder of numbered files an id means little: with other pixels it is another picture.
     """
-    own = [{uid} for uid in cases.uid.tolist()]
+    own = cases.uid.tolist()
     there = seen.read(source.run)
     if there is None or there.uids is None or there.how != seen.how(config):
-        return own
+        return [{uid} for uid in own]
+    digest_there = dict(zip(there.uids, there.digests, strict=True))
     same: dict[str, set[str]] = {}
-    for uid, digest in zip(there.uids, there.digests, strict=True):
+    for uid, digest in digest_there.items():
         same.setdefault(digest, set()).add(uid)
     folders = places.is_folder(config) and places.is_folder(source.config)
     apart = folders and not places.same_place(
         places.NAME, config.data.name, source.config.data.name
     )
-    return [
-        (set() if apart else uid) | (same.get(digest, set()) if digest else uid)
-        for uid, digest in zip(own, seen.digests(cases), strict=True)
-    ]
+    names, doubtful = [], 0
+    for uid, digest in zip(own, seen.digests(cases), strict=True):
+        if not digest or digest_there.get(uid) == digest:
+            names.append({uid})
+        elif apart:
+            names.append(same.get(digest, set()))
+            doubtful += uid in digest_there and not names[-1]
+        else:
+            names.append({uid} | same.get(digest, set()))
+    if doubtful:
+        warnings.warn(
+            f"{FIELD}: {doubtful} images have the names of images of {source.run}, with other "
+            "pixels, and count as others. If they are the same pictures saved anew, the weights "
+            "may have seen what is tested here.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return names
 
 
 def load(source: StartingWeights, like: TrainState) -> tuple[dict[str, Any], list[str]]:

@@ -1,5 +1,7 @@
 """What of a folder of pictures is not used, or may be meant otherwise, is said and not silent."""
 
+import unicodedata
+
 import numpy as np
 import openpyxl
 import pytest
@@ -164,3 +166,38 @@ def test_a_table_that_cannot_be_read_is_refused_where_it_could_matter(tmp_path):
     (root / "labels.csv").write_bytes("image,label\n0,Zyste é".encode("latin-1"))
     with pytest.raises(UserError, match="not a table in UTF-8"):
         layouts.read(root)
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    root = images_and_masks(tmp_path / "in")
+    table(root / "manifest.csv", "image,mask,label", *(
+        f"images/../images/{i}.png,masks/{i}.png,{'ab'[i % 2]}" for i in range(4)
+    ))  # fmt: skip
+    for name in ("current", "latest"):
+        (root / name).symlink_to(".", target_is_directory=True)
+    found = layouts.read(root)
+    assert len(found.entries) == 4 and found.notes == []
+
+
+def test_names_as_macos_writes_them(tmp_path):
+    apart = [unicodedata.normalize("NFD", name) for name in ("imágenes", "máscaras")]
+    found = layouts.read(images_and_masks(tmp_path / "one", *apart))
+    assert all(len(entry.masks) == 1 for entry in found.entries)
+    for i, name in enumerate(("a", "b")):
+        picture(tmp_path / "two" / name / "x.png", seed=i)
+        mask(tmp_path / "two" / name / unicodedata.normalize("NFD", "x_máscara.png"))
+    assert [len(e.masks) for e in layouts.read(tmp_path / "two").entries] == [1, 1]
+
+
+def test_columns_that_were_known_first_come_first(tmp_path):
+    root = images_and_masks(tmp_path)
+    rows = (f"{i},/somewhere/else/{9 - i}.png,{'ab'[i % 2]}" for i in range(4))
+    table(root / "labels.csv", "id,path,label", *rows)
+    assert [entry.label for entry in layouts.read(root).entries] == ["a", "a", "b", "b"]
+
+
+def test_a_file_of_folds_beside_the_pictures_is_told_apart(tmp_path):
+    root = images_and_masks(tmp_path)
+    table(root / "folds.csv", "uid,fold", "0,0")
+    (note,) = layouts.read(root).notes
+    assert "data.folds_file names" in note

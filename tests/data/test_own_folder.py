@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -298,6 +299,31 @@ def test_a_copy_is_grouped_with_its_original(tmp_path):
     assert len(set(group.values())) == 6
 
 
+def test_copies_of_pictures_without_a_group_are_found(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 24))
+        small = Image.fromarray(pixels.astype(np.uint8))
+        root.mkdir(exist_ok=True)
+        small.resize((240, 200), Image.Resampling.BICUBIC).save(root / f"{i}.png")
+    shutil.copy(root / "0.png", root / "copy.png")
+    shutil.copy(root / "0.png", root / "again.png")
+    given = {"0": "p1", "1": "p1", "copy": "", "again": "p2"}
+    names = [*map(str, range(6)), "copy", "again"]
+    rows = [("image", "label", "group")]
+    rows += [(f"{n}.png", "ab"[i % 2], given.get(n, f"q{n}")) for i, n in enumerate(names)]
+    write_csv(root / "manifest.csv", rows)
+    cases = load(root, tmp_path)
+    group = dict(zip(cases.uid.tolist(), cases.group.tolist(), strict=True))
+    assert group["0"] == group["1"] == group["copy"] == group["again"]
+    assert len(set(group.values())) == 5
+    rows = [rows[0], *((*row[:2], row[2] or "p3") for row in rows[1:])]
+    write_csv(root / "manifest.csv", rows)  # groups for all: they are known
+    cases = load(root, tmp_path)
+    group = dict(zip(cases.uid.tolist(), cases.group.tolist(), strict=True))
+    assert group["0"] == group["1"] and len({group["0"], group["copy"], group["again"]}) == 3
+
+
 def test_near_duplicates_unknown_are_said_each_time_and_looked_for_once_they_can_be(
     tmp_path, monkeypatch
 ):
@@ -550,6 +576,56 @@ def test_a_folds_file_that_changed_is_said(tmp_path):
         result = crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
         assert result["split"] == ("given", "custom")[shift]
     assert "the folds file was changed" in (tmp_path / "run" / "summary.md").read_text()
+
+
+def test_a_run_with_a_folds_file_is_tested_where_that_lies_now(tmp_path):
+    config = configured(own_dataset(tmp_path / "mine"), tmp_path)
+    rows = [("uid", "fold"), *((f"u{i}", str(i // 2 % 2)) for i in range(24))]
+    write_csv(tmp_path / "folds.csv", rows)
+    config.data.folds_file = str(tmp_path / "folds.csv")
+    crossval.train_and_evaluate(config, tmp_path / "run", folds=(0,))
+    there = (tmp_path / "folds.csv").rename(tmp_path / "moved.csv")
+    with pytest.raises(UserError, match="If it lies elsewhere now, give its new place"):
+        crossval.evaluate(tmp_path / "run")
+    changes = {"data.folds_file": str(there)}
+    assert crossval.evaluate(tmp_path / "run", changes=changes)["split"] == "given"
+    command.main(["--run", str(tmp_path / "run"), "--folds_file", str(there)])
+    config = tiny.make_config()
+    with pytest.raises(UserError, match="the run has no file of folds"):
+        with_places(config, {"folds_file": "x.csv"})
+
+
+def test_validation_marks_without_a_test_set_leave_the_folds_to_be_drawn(tmp_path):
+    config = configured(own_dataset(tmp_path / "mine"), tmp_path)
+    rows = [("uid", "fold"), *((f"u{i}", ("train", "val")[i % 2]) for i in range(24))]
+    write_csv(tmp_path / "folds.csv", rows)
+    config.data.folds_file = str(tmp_path / "folds.csv")
+    cases = data.load_configured(config)
+    assert data.resolve(config, cases).data.split == "grouped"
+
+
+def test_a_dataset_that_cannot_be_built_anew_is_kept(tmp_path, monkeypatch):
+    root = own_dataset(tmp_path / "mine")
+    with monkeypatch.context() as without:
+        without.setattr(own, "_NEEDED", ("a_package_that_is_not_installed",))
+        with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
+            load(root, tmp_path)
+    with monkeypatch.context() as failing:
+        failing.setattr(own, "examples", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load(root, tmp_path)
+    (built,) = (tmp_path / "built" / "tfds_busi").glob("folder_*")
+    assert [path.name for path in built.iterdir()] == ["1.2.0"]
+    with monkeypatch.context() as read_only:
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        read_only.setattr(os, "rename", refuse)
+        with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
+            assert load(root, tmp_path).not_compared
+    assert not load(root, tmp_path).not_compared
+    assert [path.name for path in built.iterdir()] == ["1.2.0"]
 
 
 def test_a_fixed_test_set_is_one_fold():

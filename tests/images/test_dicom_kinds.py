@@ -8,7 +8,7 @@ from PIL import Image
 from mtbus_jax import data, images
 from mtbus_jax.curate import folder
 from mtbus_jax.images import dicom_mask
-from tfds_busi import layouts
+from tfds_busi import layouts, own
 
 pydicom = pytest.importorskip("pydicom", reason="NOT TESTED without mtbus_jax[dicom]")
 highdicom = pytest.importorskip("highdicom", reason="NOT TESTED without mtbus_jax[dicom]")
@@ -136,6 +136,33 @@ def test_outlines_in_several_pictures_are_refused(tmp_path, masks):
         images.decode_mask(tmp_path / "x_seg.dcm")
 
 
+def test_slices_of_a_volume_are_refused(tmp_path, masks):
+    picture(tmp_path / "x.dcm")
+    segmentation(tmp_path / "x.dcm", tmp_path / "x_seg.dcm", masks)
+    made = pydicom.dcmread(tmp_path / "x_seg.dcm")
+    for frame in made.PerFrameFunctionalGroupsSequence:
+        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 1
+        del frame.DerivationImageSequence
+    made.save_as(tmp_path / "x_seg.dcm")
+    with pytest.raises(images.ReadError, match="a segmentation of several pictures"):
+        images.decode_mask(tmp_path / "x_seg.dcm")
+
+
+def test_a_segmentation_of_another_picture_or_of_none_here(tmp_path, masks):
+    root = tmp_path / "in"
+    for i, name in enumerate(("a", "b")):
+        picture(root / name / "x.dcm", seed=i)
+    other = dicom_dummies.study(SOPClassUID=STORAGE + "6.1", SOPInstanceUID="1.2.3.4")
+    dicom_dummies.write(tmp_path / "other.dcm", grey(5), **other)
+    segmentation(tmp_path / "other.dcm", root / "a" / "x_seg.dcm", masks[:1])
+    segmentation(root / "b" / "x.dcm", root / "b" / "SEG0001.dcm", masks[:1])
+    found = layouts.read(root)
+    assert [entry.masks is None for entry in found.entries] == [False, True]
+    assert found.notes == ["b/SEG0001.dcm is not used."]
+    notes = own.decode(found.entries[0]).doubts
+    assert notes == ["x_seg.dcm says that it was drawn in another picture"]
+
+
 def test_a_damaged_segmentation(tmp_path, masks):
     picture(tmp_path / "x.dcm")
     segmentation(tmp_path / "x.dcm", tmp_path / "x_seg.dcm", masks)
@@ -163,6 +190,16 @@ def test_a_folder_of_dicom_files_is_a_dataset(tmp_path, masks, layout):
     for i in range(2):
         np.testing.assert_array_equal(cases.image[i, ..., 0], grey(i)[0])
         np.testing.assert_array_equal(cases.mask[i, ..., 0], masks[i])
+
+
+@pytest.mark.parametrize("name", ["IM0001", "1.2.840.7"])
+def test_a_dataset_takes_dicom_files_under_any_name(tmp_path, masks, name):
+    for i, kind in enumerate(("benign", "malignant")):
+        picture(tmp_path / kind / name, seed=i)
+        segmentation(tmp_path / kind / name, tmp_path / kind / f"{name}.seg.dcm", masks[i : i + 1])
+    found = layouts.read(tmp_path)
+    assert [entry.uid for entry in found.entries] == [f"benign/{name}", f"malignant/{name}"]
+    assert all(len(entry.masks) == 1 for entry in found.entries)
 
 
 def test_curation_reads_dicom_files(tmp_path):

@@ -38,7 +38,7 @@ def read_only(world, tmp_path, monkeypatch):
     ("work", "file"),
     [
         (lambda run: report_command.main([f"--run={run}"]), "report.html"),
-        (lambda run: crossval.evaluate(run), "splits.json"),
+        (lambda run: crossval.evaluate(run), "fold_0.lock"),
         (lambda run: crossval.train_and_evaluate(make_config(epochs=4), run), "fold_0.lock"),
     ],
     ids=["report", "evaluate", "train"],

@@ -209,7 +209,7 @@ def small_cases(count=24):
     blank = np.zeros((count, 2, 3, 1), np.uint8)
     label = (np.arange(count) // 2 % 3).astype(np.int32)
     return types.Cases(
-        name="small",
+        name="phantom",
         uid=np.array([f"case_{i}" for i in range(count)]),
         image=blank,
         mask=blank,
@@ -232,7 +232,7 @@ def test_splits_are_drawn_written_and_reused(tmp_path):
     cases = small_cases()
     folds, content = run_splits.open_splits(tmp_path, cases, "published")
     assert content == files.read_json(tmp_path / "splits.json")
-    assert (content["dataset"], content["split"], content["images"]) == ("small", "published", 24)
+    assert (content["dataset"], content["split"], content["images"]) == ("phantom", "published", 24)
     assert content["test_images"] == [12, 12]
     assert content["leaking_test_images"] == [12, 12]
     assert content["folds"][0]["test"] == [f"case_{i}" for i in range(0, 24, 2)]
@@ -290,7 +290,7 @@ def test_leaks_of_edited_splits_are_counted_anew(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(dataset="busi"), r"dataset='busi', the run for 'small'"),
+        (lambda c: c.update(dataset="busi"), r"dataset='busi', the run for 'phantom'"),
         (lambda c: c.update(split="grouped"), r"split='grouped', the run for 'published'"),
         (lambda c: c["folds"][1]["test"].append("gone"), "no image 'gone'"),
         (lambda c: c["folds"][1]["test"].append("case_0"), "'case_0' appears twice"),

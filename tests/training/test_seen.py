@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 
-from mtbus_jax import bundle, crossval, data, external, models
+from mtbus_jax import bundle, crossval, data, ensemble, external, models
 from mtbus_jax.errors import UserError
 from mtbus_jax.external import score
+from mtbus_jax.report import command
 from mtbus_jax.training import bundled, run_folder, seen
 
 
@@ -86,6 +88,26 @@ def test_weights_of_other_pictures_under_the_same_numbers_may_be_started_from(ru
         crossval.train_and_evaluate(config, tmp_path / "other")
 
 
+def test_resaved_pictures_under_the_same_names_are_a_warning(run, tmp_path, monkeypatch):
+    saved = dataclasses.replace(HERE, name="saved", image=HERE.image + 1)
+    monkeypatch.setitem(FOLDERS, "/data/saved", saved)
+    config = config_of("/data/saved", start_from=str(run / "fold_1"))
+    with pytest.warns(UserWarning, match=r"48 images have the names .* with other pixels"):
+        crossval.train_and_evaluate(config, tmp_path / "new")
+
+
+def test_copies_in_other_folds_are_no_leak_of_the_starting_weights(run, tmp_path, monkeypatch):
+    """They leak within each run, not from one to the other: the folds are the same."""
+    image = HERE.image.copy()
+    image[:] = image[np.arange(48) // 4 * 4]  # of each four pictures all are one
+    monkeypatch.setitem(FOLDERS, "/data/here", dataclasses.replace(HERE, image=image))
+    config = config_of("/data/here", folds=(0, 1))
+    crossval.train_and_evaluate(config, tmp_path / "first")
+    config.train.start_from = str(tmp_path / "first")
+    config.seed = 7
+    crossval.train_and_evaluate(config, tmp_path / "second")
+
+
 def test_weights_of_copies_under_other_names_may_not(run, tmp_path):
     config = config_of("/data/copy", start_from=str(run / "fold_0"))
     with pytest.raises(UserError, match=r"holds out here, such as 'copy\d+'"):
@@ -100,7 +122,8 @@ def test_copies_are_no_external_pictures(run, tmp_path, bundled_first):
         network = tmp_path / "bundle"
         bundle.make_bundle(run, network)
         assert seen.read(network).uids is None
-        assert "copy" not in (network / seen.PICTURES).read_text()
+        text = (network / seen.PICTURES).read_text()
+        assert not any(f'"{uid}"' in text for uid in NUMBERS)
     with pytest.raises(UserError, match=r"46 of 48 images of copy .* such as 'copy0'.*equal"):
         external.evaluate("/data/copy", tmp_path / "out", run=network)
     assert not (tmp_path / "out").exists()
@@ -109,6 +132,56 @@ def test_copies_are_no_external_pictures(run, tmp_path, bundled_first):
     assert "46 pictures that the run was trained on" in (tmp_path / "out/summary.md").read_text()
     content = external.evaluate("/data/elsewhere", tmp_path / "other", run=network)
     assert (content["images"], content["left_out"]) == (48, 0)
+
+
+def test_a_run_that_does_not_say_what_its_pictures_were_is_named(run, tmp_path):
+    old = shutil.copytree(run, tmp_path / "of_before")
+    (old / seen.PICTURES).unlink()
+    content = external.evaluate("/data/copy", tmp_path / "out", run=old)
+    assert (content["left_out"], content["known_by_name_alone"]) == (0, ["of_before"])
+    text = (tmp_path / "out" / "summary.md").read_text()
+    assert "The pictures of of_before are known by the dataset's name alone" in text.replace(
+        "\\", ""
+    )
+    # One of another resolution behind the run's first weights cannot be compared either.
+    started = shutil.copytree(run, tmp_path / "started")
+    change = json.loads((started / "config.json").read_text())
+    change["train"]["start_from"] = str(old)
+    (started / "config.json").write_text(json.dumps(change))
+    content = external.evaluate("/data/elsewhere", tmp_path / "more", run=started)
+    assert content["known_by_name_alone"] == ["of_before"]
+
+
+@pytest.mark.parametrize("wrong", ["evaluate", "bundle", "report"])
+def test_other_pictures_under_the_same_names_change_nothing(run, tmp_path, wrong):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in workdir.rglob("*.*") if path.is_file()}
+    with pytest.raises(UserError, match="trained on a different dataset"):
+        if wrong == "evaluate":
+            crossval.evaluate(workdir, changes={"data.name": "/data/elsewhere"})
+        elif wrong == "bundle":
+            bundle.make_bundle(workdir, tmp_path / "out", places={"name": "/data/elsewhere"})
+        else:
+            command.main([f"--run={workdir}", "--data=/data/elsewhere"])
+    after = {path: path.read_bytes() for path in workdir.rglob("*.*") if path.is_file()}
+    assert after == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_before_and_after_a_move_go_together(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(FOLDERS, "/data/moved", dataclasses.replace(HERE, name="moved"))
+    config = config_of("/data/moved", folds=(0, 1))
+    config.seed = 7
+    crossval.train_and_evaluate(config, tmp_path / "moved")
+    monkeypatch.delitem(FOLDERS, "/data/here")
+    places = {"data.name": "/data/moved"}
+    ensemble.make_ensemble([run, tmp_path / "moved"], tmp_path / "both", changes=places)
+    everything = config_of("/data/moved")
+    everything.data.split = "all"
+    crossval.train_and_evaluate(everything, tmp_path / "all")
+    bundle.make_bundle(
+        tmp_path / "all", tmp_path / "out", evidence=[run], places={"name": "/data/moved"}
+    )
 
 
 def test_nothing_but_copies(run, tmp_path, monkeypatch):
