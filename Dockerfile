@@ -6,7 +6,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY mtbus_jax /src/mtbus_jax
 COPY tfds_busi /src/tfds_busi
 COPY configs /src/configs
-RUN pip install --no-cache-dir '/src[dicom,serve]' && rm -r /src
+RUN pip install --no-cache-dir '/src[dicom,serve,weights]' && rm -r /src
 
 # Without the rights of root. --user gives another user, so compiled programs are kept in /tmp.
 RUN useradd --create-home mtbus
