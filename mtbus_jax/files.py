@@ -24,6 +24,8 @@ _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial"
 # What another machine, or a former version, has been writing for so long is a leftover.
 _LEFTOVER_SECONDS = 3600
 
+_LONGEST_NAME = 255  # bytes
+
 _SEPARATORS = ",;\t"
 # By Excel, before the columns.
 _NAMED_SEPARATOR = re.compile(r"sep=([,;\t])", re.IGNORECASE)
@@ -94,6 +96,11 @@ def cell(value: Any) -> Any:
     """
     formula = isinstance(value, str) and value[:1] in _FORMULA and value[:1]
     return f"'{value}" if formula else value
+
+
+def without_sign(text: str) -> str:
+    """A text as it was before `cell`."""
+    return text[1:] if text[:1] == "'" and text[1:2] and text[1:2] in _FORMULA else text
 
 
 def csv_line(cells: Sequence[Any]) -> str:
@@ -186,20 +193,31 @@ def folder_at_once(out: Path) -> Iterator[Path]:
     Raises:
       UserError: if it cannot be made.
     """
+    out = out.resolve()  # through a link, which stays
+    if os.path.ismount(out):
+        raise UserError(
+            f"{out} is a disk of its own, which cannot be replaced; give a folder in it."
+        )
     hidden = out.with_name(f".{out.name}")
     remove_leftovers(out.parent, f"{hidden.name}.")
-    folder = partial_path(hidden)
+    folder, before = partial_path(hidden), partial_path(hidden)
     try:
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise unwritable(out, error) from None
         yield folder
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(folder, out)
+        try:
+            if out.exists():
+                os.rename(out, before)
+            os.rename(folder, out)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.rename(before, out)
+            raise unwritable(out, error) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for each in (folder, before):
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def partial_path(path: Path) -> Path:
@@ -209,7 +227,10 @@ def partial_path(path: Path) -> Path:
     machines, and `remove_leftovers` must tell what is being written from what is left.
     """
     writer = f"{os.getpid()}@{socket.gethostname()}"
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.{writer}.partial")
+    ending = f".{uuid.uuid4().hex[:8]}.{writer}.partial"
+    # File systems allow 255 bytes for a name, and the target's may take all of them.
+    name = os.fsencode(path.name)[: _LONGEST_NAME - len(os.fsencode(ending))]
+    return path.with_name(name.decode("utf-8", "ignore") + ending)
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

@@ -148,3 +148,48 @@ class TestGrowingFiles:
         growing._file = real
         growing.append("three\n")
         assert path.read_text() == "head\none\nthree\n"
+
+
+def test_a_name_as_long_as_can_be_is_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.socket, "gethostname", lambda: "ip-10-20-30-40.eu-central-1.internal")
+    for name in ("x" * 251 + ".png", "乳" * 80 + ".png"):
+        files.write_bytes(tmp_path / name, b"content")
+        assert (tmp_path / name).read_bytes() == b"content"
+    assert len(list(tmp_path.iterdir())) == 2
+    partial = files.partial_path(tmp_path / ("x" * 255))
+    assert files._PARTIAL.fullmatch(partial.name)["host"].startswith("ip-10")
+
+
+def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path, monkeypatch):
+    there, link = tmp_path / "there", tmp_path / "link"
+    there.mkdir()
+    (there / "old").touch()
+    link.symlink_to(there)
+    with files.folder_at_once(link) as folder:
+        (folder / "new").touch()
+    assert link.is_symlink()
+    assert [path.name for path in there.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    with monkeypatch.context() as patch:  # what was there stays if the new one cannot come
+        rename = os.rename
+
+        def refuse(source, target):
+            if str(source).endswith(".partial") and target == there and (source / "newer").exists():
+                raise PermissionError(13, "Permission denied")
+            rename(source, target)
+
+        patch.setattr(os, "rename", refuse)
+        with (
+            pytest.raises(UserError, match="there cannot be written"),
+            files.folder_at_once(there) as folder,
+        ):
+            (folder / "newer").touch()
+    assert [path.name for path in there.iterdir()] == ["new"]
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(UserError, match="a disk of its own"), files.folder_at_once(there):
+        pass
+
+
+def test_a_text_is_the_same_after_its_way_through_a_table():
+    for text in ("=1+1", "-x", "@y", "'", "'quoted'", "plain", ""):
+        assert files.without_sign(files.cell(text)) == text

@@ -82,6 +82,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
         import numpy as np
 
         from mtbus_jax.curate import groups, output, pipeline, review
+
+        output.check_out(out)
     except ModuleNotFoundError as error:
         raise UserError(
             f"the package {error.name!r} is missing. Curation needs more than training does: "
@@ -100,7 +102,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
     if args.kept:
         kept = output.read_named(Path(args.kept), "kept", known, None)
     if args.accepted:
-        accepted = Path(args.accepted).name, review.read_accepted(Path(args.accepted))
+        pairs = review.read_accepted(Path(args.accepted), list(known))
+        accepted = Path(args.accepted).name, pairs
     findings = pipeline.curate(root, options, accepted)
     archive = findings.archive
     if kept is not None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from scipy import stats
 
-from mtbus_jax.files import csv_line
+from mtbus_jax.files import cell, csv_line
 
 # Correlation with a drawn cross from which a bright cross is a caliper mark.
 _CROSS = 0.79
@@ -194,5 +194,5 @@ def write_marks(path: Path, uid: Sequence[str], label: Sequence[str], marks: Seq
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("uid", "class", "calipers", "text", "colour")))
         for name, kind, found in zip(uid, label, marks, strict=True):
-            row = (name, kind, found.calipers, found.text, f"{found.colour:.5f}")
+            row = (cell(name), cell(kind), found.calipers, found.text, f"{found.colour:.5f}")
             file.write(csv_line(row))

@@ -20,6 +20,7 @@ from scipy import stats
 from mtbus_jax.curate.marks import Marks
 from mtbus_jax.errors import UserError, exit_on_user_error
 from mtbus_jax.evaluation.evaluate import read_cases
+from mtbus_jax.files import without_sign
 
 
 def read_marked(path: Path) -> dict[str, bool]:
@@ -31,7 +32,7 @@ def read_marked(path: Path) -> dict[str, bool]:
     try:
         table = pd.read_csv(path, dtype={"uid": str}, keep_default_na=False)
         found = zip(table.uid, table.calipers, table.text, table.colour, strict=True)
-        return {uid: Marks(*counts).any for uid, *counts in found}
+        return {without_sign(uid): Marks(*counts).any for uid, *counts in found}
     except (OSError, AttributeError, TypeError, ValueError) as error:  # pandas' own are ValueErrors
         raise UserError(
             f"--marks={path} cannot be read as marks.csv of mtbus_jax.curate ({error})."

@@ -15,8 +15,12 @@ from mtbus_jax.curate import folder, groups, marks, report, review
 from mtbus_jax.curate.audit import AuditReport, audit_split
 from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import csv_line, parse_table
+from mtbus_jax.files import cell, csv_line, parse_table, without_sign
 
+# What a curation writes, and what tells one from another folder with such names.
+_ALWAYS = {"review.html", "pairs.csv"}
+_FILES = {"report.md", "ranking.csv", "groups.csv", "marks.csv", "problems.csv", "summary.json"}
+_FILES |= {"plots", *_ALWAYS}
 # Candidates listed for each reference image in ranking.csv.
 _RANKED = 10
 
@@ -52,7 +56,7 @@ def read_named(path: Path, flag: str, known: Collection[str], column: str | None
         )
     values: dict[str, str] = {}
     for line, cells, complete in rows:
-        uid = cells[named] if named else f"{cells['class']}_{cells['id']}"
+        uid = without_sign(cells[named]) if named else f"{cells['class']}_{cells['id']}"
         if not complete or (column and not cells[column]):
             raise UserError(
                 f"{source}, line {line}: the row of {uid!r} does not have one cell for each of the "
@@ -95,7 +99,8 @@ def audits(findings: Findings, folds: dict[str, str]) -> dict[str, AuditReport]:
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(map(csv_line, (header, *rows)))
+        safe = ([cell(value) for value in row] for row in rows)
+        file.writelines(map(csv_line, (header, *safe)))
 
 
 def _ranking(findings: Findings) -> Iterable[tuple[str, int, str, str]]:
@@ -189,6 +194,21 @@ def _write_all(
     (work / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
+def check_out(out: Path) -> None:
+    """Refuses a folder that cannot be written, or has files of these names from something else.
+
+    Raises:
+      UserError: naming one.
+    """
+    folder.check_writable(out)
+    ours = {path.name for path in out.iterdir()} & _FILES
+    if ours and not ours >= _ALWAYS:
+        raise UserError(
+            f"--out={out} holds {min(ours)}, which no curation wrote; give an empty or a new "
+            "folder."
+        )
+
+
 def write_all(
     findings: Findings,
     out: Path,
@@ -204,11 +224,12 @@ def write_all(
       folds: uid → fold of a split to audit.
       removed: ``(n,)`` bool, images that a published list removes.
     """
-    folder.check_writable(out)
+    check_out(out)
     work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
     try:
         _write_all(findings, work, folds, removed)
-        (out / "plots").mkdir(exist_ok=True)
+        shutil.rmtree(out / "plots", ignore_errors=True)  # of an earlier curation
+        (out / "plots").mkdir()
         for path in sorted(work.rglob("*")):
             if path.is_file():
                 os.replace(path, out / path.relative_to(work))

@@ -20,6 +20,7 @@ from mtbus_jax.curate.groups import Pair
 from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
 from mtbus_jax.escaping import json_element
+from mtbus_jax.files import without_sign
 
 FORMAT = "mtbus_jax accepted pairs 1"
 
@@ -97,6 +98,7 @@ def write_review(findings: Findings, path: Path) -> None:
     data = {
         "format": FORMAT,
         "archive": fingerprint(archive.uid),
+        "sheet": _sheet(archive.uid, pairs, accepted),
         "images": images,
         "pairs": [
             {
@@ -116,6 +118,12 @@ def write_review(findings: Findings, path: Path) -> None:
     path.write_text(page.replace("__DATA__", json_element("data", data), 1), encoding="utf-8")
 
 
+def _sheet(uid: Sequence[str], pairs: list[Pair], accepted: set[tuple[int, int]]) -> str:
+    """A digest of what a sheet shows, by which a browser keeps its ticks."""
+    shown = [[uid[p.first], uid[p.second], (p.first, p.second) in accepted] for p in pairs]
+    return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
+
+
 def write_accepted(path: Path, uid: Sequence[str], pairs: Sequence[Pair]) -> None:
     """Writes pairs in the form that the sheet saves."""
     data = {
@@ -126,12 +134,27 @@ def write_accepted(path: Path, uid: Sequence[str], pairs: Sequence[Pair]) -> Non
     path.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def read_accepted(path: Path) -> list[tuple[str, str]]:
+def read_accepted(path: Path, known: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """Pairs of uids from the sheet's JSON file, or from a CSV file with columns ``first,second``.
 
+    Args:
+      path: of the file.
+      known: uids of the archive; None checks no names.
+
     Raises:
-      UserError: if the file is missing or says something else.
+      UserError: if the file is missing, says something else, or names other images.
     """
+    pairs = _read_pairs(path)
+    strange = sorted({uid for pair in pairs for uid in pair} - set(known or ()))
+    if known is not None and strange:
+        raise UserError(
+            f"--accepted={path} names {strange[0]!r}, which the archive does not hold. Its images "
+            f"are called like {next(iter(known), '')!r}."
+        )
+    return pairs
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +163,7 @@ def read_accepted(path: Path) -> list[tuple[str, str]]:
         rows = list(csv.DictReader(io.StringIO(text)))
         if rows and not {"first", "second"} <= set(rows[0]):
             raise UserError(f"--accepted={path} needs the columns first and second.")
-        return [(row["first"], row["second"]) for row in rows]
+        return [(without_sign(row["first"]), without_sign(row["second"])) for row in rows]
     try:
         data = json.loads(text)
         if data["format"] != FORMAT:

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 NOTICE = "Research software, not a medical device."
 # As in the library: what is larger may be a few bytes that unpack to gigabytes.
-MAX_PIXELS, MIN_SIDE = 64_000_000, 16
+MAX_PIXELS, MIN_SIDE, MAX_SIDE = 64_000_000, 16, 65_535
 TOO_LARGE = f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
 
 
@@ -105,8 +105,10 @@ def read_grey(path):
     with file:
         if file.width * file.height > MAX_PIXELS:
             raise ValueError(TOO_LARGE)
-        if min(file.size) < MIN_SIDE:
-            raise ValueError(f"has sides of less than {MIN_SIDE} pixels")
+        if min(file.size) < MIN_SIDE or max(file.size) > MAX_SIDE:
+            raise ValueError(f"has sides of less than {MIN_SIDE} or more than {MAX_SIDE} pixels")
+        if any(";16" in str(tile[-1]) for tile in file.tile):
+            raise ValueError("has more than 8 bits a channel; save it with 8")
         picture = ImageOps.exif_transpose(file)
         if picture.mode.startswith(("I", "F")):
             raise ValueError("has more than 8 bits a pixel; save it with 8")
@@ -164,10 +166,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOTICE)
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for the masks")
+    parser.add_argument("--overwrite", action="store_true", help="replace masks that are there")
     args = parser.parse_args()
     targets = [args.out / f"{path.stem}_mask.png" for path in args.pictures]
     if len(set(targets)) < len(targets):
         parser.error("two pictures have one name: their masks would overwrite each other")
+    there = [target for target in targets if target.exists()]
+    if there and not args.overwrite:
+        parser.error(f"{there[0]} exists; give another --out, or --overwrite to replace it")
     try:
         model = Model(Path(__file__).resolve().parent)
         args.out.mkdir(parents=True, exist_ok=True)
@@ -191,8 +197,11 @@ def main():
             words.append(f"class {names[class_id]}")
         if mask is not None:
             partial = target.with_name(f".{target.name}.partial")
-            Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(partial, format="PNG")
-            os.replace(partial, target)
+            try:
+                Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(partial, format="PNG")
+                os.replace(partial, target)
+            except OSError as error:
+                parser.error(f"{target} cannot be written ({error.strerror})")
             words.append(f"tumour {mask.mean():.2%} of the picture, {target}")
         print("; ".join(words))
     print(NOTICE)

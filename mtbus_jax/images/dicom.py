@@ -53,7 +53,7 @@ _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
 _SAME_SPACING = 1e-3  # relative
 # Note of a spacing that holds where the rays fell, not in the patient.
 AT_DETECTOR = "mm at the detector, not corrected for magnification"
-_LEFT_OUT = "holds {} frames but announces {}; the others are left out"
+_LEFT_OUT = "holds {} frames but announces {}, the others are left out"
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -246,6 +246,10 @@ def _decoded(source: Path | bytes, header: Any) -> Iterator[np.ndarray]:
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
         # The whole data set is one compressed stream: nothing to take from the file in parts.
         return iter_pixels(pydicom.dcmread(_opened(source)))
+    if header.PhotometricInterpretation == "YBR_FULL_422" and not syntax.is_compressed:
+        # pydicom 3.0.2 takes the second frame and those after it for longer than they are, if it
+        # is asked for all of them.
+        return _one_by_one(source, syntax, int(header.get("NumberOfFrames") or 1))
     # GDCM, which pydicom would ask first, ends the process on damaged data.
     if "pillow" in decoder.available_plugins:
         plugin = {"decoding_plugin": "pillow"}
@@ -253,6 +257,13 @@ def _decoded(source: Path | bytes, header: Any) -> Iterator[np.ndarray]:
     if "gdcm" in decoder.available_plugins:
         return apart.frames(source, syntax)
     return iter_pixels(_opened(source), transfer_syntax_uid=syntax)
+
+
+def _one_by_one(source: Path | bytes, syntax: Any, count: int) -> Iterator[np.ndarray]:
+    from pydicom.pixels import pixel_array
+
+    for index in range(count):
+        yield pixel_array(_opened(source), index=index, transfer_syntax_uid=syntax)
 
 
 def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:

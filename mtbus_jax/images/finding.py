@@ -73,14 +73,14 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     others: list[Path] = []
     unlisted: list[Path] = []
     for given in map(Path, inputs):
-        if given.is_dir():
+        if _is(given, "dir"):
             pictures = []
             for path in files_below(given, unlisted):
                 (pictures if is_picture(path) else others).append(path)
             owned = owners(pictures, given)
             masks += [path for path in pictures if path in owned]
             picked += [(path, path.relative_to(given)) for path in pictures if path not in owned]
-        elif given.is_file():
+        elif _is(given, "file"):
             picked.append((given, Path(given.name)))
         else:
             # A shell expands a pattern only where it is a word of its own.
@@ -104,6 +104,18 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
         for (path, part), name in zip(picked, names, strict=True)
     )
     return Found(sources, tuple(masks), tuple(others), tuple(unlisted))
+
+
+def _is(path: Path, what: str) -> bool:
+    """Whether a path that was given is a folder (``dir``) or a ``file``.
+
+    Raises:
+      UserError: if the system does not say, as of a name that is too long.
+    """
+    try:
+        return path.is_dir() if what == "dir" else path.is_file()
+    except OSError as error:
+        raise UserError(f"--input={path} cannot be looked at: {error.strerror}.") from None
 
 
 def is_picture(path: Path) -> bool:

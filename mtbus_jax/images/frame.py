@@ -15,6 +15,8 @@ from mtbus_jax.images.preprocess import to_greyscale
 
 # Against decompression bombs: a few bytes on disk that unpack to gigabytes.
 MAX_PIXELS = 64_000_000
+# A line so long is no picture, and makes tables for resizing as long; DICOM knows no longer one.
+MAX_SIDE = 65_535
 # Of a file that is read as a whole, and of what is unpacked from one: 16 bits in four channels.
 MAX_BYTES = 8 * MAX_PIXELS
 # Below this an ultrasound picture shows nothing.
@@ -133,6 +135,10 @@ def check_size(height: int, width: int, *, smallest: int = MIN_SIDE) -> None:
         raise UnusableError(
             f"is {height}×{width} pixels (height×width), more than the {MAX_PIXELS // 10**6} "
             "million that are allowed as a guard against decompression bombs; scale it down"
+        )
+    if max(height, width) > MAX_SIDE:
+        raise UnusableError(
+            f"is {height}×{width} pixels (height×width), too long: at most {MAX_SIDE} a side"
         )
     if min(height, width) < smallest:
         raise UnusableError(

@@ -81,6 +81,8 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.predict") -> int:
     settings = _settings(args.run or bundled.PRETRAINED, predictor)
     settings |= {"dicom": args.dicom, "save_probabilities": args.save_probabilities}
     with held(out), stopping.on_sigterm():
+        # Another prediction may have filled it while the network was read.
+        check_free(out, overwrite=args.overwrite, go_on=args.go_on)
         output = Output(
             out,
             settings,

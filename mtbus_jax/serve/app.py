@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,13 +29,18 @@ _NO_ADDRESS = "There is POST /predict and GET /health, nothing else."
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 
-def create(worker: Worker, *, most: int, page: bytes | None = None) -> Starlette:
+def create(
+    worker: Worker, *, most: int, page: bytes | None = None, hosts: tuple[str, ...] | None = None
+) -> Starlette:
     """The application.
 
     Args:
       worker: warmed up; closed when the application ends.
       most: bytes of the largest picture.
       page: HTML for people, at "/"; None for none.
+      hosts: names by which requests may call the server, in lower case and without port; None for
+        any. A page elsewhere can give its own name this machine's address, and would then be of
+        one origin with the server to its browser.
     """
     about = answer.software(worker.predictor)
 
@@ -85,8 +91,27 @@ def create(worker: Worker, *, most: int, page: bytes | None = None) -> Starlette
         exception_handlers={HTTPException: _refused, Exception: _failed},
         lifespan=lifespan,
     )
+    if hosts is not None:
+        app.add_middleware(_KnownHosts, hosts=hosts)
     app.router.redirect_slashes = False  # many clients do not follow, and take that for an answer
     return app
+
+
+class _KnownHosts:
+    """Refuses requests that call the server by another name."""
+
+    def __init__(self, app: Any, hosts: tuple[str, ...]):
+        self._app, self._hosts = app, hosts
+
+    async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            name = Headers(scope=scope).get("host", "").lower()
+            name = re.sub(r":\d+$", "", name)
+            if name not in self._hosts:
+                detail = f"This server is not called {name!r}; --allow_host adds a name."
+                await _json({"error": detail, "status": 421}, 421)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _answered(

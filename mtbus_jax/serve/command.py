@@ -25,6 +25,7 @@ from mtbus_jax.serve.worker import Worker
 from mtbus_jax.training import bundled
 
 _LOOPBACK = "127.0.0.1"
+_OWN_NAMES = ("localhost", _LOOPBACK, "[::1]")
 # Connections beyond those that have a place: to be told that there is none, and for /health.
 _MORE_CONNECTIONS = 64
 _GRACE_SECONDS = 30  # for requests under way, after a signal to stop
@@ -64,7 +65,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
         worker = Worker(predictor, queue=args.queue)
         worker.warm_up()
         config = uvicorn.Config(
-            app.create(worker, most=round(args.max_mb * 1e6), page=page),
+            app.create(worker, most=round(args.max_mb * 1e6), page=page, hosts=_hosts(args)),
             http="h11",
             ws="none",
             lifespan="on",
@@ -94,6 +95,13 @@ def _parser(program: str) -> commandline.Parser:
         type=commandline.within(int, 0, 65535),
         default=8000,
         help="default: %(default)s; 0 takes a free one, which is printed",
+    )
+    parser.add_argument(
+        "--allow_host",
+        type=commandline.names,
+        default=(),
+        help="names by which requests may call the server, with commas, beside its own address "
+        "and localhost; where --host is no loopback address, any name will do without this",
     )
     add_ensemble_flags(parser)
     parser.add_argument(
@@ -155,6 +163,14 @@ def _announce(predictor: Predictor, args: argparse.Namespace, port: int) -> None
     if not _is_loopback(args.host):
         print(f"{args.host} can be reached by other machines, and there is no authentication")
     print(f"listening on http://{host}:{port}", flush=True)
+
+
+def _hosts(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """Names that requests may call the server by; None for any."""
+    if not args.allow_host and not _is_loopback(args.host):
+        return None
+    own = f"[{args.host}]" if ":" in args.host else args.host
+    return tuple({own.lower(), *_OWN_NAMES, *(name.lower() for name in args.allow_host)})
 
 
 def _is_loopback(host: str) -> bool:

@@ -282,3 +282,38 @@ def test_patients_are_audited_where_they_are_known(findings):
     assert result["patients across folds"].clean
     folds[archive.uid[0]] = "1"
     assert output.audits(with_patients, folds)["patients across folds"].touched == 4
+
+
+def test_a_folder_of_something_else_is_left_alone(findings, written, tmp_path):
+    for name in ("summary.json", "report.md", "notes.txt"):
+        (tmp_path / name).write_text("of a run")
+    with pytest.raises(UserError, match=r"holds report.md, which no curation wrote"):
+        output.write_all(findings, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "of a run"
+    again = shutil.copytree(written, tmp_path / "again")
+    (again / "plots" / "of_before.png").touch()
+    output.write_all(findings, again)  # an earlier curation is replaced
+    assert not (again / "plots" / "of_before.png").exists()
+
+
+def test_accepted_images_that_are_not_there_are_refused_at_once(archive, tmp_path, monkeypatch):
+    path = tmp_path / "pairs.csv"
+    path.write_text("first,second\nbenign_1,nowhere\n")
+    monkeypatch.setattr(pipeline, "curate", lambda *_: pytest.fail("the slow work has begun"))
+    with pytest.raises(UserError, match=r"names .*, which the archive does not hold"):
+        command.main([f"--input={archive[0]}", f"--out={tmp_path / 'out'}", f"--accepted={path}"])
+
+
+def test_names_are_no_formulas_in_any_table(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    for name in ("=a", "=b", "-c"):
+        Image.fromarray(phantoms(1)[0].image).save(root / f"{name}.png")
+    found = pipeline.curate(root)
+    output.write_all(found, tmp_path / "out")
+    for table in ("groups", "pairs", "ranking", "marks"):
+        text = (tmp_path / "out" / f"{table}.csv").read_text()
+        assert "'=a" in text and "\n=" not in text and ",=" not in text
+    names = list(found.archive.uid)
+    read = output.read_named(tmp_path / "out" / "groups.csv", "folds", names, "group")
+    assert set(read) == set(names)

@@ -66,9 +66,10 @@ def test_the_script_refuses_more_than_8_bits(tmp_path):
 def test_the_script_has_the_limits_of_the_library(tmp_path, monkeypatch):
     assert predict_onnx.MAX_PIXELS == images.frame.MAX_PIXELS
     assert predict_onnx.MIN_SIDE == images.frame.MIN_SIDE
+    assert predict_onnx.MAX_SIDE == images.frame.MAX_SIDE
     path = tmp_path / "picture.png"
     Image.new("L", (15, 400)).save(path)
-    with pytest.raises(ValueError, match="less than 16 pixels"):
+    with pytest.raises(ValueError, match="less than 16 or more than 65535 pixels"):
         predict_onnx.read_grey(path)
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(ValueError, match="more than 64 million pixels"):
@@ -447,3 +448,34 @@ def test_every_network_converts(onnx_python, tmp_path, name, options):
     for each in expected.values():
         assert np.mean((each > 0.01) & (each < 0.99)) > 0.9  # where a difference would show
     assert max(differences) <= formats.TOLERANCE
+
+
+def test_sixteen_bits_of_colour_are_refused(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(name, content):
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 40, 30, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(40 * 6) for _ in range(30)))
+    path = tmp_path / "deep.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ValueError, match="8 bits a channel"):
+        predict_onnx.read_grey(path)
+
+
+def test_a_mask_that_is_there_is_not_replaced(tmp_path, monkeypatch, capsys):
+    """BUSI's own masks are called as the results are."""
+    Image.new("L", (40, 30)).save(tmp_path / "benign (1).png")
+    (tmp_path / "benign (1)_mask.png").write_bytes(b"the truth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["predict_onnx.py", "benign (1).png"])
+    with pytest.raises(SystemExit) as caught:
+        predict_onnx.main()
+    assert caught.value.code == 2
+    assert "benign (1)_mask.png exists" in capsys.readouterr().err
+    assert (tmp_path / "benign (1)_mask.png").read_bytes() == b"the truth"

@@ -12,6 +12,8 @@ import odd_pictures
 import pytest
 import web_pages
 from chromium import launched
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mtbus_jax import augment, images, refine
 from mtbus_jax.evaluation import trust
@@ -327,3 +329,31 @@ def test_a_single_task_shows_what_it_has(tab, tmp_path, tasks, outputs, said):
     assert ("Area, px" in heads) == ("seg" in tasks)
     assert other.locator("#mask-tools").is_visible() == ("seg" in tasks)
     other.context.close()
+
+
+def test_orientation_in_text_as_imagemagick_keeps_it(tab, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (40, 64)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = exif.tobytes().hex()
+    lines = [raw[i : i + 72] for i in range(0, len(raw), 72)]
+    text = "\n".join(["", "exif", f"{len(raw) // 2:8d}", *lines, ""])
+    for packed in (False, True):
+        info = PngInfo()
+        info.add_text("Raw profile type exif", text, zip=packed)
+        Image.fromarray(grey).save(tmp_path / "turned.png", pnginfo=info)
+        check_file(tab, tmp_path / "turned.png")
+
+
+def test_tables_of_signed_pixels_where_types_are_left_out(tab, tmp_path):
+    import pydicom
+
+    pixels = np.random.default_rng(1).integers(-100, 100, (1, 32, 48)).astype(np.int16)
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "SS", [200, -100, 8])
+    item.add_new("LUTData", "OW", np.arange(200, dtype=np.uint16).tobytes())
+    elements = {"PixelRepresentation": 1, "VOILUTSequence": [item]}
+    for syntax in (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian):
+        path = tmp_path / "table.dcm"
+        dicom_dummies.write(path, pixels.view(np.uint16), syntax=syntax, **elements)
+        check_file(tab, path)

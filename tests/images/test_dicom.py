@@ -113,6 +113,21 @@ class TestDicom:
         # Colours that RGB cannot hold are clipped on the way.
         assert np.percentile(np.abs(difference), 95) <= 2
 
+    def test_frames_of_ycbcr_with_half_the_chroma(self, tmp_path, rng, dicom):
+        """Uncompressed: two luma values, then one of each chroma, for two pixels."""
+        luma = rng.integers(60, 190, (5, HEIGHT, WIDTH)).astype(np.uint8)
+        stored = np.full((5, HEIGHT, WIDTH // 2, 4), 128, np.uint8)
+        stored[..., :2] = luma.reshape(5, HEIGHT, WIDTH // 2, 2)
+        path = tmp_path / "clip.dcm"
+        dicom_dummies.write(path, np.repeat(luma[..., None], 3, axis=-1))
+        data = dicom.dcmread(path)
+        data.PhotometricInterpretation, data.PixelData = "YBR_FULL_422", stored.tobytes()
+        data.save_as(path)
+        frames = list(images.read(path))
+        assert [frame.count for frame in frames] == [5] * 5
+        for frame, expected in zip(frames, luma, strict=True):
+            assert np.abs(frame.grey.astype(int) - expected).max() <= 1
+
     @pytest.mark.parametrize("bits", [8, 16])
     def test_palette(self, tmp_path, rng, bits):
         index = rng.integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)

@@ -202,6 +202,18 @@ def test_a_dataset_takes_dicom_files_under_any_name(tmp_path, masks, name):
     assert all(len(entry.masks) == 1 for entry in found.entries)
 
 
+def test_curation_takes_segmentations_for_masks_by_their_names(tmp_path, masks):
+    for name in ("x", "y"):
+        picture(tmp_path / f"{name}.dcm")
+        ending = "seg" if name == "x" else "other"
+        segmentation(tmp_path / f"{name}.dcm", tmp_path / f"{name}.{ending}.dcm", masks)
+    first, second = folder.find_entries(tmp_path)
+    assert (first.uid, len(first.masks), second.uid, second.masks) == ("x", 1, "y", ())
+    found, odd = folder.read_mask(first, SHAPE)
+    np.testing.assert_array_equal(found, (masks[0] | masks[1]) > 0)
+    assert odd == []
+
+
 def test_curation_reads_dicom_files(tmp_path):
     picture(tmp_path / "1.2.840.1")
     picture(tmp_path / "1.2.840.2", seed=1)

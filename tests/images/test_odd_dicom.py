@@ -168,7 +168,7 @@ def test_frames_beyond_those_announced_are_noted(tmp_path, rng, announced):
     frames = rng.integers(0, 256, (3, HEIGHT, WIDTH)).astype(np.uint8)
     found = frames_of(written(tmp_path, frames, NumberOfFrames=announced))
     assert len(found) == announced
-    note = f"holds 3 frames but announces {announced}; the others are left out"
+    note = f"holds 3 frames but announces {announced}, the others are left out"
     assert all(note in each.notes for each in found)
     (*_, last) = frames_of(written(tmp_path, frames))
     assert not any("announces" in note for note in last.notes)
@@ -180,7 +180,7 @@ def test_compressed_frames_beyond_those_announced_are_noted(tmp_path, rng, dicom
     syntax = dicom.uid.JPEG2000Lossless
     found = frames_of(written(tmp_path, frames, syntax=syntax, encode=encode, NumberOfFrames=2))
     assert len(found) == 2
-    note = "holds more than 2 frames but announces 2; the others are left out"
+    note = "holds more than 2 frames but announces 2, the others are left out"
     assert [note in each.notes for each in found] == [False, True]
 
 

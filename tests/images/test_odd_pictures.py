@@ -13,6 +13,7 @@ from opencv_grey import luma
 from PIL import Image
 
 from mtbus_jax import images
+from mtbus_jax.errors import UserError
 from mtbus_jax.images import from_pillow, silence
 
 HEIGHT, WIDTH = 40, 56
@@ -336,3 +337,16 @@ def test_silence_in_several_threads_ends_with_the_last(caplog):
         log.warning("heard")
     assert warnings.filters == filters
     assert caplog.messages == ["heard"]
+
+
+def test_a_line_that_is_far_too_long_is_refused(tmp_path):
+    """Tables for resizing grow with the longest side."""
+    path = tmp_path / "line.png"
+    Image.new("L", (70_000, 20)).save(path)
+    with pytest.raises(images.ReadError, match="too long: at most 65535 a side"):
+        list(images.read(path))
+
+
+def test_a_name_that_is_too_long_to_look_at():
+    with pytest.raises(UserError, match="cannot be looked at: File name too long"):
+        images.find(["x" * 300])

@@ -18,7 +18,7 @@ from predict_dummies import made, write_run, write_trust
 
 from mtbus_jax import images, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.predict import Prediction, Predictor, __main__, measure, output
+from mtbus_jax.predict import Prediction, Predictor, __main__, command, measure, output
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -249,6 +249,24 @@ class TestCommand:
             *(".lock", "failures.csv", "masks/b.png", "overlays/b.png", "predictions.csv"),
             *("progress.jsonl", "settings.json"),
         ]
+
+    def test_what_another_prediction_wrote_meanwhile_is_left(
+        self, world, archive, tmp_path, monkeypatch
+    ):
+        """Both began when the folder was empty; the second had to wait for its network."""
+        flags = [f"--run={world[0]}", f"--input={archive}", f"--out={tmp_path / 'out'}"]
+        real, begun = command.Predictor, []
+
+        def late(*args, **kwargs):
+            if not begun:
+                begun.append(True)
+                command.main(flags)  # the other process
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(command, "Predictor", late)
+        with pytest.raises(UserError, match="is not empty"):
+            command.main(flags)
+        assert (tmp_path / "out" / "predictions.csv").exists()
 
     def test_overwrite_never_touches_other_files(self, world, archive, tmp_path):
         out = made(tmp_path / "out")

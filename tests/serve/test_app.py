@@ -429,3 +429,19 @@ def test_a_page_for_people(worker, client):
         assert shown.status_code == 200 and shown.content == page
         assert shown.headers["content-type"] == "text/html; charset=utf-8"
         assert other.post("/").status_code == 405
+
+
+def test_other_names_of_the_server_are_refused(worker, pictures):
+    """Else a page could give its own name this machine's address, and read the answers."""
+    served = app.create(worker, most=MOST, hosts=("localhost", "[::1]"))
+    with testclient.TestClient(served) as client:
+        for name, status in (
+            ("localhost", 200), ("LOCALHOST:8000", 200), ("[::1]:8000", 200),
+            ("rebound.example:8000", 421), ("localhost.example", 421), ("", 421),
+        ):  # fmt: skip
+            response = client.get("/health", headers={"Host": name})
+            assert response.status_code == status, name
+        response = client.post(
+            "/predict", content=as_file(pictures[0]), headers={"Host": "evil.example"}
+        )
+        assert "--allow_host" in refused(response, 421)

@@ -11,9 +11,14 @@ const CORRECTNESS = {
   wrong: i => Boolean(columns.wrong[i]),
   class_right: i => columns.final_class[i] === columns.label[i],
   class_wrong: i => hasClass(i) && columns.final_class[i] !== columns.label[i],
-  mask_good: i => columns.final_dice[i] >= run.goodDice,
-  mask_poor: i => columns.final_dice[i] < run.goodDice,
+  mask_good: i => columns.final_dice[i] !== null && columns.final_dice[i] >= run.goodDice,
+  mask_poor: i => isPoor(columns.final_dice[i]),
 };
+
+/** Whether a Dice is known and low; null, of an unknown mask, is less than any number. */
+function isPoor(dice) {
+  return dice !== null && dice !== undefined && dice < run.goodDice;
+}
 
 /** Whether it is known which class a case has. */
 function hasClass(i) {
@@ -97,7 +102,7 @@ function badgesOf(i) {
     const right = CORRECTNESS.class_right(i);
     badges.push(right ? ["class right", "good"] : ["class wrong", "bad"]);
   }
-  if (valueOf("final_dice", i) < run.goodDice) badges.push(["Dice below " + run.goodDice, "bad"]);
+  if (isPoor(valueOf("final_dice", i))) badges.push(["Dice below " + run.goodDice, "bad"]);
   if (valueOf("warning", i)) badges.push(["warning", "warn"]);
   if (valueOf("correction", i)) badges.push([columns.correction[i], "changed"]);
   return badges;

@@ -100,11 +100,12 @@ class CaseList {
     row.name.title = columns.uid[i];
     const said = valueOf("final_class", i);
     const truth = className(columns.label[i]);
-    const wrong = said !== undefined && said !== columns.label[i];
-    row.classes.textContent = wrong ? `${truth} → ${className(said)}` : truth;
+    const wrong = said !== undefined && hasClass(i) && said !== columns.label[i];
+    const differs = wrong || (said !== undefined && !hasClass(i));
+    row.classes.textContent = differs ? `${truth} → ${className(said)}` : truth;
     row.classes.classList.toggle("bad-text", wrong);
     fillFigure(row.dice, make("small", {}, "Dice"), valueOf("final_dice", i));
-    row.dice.classList.toggle("bad-text", valueOf("final_dice", i) < run.goodDice);
+    row.dice.classList.toggle("bad-text", isPoor(valueOf("final_dice", i)));
     const short = make("abbr", { title: "uncertainty" }, "unc.");
     fillFigure(row.uncertainty, short, valueOf("uncertainty", i));
     // What is right or wrong, the row says already.

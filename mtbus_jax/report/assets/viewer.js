@@ -76,12 +76,14 @@ function layersOf(i, pictures) {
   const size = run.width * run.height;
   const truth = decodeMask(pictures.truth, size);
   const lesion = countPixels(truth, truth, inside => inside);
+  const known = valueOf("final_dice", i) !== null; // only an unknown mask has no Dice
+  const none = known ? "no lesion" : "mask not known";
   const layers = {
     image: { regions: {}, caption: "", description: columns.uid[i] },
     truth: {
       regions: { truth },
-      caption: lesion ? "" : "no lesion",
-      description: lesion ? `A lesion of ${lesion} pixels.` : "No lesion.",
+      caption: lesion ? "" : none,
+      description: lesion ? `A lesion of ${lesion} pixels.` : `${none[0].toUpperCase()}${none.slice(1)}.`,
     },
   };
   if (run.predictions) {

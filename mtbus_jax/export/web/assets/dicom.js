@@ -93,7 +93,7 @@ function dicomFrames(header, syntax) {
     if (header.allocated === 1) return { bits: element.bytes, from: i * bits };
     return element.bytes.subarray((i * bits) / 8, ((i + 1) * bits) / 8);
   });
-  const announced = `holds ${held} frames but announces ${header.count}; the others are left out`;
+  const announced = `holds ${held} frames but announces ${header.count}, the others are left out`;
   return { frames, extra: held > header.count ? [announced] : [] };
 }
 

@@ -31,7 +31,7 @@ function modalityValues(pixels, header, index) {
   if (isBool) pixels = pixels.map(value => (value ? 1 : 0));
   const sequence = firstItem(item, 0x00283000);
   if (sequence) {
-    const values = lookedUp(pixels, lookupTable(sequence, header.little));
+    const values = lookedUp(pixels, lookupTable(sequence, header));
     return { values, whole: true, isBool: false, notes: [APPLIED] };
   }
   const { slope, intercept, notes } = rescaling(item);
@@ -58,7 +58,7 @@ function shownGrey(found, header, index, common) {
   const sequence = firstItem(item, 0x00283010);
   let grey = null;
   if (sequence) {
-    const table = lookupTable(sequence, header.little);
+    const table = lookupTable(sequence, header);
     const factor = 255 / (2 ** table.bits - 1);
     grey = Uint8Array.from(lookedUp(found.values, table), value => rint(value * factor));
     notes.push("VOI table applied");
@@ -93,7 +93,7 @@ function headerScale(values, header, index) {
   const bits = declaredBits(header);
   let scale;
   if (sequence) {
-    scale = scaleOfBits(lookupTable(sequence, header.little).bits);
+    scale = scaleOfBits(lookupTable(sequence, header).bits);
   } else if (!bits) {
     return null;
   } else {
@@ -139,17 +139,28 @@ function windowed(values, { center, width, shape }) {
 }
 
 /** Entries of a lookup table, the value that the first one belongs to, and their bits. */
-function lookupTable(item, little) {
-  const [count, start, bits] = dicomNumbers(item, 0x00283002, little);
+function lookupTable(item, header) {
+  const { count, first, bits } = tableDescriptor(item, 0x00283002, header);
   const element = item.get(0x00283006);
   if (!element || !element.bytes || !(bits >= 8 && bits <= 16)) {
     throw new Unusable("has a lookup table that cannot be applied");
   }
-  const table = tableEntries(element, count || 65536, little);
+  const table = tableEntries(element, count, header.little);
   if (!table.length) throw new Unusable("has a lookup table that cannot be applied");
-  const signed = item.get(0x00283002).vr === "SS";
   const most = 2 ** bits - 1;
-  return { table: table.map(v => Math.min(v, most)), first: signed ? (start << 16) >> 16 : start, bits };
+  return { table: table.map(v => Math.min(v, most)), first, bits };
+}
+
+/**
+ * Number of entries of a table, value of the first, bits. The second number alone may be signed; a
+ * file that leaves types out means that of its pixels (PS3.5, annex A).
+ */
+function tableDescriptor(item, tag, { little, signed }) {
+  const element = item.get(tag);
+  const [count, start, bits] = dicomNumbers(item, tag, little);
+  const typed = element && element.vr && element.vr !== "UN";
+  const negative = typed ? element.vr === "SS" : signed;
+  return { count: (count & 0xffff) || 65536, first: negative ? (start << 16) >> 16 : start, bits };
 }
 
 /** Entries as words, or as bytes where there are too few bytes for words. */
@@ -167,14 +178,15 @@ function lookedUp(values, { table, first }) {
 }
 
 /** Red, green and blue of the values of a frame, by the palette of the header. */
-function paletteColours(pixels, { data, little }) {
+function paletteColours(pixels, header) {
+  const { data, little } = header;
   if (data.has(0x00281221)) throw new Unusable("has a segmented palette, which this page does not read");
   const colours = new Uint8Array(3 * pixels.length);
   for (let channel = 0; channel < 3; channel++) {
-    const [count, first, bits] = dicomNumbers(data, 0x00281101 + channel, little);
+    const { count, first, bits } = tableDescriptor(data, 0x00281101 + channel, header);
     const element = data.get(0x00281201 + channel);
     if (!element || !element.bytes || !bits) throw new Unusable("has no palette that can be applied");
-    const table = tableEntries(element, count || 65536, little);
+    const table = tableEntries(element, count, little);
     // Entries of 8 bits may lie in words of 16 (PS3.3 C.7.6.3.1.6).
     const shift = bits === 8 && Math.max(...table.slice(0, 65536)) <= 255 ? 0 : 8;
     const last = table.length - 1;

@@ -104,8 +104,9 @@ async function addResult(file, picture, answer) {
 
 function unusedName(name) {
   let free = name;
-  for (let number = 2; usedNames.has(free); number++) free = `${name} (${number})`;
-  usedNames.add(free);
+  // Some file systems take upper and lower case for one.
+  for (let number = 2; usedNames.has(free.toLowerCase()); number++) free = `${name} (${number})`;
+  usedNames.add(free.toLowerCase());
   return free;
 }
 

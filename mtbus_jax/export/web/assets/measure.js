@@ -44,7 +44,8 @@ function measure(file, picture, answer, facts) {
 
 /** The name of a file's results: without its ending, with the frame if there are several. */
 function resultName(file, { number, count }) {
-  const stem = file.replace(/\.[^./]+$/, "");
+  // "1.2.840" keeps its numbers.
+  const stem = file.replace(/\.(png|jpe?g|tiff?|bmp|gif|webp|dcm|dicom|ima)$/i, "");
   return number === null ? stem : `${stem}#${String(number).padStart(String(count).length, "0")}`;
 }
 

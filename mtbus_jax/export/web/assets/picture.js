@@ -6,6 +6,7 @@
 "use strict";
 
 const MAX_PIXELS = 64000000; // against a few bytes that unpack to gigabytes
+const MAX_SIDE = 65535; // a line so long is no picture
 const MIN_SIDE = 16; // below this an ultrasound picture shows nothing
 const TURNED = "turned upright as its orientation tag says, mask and overlay too";
 const BIT_DEPTHS = [8, 10, 12, 14, 16]; // of devices
@@ -21,6 +22,9 @@ function checkSize(height, width) {
       `${said}, more than the ${MAX_PIXELS / 1e6} million that are allowed as a guard against ` +
         "decompression bombs; scale it down",
     );
+  }
+  if (Math.max(height, width) > MAX_SIDE) {
+    throw new Unusable(`${said}, too long: at most ${MAX_SIDE} a side`);
   }
   if (Math.min(height, width) < MIN_SIDE) {
     throw new Unusable(`${said}, too small: at least ${MIN_SIDE}×${MIN_SIDE}`);

@@ -3,6 +3,9 @@
 "use strict";
 
 const PNG_SIGNATURE = "\x89PNG\r\n\x1a\n";
+// ImageMagick's way to keep EXIF: hexadecimal digits in a text, after two lines.
+const MOST_TEXT = 1 << 20;
+const RAW_EXIF = "Raw profile type exif\0";
 const PNG_CHANNELS = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
 const PNG_DEPTHS = { 0: [1, 2, 4, 8, 16], 2: [8, 16], 3: [1, 2, 4, 8], 4: [8, 16], 6: [8, 16] };
 // First row and column, and steps between rows and columns, of the passes of an interlaced file.
@@ -40,8 +43,21 @@ async function decodePng(bytes) {
     }
   }
   const found = pngPicture(samples, file);
-  const orientation = usableOrientation(file.orientation || orientationInXmp(file.xmp));
+  const inText = file.orientation ? 0 : await orientationInText(file);
+  const orientation = usableOrientation(file.orientation || inText || orientationInXmp(file.xmp));
   return { height, width, ...found, orientation };
+}
+
+/** The orientation in EXIF that is kept as text; 0 without, or if it is damaged. */
+async function orientationInText({ exif, packedExif }) {
+  try {
+    const text = latin1(exif || (packedExif ? await inflate(packedExif, "deflate", MOST_TEXT) : []));
+    const digits = text.split("\n").slice(3).join("").replace(/\s/g, "");
+    const bytes = Uint8Array.from(digits.match(/../g) || [], pair => parseInt(pair, 16));
+    return orientationInTiff(startsWith(bytes, "Exif\0\0") ? bytes.subarray(6) : bytes);
+  } catch {
+    return 0;
+  }
 }
 
 /** Header, palette, transparency, orientation and the compressed data of a file. */
@@ -68,6 +84,8 @@ function pngChunks(bytes) {
     else if (name === "IDAT") parts.push(content);
     else if (name === "eXIf") file.orientation = orientationInTiff(content);
     else if (name === "iTXt" && startsWith(content, "XML:com.adobe.xmp\0")) file.xmp = latin1(content);
+    else if (name === "tEXt" && startsWith(content, RAW_EXIF)) file.exif = content.subarray(RAW_EXIF.length);
+    else if (name === "zTXt" && startsWith(content, RAW_EXIF)) file.packedExif = content.subarray(RAW_EXIF.length + 1);
     else if (name === "acTL" && whole) file.frames = view(content).getUint32(0);
     else if (name === "IEND") ended = true;
     at += 12 + length;
