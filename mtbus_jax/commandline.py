@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +54,14 @@ def run(program: str, command: Command, argv: Sequence[str] | None = None) -> No
     )
     warnings.formatwarning = functools.partial(_warning, program)
     with exit_on_user_error(program):
-        sys.exit(command(sys.argv[1:] if argv is None else argv, program=program))
+        try:
+            code = command(sys.argv[1:] if argv is None else argv, program=program)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads the output has enough of it, as `| head`; nothing is to be said at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 128 + signal.SIGPIPE
+        sys.exit(code)
 
 
 def _warning(program: str, message, category, *where) -> str:

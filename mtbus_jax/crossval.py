@@ -58,6 +58,7 @@ def train_and_evaluate(
     workdir = Path(workdir)
     # Everything that can be wrong is found before the folder is touched.
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
+    parallel.on_primary(lambda: places.check_apart(workdir, config))
     with parallel.together():
         # Before a dataset is built, which can take minutes.
         memory.check(Experiment.from_config(config))
@@ -76,6 +77,8 @@ def train_and_evaluate(
     if types.CLASSIFICATION in experiment.config.tasks:
         for fold in wanted:
             splits.check_classes(parts[fold], cases, fold)
+    for fold in wanted:
+        memory.check_batch(config, parts[fold], fold)
     parallel.on_primary(
         lambda: [
             logbook.check_epochs(run_folder.fold_dir(workdir, fold), config.train.epochs)

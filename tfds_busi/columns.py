@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import pathlib
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtbus_jax.errors import UserError
@@ -17,23 +19,30 @@ from tfds_busi import search
 _COLUMNS = {
     "image": (
         *("image", "file", "filename", "image_filename", "id", "name"),
-        *("file_name", "image_name", "image_id", "img", "picture", "path"),
+        *("file_name", "image_name", "image_id", "img", "picture", "path", "bild", "datei"),
+        "dateiname",
     ),
-    "mask": ("mask", "masks", "mask_filename", "mask_name"),
-    "label": ("label", "class", "pathology", "classification", "diagnosis"),
+    "mask": ("mask", "masks", "mask_filename", "mask_name", "maske"),
+    "label": (
+        *("label", "class", "pathology", "classification", "diagnosis"),
+        *("diagnose", "befund", "klasse"),
+    ),
     "uid": ("uid",),
     "group": (
         *("group", "patient", "patient_id", "patientid", "case", "case_id", "caseid"),
-        *("subject", "subject_id"),
+        *("subject", "subject_id", "patienten_id", "patientennummer"),
     ),
     "fold": ("fold", "test_fold", "kfold", "split"),
 }
 _EXCEL = ".xlsx"
+_SHOWN = 5
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
 # Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
 PASSED_OVER = ("10-fold-cv.csv",)
+# Of a row that says in a word that it is tested; a number of a fold is smaller.
+TEST = MOST_FOLDS
 # Rows of a fold column that say in words what is tested.
-_FOLD_WORDS = {"test": 0, "testing": 0, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
+_FOLD_WORDS = {"test": TEST, "testing": TEST, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 _FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION_FOLD)
 
 
@@ -111,15 +120,45 @@ def others(known: dict[str, str], cells: dict[str, str]) -> dict[str, str]:
 
 
 def which(names: Iterable[str]) -> dict[str, str]:
-    """Which column says what: ``image``, ``mask``, ``label``, ``uid``, ``group``, ``fold``."""
-    names = list(names)
-    found = {}
-    for what, known in _COLUMNS.items():
-        for name in known:
-            if name in names:
-                found[what] = name
-                break
-    return found
+    """Which column says what: ``image``, ``mask``, ``label``, ``uid``, ``group``, ``fold``.
+
+    Of several that may say the same, the first in the order of `_COLUMNS`.
+    """
+    return {what: found[0] for what, found in candidates(names).items()}
+
+
+def candidates(names: Iterable[str]) -> dict[str, list[str]]:
+    """All columns that may say something, by what that is, in the order of `_COLUMNS`.
+
+    Spaces, hyphens and underscores count alike: "Patient ID" is ``patient_id``.
+    """
+    plain = {re.sub(r"[\s_-]+", "_", name): name for name in names}
+    found = {
+        what: [plain[name] for name in known if name in plain] for what, known in _COLUMNS.items()
+    }
+    return {what: columns for what, columns in found.items() if columns}
+
+
+def with_images(
+    names: Iterable[str],
+    rows: list[tuple[int, dict[str, str]]],
+    is_image: Callable[[str], bool],
+) -> dict[str, str]:
+    """As `which`, but for the pictures the column that names most of them.
+
+    Args:
+      names: of the columns.
+      rows: of the table.
+      is_image: whether a cell names a picture.
+    """
+    known = which(names)
+    count = {
+        column: sum(is_image(cells.get(column, "")) for _, cells in rows)
+        for column in candidates(names).get("image", [])
+    }
+    if count:
+        known["image"] = max(count, key=count.__getitem__)  # the first of equal ones
+    return known
 
 
 def fold(text: str, where: str) -> int:
@@ -140,30 +179,52 @@ def fold(text: str, where: str) -> int:
 
 def joined_tables(
     root: pathlib.Path, stems: set[str]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What the tables of a folder say about its images, by the images' stems, and their names.
+) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
+    """What the tables of a folder say about its images, by the images' stems.
 
+    A table is about them if it has a column that names one of them and one that is understood.
     Columns that are not understood are under ``about``.
+
+    Args:
+      root: the folder.
+      stems: of the images.
+
+    Returns:
+      That, the names of the tables, and notes on columns that are not used.
 
     Raises:
       UserError: if two of them contradict each other, or an image is named twice or not at all.
     """
+    spelled = {_folded(stem): stem for stem in stems}
+
+    def stem_of(cell: str) -> str | None:
+        name = pathlib.PurePosixPath(cell.replace("\\", "/")).name
+        return spelled.get(_folded(name)) or spelled.get(_folded(pathlib.PurePosixPath(name).stem))
+
     joined: dict[str, dict[str, Any]] = {}
-    used = []
+    used, notes = [], []
     for path in sorted(search.visible(root)):
         if path.suffix.lower() not in SUFFIXES or path.name in PASSED_OVER:
             continue
-        names, rows = read_table(path)
-        known = which(names)
+        try:
+            names, rows = read_table(path)
+        except UserError:
+            if path.suffix.lower() == ".txt":  # any text
+                continue
+            raise
+        known = with_images(names, rows, lambda cell: stem_of(cell) is not None)
         if "image" not in known or not known.keys() & {"label", "group", "fold"}:
             continue
+        if not any(stem_of(cells.get(known["image"], "")) for _, cells in rows):
+            continue  # about something else
         used.append(path.name)
+        notes += unused(path.name, names, known)
         seen = set()
         for line, cells in rows:
-            stem = pathlib.PurePosixPath(cells.get(known["image"], "").replace("\\", "/")).name
-            stem = stem if stem in stems else pathlib.PurePosixPath(stem).stem
-            if stem not in stems:
-                raise UserError(f"{path}, line {line}: there is no image {stem!r}.")
+            cell = cells.get(known["image"], "")
+            stem = stem_of(cell)
+            if stem is None:
+                raise UserError(f"{path}, line {line}: there is no image {cell!r}.")
             if stem in seen:
                 raise UserError(f"{path}, line {line}: the image {stem!r} is listed twice.")
             seen.add(stem)
@@ -176,4 +237,18 @@ def joined_tables(
                         f"{path}, line {line}: the {what} of {stem!r} is {value!r}, another table "
                         f"in {root} says {row[what]!r}."
                     )
-    return joined, used
+    return joined, used, notes
+
+
+def unused(table: str, names: list[str], known: dict[str, str]) -> list[str]:
+    """A note on the columns of a table that are kept and not used; none if there are none."""
+    rest = [name for name in names if name not in known.values()]
+    if not rest:
+        return []
+    listed = ", ".join(rest[:_SHOWN]) + (f" and {len(rest) - _SHOWN} more" * (len(rest) > _SHOWN))
+    return [f"of {table}, these columns are kept and not used: {listed}."]
+
+
+def _folded(name: str) -> str:
+    """A name of a file for comparison: case does not matter, nor how macOS writes letters."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.types import NO_FOLD
+from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD
 from tfds_busi import columns, held, listing, search
 
 # A text file may be anything.
@@ -30,7 +30,8 @@ def of(
       by_folder: whether a folder's name is the class of what it holds.
     """
     found = [*_patients(root, entries)] if by_folder else []
-    return [*found, *_without_fold(entries), *_tables(root, tables), *_pictures(root, entries)]
+    found += [*_without_fold(entries), *_without_group(entries)]
+    return [*found, *_tables(root, tables), *_pictures(root, entries)]
 
 
 def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
@@ -59,6 +60,21 @@ def _without_fold(entries: Sequence[listing.Entry]) -> Iterator[str]:
             "them, and none tests them."
         )
 
+    if not folds and any(entry.test_fold == VALIDATION_FOLD for entry in entries):
+        yield (
+            "pictures are marked for validation, but none for testing, so the marks are not used: "
+            "test sets are drawn."
+        )
+
+
+def _without_group(entries: Sequence[listing.Entry]) -> Iterator[str]:
+    missing = [entry for entry in entries if not entry.group]
+    if 0 < len(missing) < len(entries):
+        yield (
+            f"{len(missing)} pictures have no group beside others with one, such as "
+            f"{missing[0].uid}; each counts as a patient of its own unless it is a near-duplicate."
+        )
+
 
 def _tables(root: pathlib.Path, used: Sequence[str]) -> Iterator[str]:
     for path in sorted(search.visible(root)):
@@ -83,7 +99,7 @@ def _why_not(path: pathlib.Path) -> str:
         return f"no column of its first row ({listed}) is called image, for the names of files"
     if not known.keys() & {"label", "group", "fold"}:
         return f"no column of its first row ({listed}) is called label, group or fold"
-    return "beside folders for classes, or a manifest.csv, no other table is read"
+    return "no row of it names a picture here, or folders or a manifest.csv say what is what"
 
 
 def _pictures(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import unicodedata
 from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
@@ -18,7 +19,7 @@ from mtbus_jax.types import NO_FOLD
 from tfds_busi import columns, doubts, held, labelme, listing, nrrd
 
 MANIFEST = "manifest.csv"
-_MANIFESTS = (MANIFEST, "manifest.xlsx")
+MANIFESTS = (MANIFEST, "manifest.xlsx")
 # Names of folders, in lower case.
 _IMAGE_FOLDERS = (*pairing.IMAGE_FOLDERS, "jpegimages")
 _MASK_FOLDERS = (*pairing.MASK_FOLDERS, "labels", "segmentationclass", "annotations")
@@ -56,7 +57,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
             if found is not None:
                 done = listing.finished(root, normal, found.layout, found.entries)
                 notes = doubts.of(root, done.entries, found.tables, by_folder=found.by_folder)
-                return dataclasses.replace(done, notes=notes)
+                return dataclasses.replace(done, notes=[*notes, *found.notes])
         inner = [path for path in held.visible(root) if path.is_dir()]
         if len(inner) != 1 or held.pictures(root) or pairing.folded(inner[0].name) in _MASK_FOLDERS:
             break
@@ -65,21 +66,22 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
 
 
 class _Understood(NamedTuple):
-    """What a layout gives: the sentence, entries in any order, names of the tables used."""
+    """What a layout gives: the sentence, entries in any order, names of the tables used, notes."""
 
     layout: str
     entries: list[listing.Entry]
     tables: list[str]
     by_folder: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def _manifest(root: pathlib.Path) -> _Understood | None:
     """``manifest.csv``: a row for each image."""
-    path = held.named(root, _MANIFESTS)
+    path = held.named(root, MANIFESTS)
     if path is None:
         return None
     names, rows = columns.read_table(path)
-    known = columns.which(names)
+    known = columns.with_images(names, rows, lambda cell: _file(root, cell).is_file())
     if "image" not in known:
         raise UserError(
             f"{path} has the columns {', '.join(names)}; one called image is needed, and mask, "
@@ -91,16 +93,30 @@ def _manifest(root: pathlib.Path) -> _Understood | None:
         row["about"] = columns.others(known, cells)
         if not row["image"]:
             raise UserError(f"{path}, line {line}: the cell under {known['image']} is empty.")
-        image = root / row["image"].replace("\\", "/")
+        image = _file(root, row["image"])
         masks = None
         if row.get("mask"):
-            masks = tuple(root / m.strip().replace("\\", "/") for m in row["mask"].split("|"))
+            masks = tuple(_file(root, name.strip()) for name in row["mask"].split("|"))
         missing += [f"{p} (line {line})" for p in (image, *(masks or ())) if not p.is_file()]
         entries.append(
             _entry(row, image, masks, uid=held.uid(root, image), where=f"{path}, line {line}")
         )
     listing.refuse_missing(f"{path} names files that are not there", missing)
-    return _Understood(f"a {path.name} with {len(entries)} images", entries, [path.name])
+    notes = tuple(columns.unused(path.name, names, known))
+    said = f"a {path.name} with {len(entries)} images"
+    return _Understood(said, entries, [path.name], notes=notes)
+
+
+def _file(root: pathlib.Path, cell: str) -> pathlib.Path:
+    """The file that a cell names, however the letters of its name are put together."""
+    path = root / cell.replace("\\", "/")
+    if path.is_file():
+        return path
+    for form in ("NFC", "NFD"):
+        other = pathlib.Path(unicodedata.normalize(form, str(path)))
+        if other.is_file():
+            return other
+    return path
 
 
 def _nnunet(root: pathlib.Path) -> _Understood | None:
@@ -181,8 +197,9 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
         return None
     if not held.pictures(images):  # a folder of class folders may be called so as well
         return None
-    table, tables = columns.joined_tables(root, {held.stem(path) for path in held.pictures(images)})
-    found = _masks_by_stem(masks) if masks is not None else {}
+    stems = {held.stem(path) for path in held.pictures(images)}
+    table, tables, notes = columns.joined_tables(root, stems)
+    found = _masks_by_stem(masks, stems) if masks is not None else {}
     entries, used = [], set()
     for path in held.pictures(images):
         stem = held.stem(path)
@@ -202,7 +219,8 @@ def _image_folder(root: pathlib.Path) -> _Understood | None:
             f"it. Add a folder masks with files of the same names, or a {MANIFEST} with the "
             "columns image, mask and label."
         )
-    return _Understood(f"pictures in {' with '.join(what)}", entries, tables)
+    said = f"pictures in {' with '.join(what)}"
+    return _Understood(said, entries, tables, notes=tuple(notes))
 
 
 def _class_folders(root: pathlib.Path) -> _Understood | None:
@@ -278,7 +296,7 @@ def _one_folder(root: pathlib.Path) -> _Understood | None:
         elif (other is None or other[1] not in stems) and not held.is_segmentation(path):
             images.append(path)
     listing.refuse_missing(f"{root} holds masks without an image of that name beside them", stray)
-    table, tables = columns.joined_tables(root, {held.stem(path) for path in images})
+    table, tables, notes = columns.joined_tables(root, {held.stem(path) for path in images})
     if not images or not (masks or tables):
         return None
     entries = [
@@ -292,7 +310,8 @@ def _one_folder(root: pathlib.Path) -> _Understood | None:
         for path in images
     ]
     beside = ["masks"] * bool(masks) + tables
-    return _Understood(f"pictures in one folder with {' and '.join(beside)}", entries, tables)
+    said = f"pictures in one folder with {' and '.join(beside)}"
+    return _Understood(said, entries, tables, notes=tuple(notes))
 
 
 def _entry(
@@ -315,11 +334,13 @@ def _entry(
     )
 
 
-def _masks_by_stem(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Mask files by the name that an image of theirs may have."""
+def _masks_by_stem(folder: pathlib.Path, stems: set[str]) -> dict[str, list[pathlib.Path]]:
+    """Mask files by the name that an image of theirs may have; its very name comes first."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in held.pictures(folder, drawn=True):
-        found.setdefault(held.owner(path) or held.stem(path), []).append(path)
+        stem = held.stem(path)
+        own = stem if stem in stems else held.owner(path) or stem
+        found.setdefault(own, []).append(path)
     return found
 
 

@@ -11,6 +11,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import natural_key
 from mtbus_jax.metrics.meaning import RESERVED
 from mtbus_jax.types import CLASSES, Classes
+from tfds_busi import columns
 
 SHOWN = 5  # names listed in a message
 # For a dataset whose images have no class, which then cannot be trained.
@@ -95,8 +96,13 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
             masks = ()  # shows no lesion
         finished.append(dataclasses.replace(entry, label=label, masks=masks))
     numbers = from_zero([entry.test_fold for entry in finished])
+    groups: dict[str, str] = {}  # P1 and p1 are one
     finished = [
-        dataclasses.replace(entry, test_fold=number)
+        dataclasses.replace(
+            entry,
+            test_fold=number,
+            group=groups.setdefault(entry.group.casefold(), entry.group),
+        )
         for entry, number in zip(finished, numbers, strict=True)
     ]
     finished.sort(key=lambda entry: (entry.label, natural_key(entry.uid)))
@@ -104,8 +110,22 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
 
 
 def from_zero(test_fold: list[int]) -> list[int]:
-    """Numbers of test folds counted from 0, where they were counted from 1, as people do."""
+    """Numbers of test folds, counted from 0 where people counted from 1, or said ``test``.
+
+    Args:
+      test_fold: of each image, by `columns.fold`.
+
+    Raises:
+      UserError: if there are numbers and the word.
+    """
     tested = {number for number in test_fold if number >= 0}
+    if columns.TEST in tested:
+        if len(tested) > 1:
+            raise UserError(
+                "folds are given by numbers and by the word test. Leave the images of a fixed test "
+                "set out, or number them as a fold of its own; numbered folds test each in turn."
+            )
+        return [0 if number == columns.TEST else number for number in test_fold]
     first = 1 if tested and min(tested) == 1 else 0
     return [number - first if number >= 0 else number for number in test_fold]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import itertools
@@ -18,8 +19,9 @@ import numpy as np
 from mtbus_jax import grouping, images
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import dicom_kind, dicom_mask, preprocess
+from mtbus_jax.images.picture import FIRST_OF
 from mtbus_jax.images.preprocess import lesion_of
-from tfds_busi import held, labelme, nrrd
+from tfds_busi import columns, held, labelme, layouts, nrrd, search
 from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
@@ -34,20 +36,53 @@ FOLDER, STATE = "folder", "state"
 # In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
 # the number of pictures.
 NOT_COMPARED, IMAGES = "not_compared", "images"
+# Grey values that JPEG may make of black, and the share of pixels of a mask that are not between.
+_EDGE, _OF_A_MASK = 8, 0.97
 # Of two pictures that differ in size alone; rounding to whole pixels makes less.
 _RATIO_TOLERANCE = 0.02
 
 
 def state(folder: pathlib.Path) -> str:
-    """A digest of names, sizes and times of a folder's files, but for hidden ones."""
+    """A digest of names, sizes and times of the files that a folder may mean.
+
+    Those in and below it, also behind links, and those that a manifest names elsewhere; without
+    what desktops leave behind.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            status = path.stat()
-            digest.update(os.fsencode(relative))
-            digest.update(f"\n{status.st_size} {status.st_mtime_ns}\n".encode())
+    for path in _files(folder):
+        status = path.stat()
+        digest.update(os.fsencode(os.path.relpath(path, folder)))
+        digest.update(f"\n{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    found, seen = set(), {folder.resolve()}
+
+    def look(place: pathlib.Path) -> None:
+        for path in search.visible(place):
+            if path.is_file():
+                found.add(path)
+            elif path.is_dir() and path.resolve() not in seen:
+                seen.add(path.resolve())
+                look(path)
+
+    look(folder)
+    for path in [path for path in found if path.name.lower() in layouts.MANIFESTS]:
+        with contextlib.suppress(UserError):  # said when the folder is read
+            for _, cells in columns.read_table(path)[1]:
+                names = "|".join(cells.values()).replace("\\", "/").split("|")
+                elsewhere = (path.parent / name.strip() for name in names if name.strip())
+                found |= {each for each in elsewhere if _is_file(each)}
+    return sorted(found)
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    """Whether a cell's text is a file; it may be anything, and too long for a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def metadata(listing: Listing, folder: pathlib.Path | None) -> dict[str, Any]:
@@ -208,7 +243,9 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
             f"{entry.image} holds {frames[0].count} pictures; save each as a file of its own."
         )
     image, notes, spacing = frames[0].grey, [], frames[0].spacing
-    if image.any() and ((image == 0) | (image == image.max())).all():
+    if any(note.startswith(FIRST_OF) for note in frames[0].notes):
+        raise UserError(f"{entry.image} holds several pictures; save each as a file of its own.")
+    if _like_a_mask(image):
         notes.append(f"{entry.image.name} {LIKE_A_MASK}")
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
@@ -231,6 +268,14 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
         notes += [f"{pathlib.Path(path).name} {images.BETWEEN}"] * between
     size_mm = None if spacing is None else (spacing.row_mm, spacing.col_mm)
     return Decoded(image, mask, size_mm, [*frames[0].notes, *notes], notes)
+
+
+def _like_a_mask(image: np.ndarray) -> bool:
+    """Whether a picture is black and one bright grey, but for what JPEG makes at edges."""
+    bright = int(image.max())
+    dark_part, bright_part = (image <= _EDGE).mean(), (image >= bright - _EDGE).mean()
+    sides = dark_part > 0 and bright_part > 0 and bright > 4 * _EDGE
+    return bool(sides and dark_part + bright_part > _OF_A_MASK)
 
 
 def _was_drawn_in(segmentation: pathlib.Path, image: pathlib.Path) -> bool:

@@ -164,7 +164,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             else:
                 listing = layouts.read(folder, normal=config.normal_class)
             print(f"{folder}: {listing.layout}", file=sys.stderr)
-            for note in listing.notes:
+            for note in () if config.download else listing.notes:
                 warnings.warn(f"{folder}: {note}", UserWarning, stacklevel=2)
             self.info.metadata.update(own.metadata(listing, None if config.download else folder))
             yield from own.examples(listing, stretch=bool(config.download))

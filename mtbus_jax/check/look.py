@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from mtbus_jax import images
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD, Classes
 
@@ -20,6 +21,7 @@ _NEEDED = ("cv2",)
 THUMBNAIL = 160
 # A lesion with a smaller share of the picture than this is worth a look.
 TINY = 0.0005
+_MOST = "the mask covers more than half of the picture"
 _FOLDS = {NO_FOLD: "", VALIDATION_FOLD: "validation"}
 
 
@@ -175,7 +177,7 @@ def _about(mask: np.ndarray | None) -> list[str]:
     share = mask.mean()
     if share < TINY:
         return [f"the lesion has {int(mask.sum())} pixels only"]
-    return ["the mask covers more than half of the picture"] if share > 0.5 else []
+    return [_MOST] if share > 0.5 else []
 
 
 def _marks(grey: np.ndarray) -> tuple[str, ...]:
@@ -216,7 +218,7 @@ def warnings(checked: Checked) -> list[str]:
 
     found = []
     seen, usable = checked.seen, checked.usable
-    found += [f"{note[0].upper()}{note[1:]}" for note in checked.notes]
+    found += checked.notes
     if len(usable) < len(seen):
         found.append(f"{len(seen) - len(usable)} of {len(seen)} pictures cannot be used.")
     counts = Counter(each.label for each in usable if each.label)
@@ -229,6 +231,13 @@ def warnings(checked: Checked) -> list[str]:
     ):
         if missing:
             found.append(f"{missing} pictures have no {what}; they train the other task alone.")
+    for words, what in (
+        (images.BETWEEN, "masks have values between black and white"),
+        (_MOST, "masks cover more than half of their picture, as inverted ones do"),
+    ):
+        count = sum(any(note.endswith(words) for note in each.notes) for each in usable)
+        if count:
+            found.append(f"{count} {what}; images.csv names them.")
     like_masks = [e.uid for e in usable if any(n.endswith(own.LIKE_A_MASK) for n in e.notes)]
     if like_masks:
         found.append(

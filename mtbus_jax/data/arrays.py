@@ -66,6 +66,8 @@ def load_cases(
       UserError: if the name is unknown, or the dataset cannot be built or is damaged.
     """
     own = stored.is_folder(name)
+    if not name:
+        raise UserError("data.name is empty; give the name of a dataset, or a folder of pictures.")
     if own and len(pathlib.PurePath(name).parts) > 1:
         if not pathlib.Path(name).expanduser().is_dir():
             raise UserError(
@@ -79,7 +81,7 @@ def load_cases(
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(
             f"Unknown dataset '{name}'.{hint} Valid names: {', '.join(known)}, or a folder of your "
-            "own pictures."
+            f"own pictures; there is none of that name in {pathlib.Path.cwd()}."
         )
     if normal_class and not own:
         raise UserError(f"data.normal_class is for a folder of your own; {name} has its own.")

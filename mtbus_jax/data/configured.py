@@ -70,6 +70,8 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
     config.data.class_names = names
     config.data.normal_class = "" if normal is None else names[normal]
     config.data.classes = tuple(config.data.classes) or names
+    if config.train.start_from:  # found from any folder
+        config.train.start_from = str(Path(config.train.start_from).absolute())
     if leaves_split_open(config):
         given = (cases.test_fold >= 0).any()
         config.data.split = splits.GIVEN if given else splits.GROUPED
@@ -153,7 +155,12 @@ def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
         raise UserError(
             f"{field} lacks {len(missing)} of {len(uid)} images, such as {missing[0]!r}."
         )
-    return np.array(listing.from_zero([found[str(name)] for name in uid]), np.int32)
+    if max(found.values()) < 0:
+        raise UserError(f"{field} marks no image as tested; give numbers of folds, or test.")
+    try:
+        return np.array(listing.from_zero([found[str(name)] for name in uid]), np.int32)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
 
 
 def _check_tasks(cases: Cases, tasks: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from mtbus_jax.errors import UserError
 PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
 # The dataset's name, which is a place too where it is a folder of somebody's own.
 NAME, FOLDS_FILE = "data.name", "data.folds_file"
+START_FROM = "train.start_from"  # a run folder
 
 
 def with_places(
@@ -71,9 +72,24 @@ def may_have_moved(first: config_dict.ConfigDict, second: config_dict.ConfigDict
 
 def same_place(field: str, first: object, second: object) -> bool:
     """Whether two values of a field are one folder or file, spelled otherwise."""
-    if field not in (NAME, FOLDS_FILE) or not (first and second):
+    if field not in (NAME, FOLDS_FILE, START_FROM) or not (first and second):
         return False
     if field == NAME and not (stored.is_folder(str(first)) and stored.is_folder(str(second))):
         return False
     one, other = (Path(str(value)).expanduser().resolve() for value in (first, second))
     return one == other
+
+
+def check_apart(workdir: Path, config: config_dict.ConfigDict) -> None:
+    """Refuses a run folder among the pictures, which would be another dataset at each start.
+
+    Raises:
+      UserError: if it is the folder of pictures, or in it.
+    """
+    if is_folder(config) and config.data.name:
+        pictures = Path(config.data.name).expanduser().resolve()
+        if workdir.resolve().is_relative_to(pictures):
+            raise UserError(
+                f"--workdir={workdir} lies in the folder of pictures {config.data.name}; give one "
+                "elsewhere."
+            )

@@ -65,6 +65,11 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
             "The mean is not that of one recipe. What differs:",
             tuple(differing),
         )
+    if started := result.get("started_from"):
+        yield Remark(
+            "Weights of another run",
+            f"Training started from the weights of the run `{started}` and what they had learned.",
+        )
     departures = result["departures_from_published_recipe"]
     if result["results"] and departures is None:
         yield Remark("", "No figures are published for this dataset.")

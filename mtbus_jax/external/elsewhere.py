@@ -70,7 +70,8 @@ def evaluate(
     _check_out(out)
     predictor = Predictor(run, folds=folds, tta=tta, refine=refine, batch_size=batch_size)
     config = predictor.trained.config
-    check_other(dataset, config.data.name)
+    if not _knows_pixels(bundled.PRETRAINED if run is None else Path(run), config):
+        check_other(dataset, config.data.name)
     unknown = _check_earlier(dataset, predictor, run)
     places = dict(places or {})
     cases = data.load_cases(
@@ -160,7 +161,7 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
     for folder, earlier in itertools.chain.from_iterable(map(warm_start.earlier_runs, configs)):
         if earlier is None:
             gone.add(str(folder))
-        else:
+        elif not _knows_pixels(folder, earlier):
             check_other(dataset, earlier.data.name)
     return sorted(gone)
 
@@ -200,6 +201,11 @@ def _unknown_alone(
             f"on, such as {first!r}: their pixels are equal. --leave_out_known tests without them."
         )
     return cases.take(np.flatnonzero(~known)), count, by_name
+
+
+def _knows_pixels(run: Path, config: config_dict.ConfigDict) -> bool:
+    """Whether pictures of a run on a folder are told by their pixels: its name may be another's."""
+    return data.stored.is_folder(config.data.name) and seen.read(run) is not None
 
 
 def check_other(dataset: str, trained_on: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _WITHOUT_PICTURE = tuple(f"{_STORAGE}{each}" for each in ("88.", "11.", "104.", "9.", "66."))
 _RAW = f"{_STORAGE}66"
+_DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, a table of contents
 # Segmentations, of bits and of labels: masks, although they look like pictures.
 SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
 
@@ -40,4 +41,4 @@ def is_segmentation(path: Path) -> bool:
 def is_without_picture(path: Path) -> bool:
     """Whether a file says that it is a report, a document or a segmentation, and no picture."""
     found = storage_class(path)
-    return found == _RAW or found.startswith(_WITHOUT_PICTURE)
+    return found in (_RAW, _DIRECTORY) or found.startswith(_WITHOUT_PICTURE)

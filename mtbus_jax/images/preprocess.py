@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtbus_jax.errors import UserError
 from mtbus_jax.images.enhancement import enhance
 
 # ITU-R BT.601 luma in 15-bit fixed point, weights and sum cut off instead of rounded: what OpenCV
@@ -128,7 +129,10 @@ def resize(image: np.ndarray, height: int, width: int, *, method: str) -> np.nda
     Returns:
       ``(height, width)`` uint8.
     """
-    return {NEAREST: resize_nearest, AREA: resize_area}[method](image, height, width)
+    methods = {NEAREST: resize_nearest, AREA: resize_area}
+    if method not in methods:
+        raise UserError(f"resize={method!r} is unknown. Known: {', '.join(methods)}.")
+    return methods[method](image, height, width)
 
 
 def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from mtbus_jax import augment, images, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.frame import Frame
 from mtbus_jax.predict.prediction import NO_WARNING, NOT_CALIBRATED, UNCERTAIN, Prediction
 from mtbus_jax.predict.program import Programs
 from mtbus_jax.predict.resample import to_original
@@ -90,6 +91,8 @@ class Predictor:
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give a whole number from 1.")
+        if tta not in (None, True, False):
+            raise UserError(f"tta={tta!r}: give True, False, or None for what the run did.")
         if refine is not None and refine not in REFINE:
             raise UserError(f"refine={refine!r} is unknown. Known: {', '.join(REFINE)}.")
         run = bundled.PRETRAINED if run is None else Path(run)
@@ -134,8 +137,10 @@ class Predictor:
         Raises:
           UserError: if one of the pictures cannot be read.
         """
-        if isinstance(images, str | os.PathLike):
+        if isinstance(images, str | os.PathLike | Frame):
             raise UserError("Predictor takes a list of pictures: give [path].")
+        if isinstance(images, np.ndarray) and images.ndim < 3:
+            raise UserError("Predictor takes a list of pictures: give [array].")
         return list(self.stream([frame for image in images for frame in _frames(image)]))
 
     def stream(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from mtbus_jax.data import stored
 from mtbus_jax.errors import UserError
 from mtbus_jax.metrics import statistics
 from mtbus_jax.metrics.statistics import CORRECT, DICE
 from mtbus_jax.report.run import Run, read
+from mtbus_jax.training import seen
 
 # Images listed for each pair of runs whose Dice differs most.
 _CHANGED = 8
@@ -54,7 +56,7 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
         raise UserError("--compare: the same run folder is given twice.")
     runs = [read(path) for path in paths]
     datasets = dict(zip(map(str, paths), (run.summary["dataset"] for run in runs), strict=True))
-    if len(set(datasets.values())) > 1:
+    if len(set(datasets.values())) > 1 and not all(map(_is_folder, datasets.values())):
         listed = ", ".join(f"{path} on {dataset}" for path, dataset in datasets.items())
         raise UserError(f"Runs on different datasets cannot be compared: {listed}.")
     names = _names(paths)
@@ -68,6 +70,31 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
         if "final_dice_a" in pairs and "final_dice_b" in pairs:
             changed[name_a, name_b] = _most_changed(pairs)
     return ComparedRuns(names, runs, warnings, statistics.corrected(tests), changed)
+
+
+def _is_folder(dataset: str) -> bool:
+    """Whether pictures are a folder's, which may have moved: their pixels are compared instead."""
+    return stored.is_folder(dataset)
+
+
+def _check_same_pictures(which: str, a: Run, b: Run, uids: pd.Series) -> None:
+    """Refuses runs whose images of the same names have other pixels, where both runs know them.
+
+    Raises:
+      UserError: if one has.
+    """
+    first, second = (seen.read(run.workdir) for run in (a, b))
+    if first is None or second is None or None in (first.uids, second.uids):
+        return
+    if first.how != second.how:
+        return
+    one, other = (dict(zip(each.uids, each.digests, strict=True)) for each in (first, second))
+    unlike = [uid for uid in uids if one.get(uid) != other.get(uid)]
+    if unlike:
+        raise UserError(
+            f"{which} were tested on other pictures under the same names, such as {unlike[0]!r}, "
+            "so they cannot be compared."
+        )
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -108,6 +135,7 @@ def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, lis
     which = f"{name_a} and {name_b}"
     if pairs.empty:
         raise UserError(f"{which} have no test image in common, so they cannot be compared.")
+    _check_same_pictures(which, a, b, pairs.uid)
     unlike = pairs.label_a.fillna("") != pairs.label_b.fillna("")  # no class is like no class
     if unlike.any():
         raise UserError(

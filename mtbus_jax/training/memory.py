@@ -8,8 +8,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from ml_collections import config_dict
 
-from mtbus_jax import models
+from mtbus_jax import models, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.training.experiment import Experiment
 
@@ -17,6 +18,8 @@ from mtbus_jax.training.experiment import Experiment
 _COPIES = 5
 # Pixels of a step below which feature maps are not counted: that takes a second, and fits anywhere.
 _COUNTED_FROM = 2**20
+# A batch of more than that many times the training images, and than that many, is a mistake.
+_LARGEST_SHARE, _ALWAYS_FITS = 4, 64
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -36,6 +39,25 @@ def check(experiment: Experiment) -> None:
         f"{needed / 1e9:,.0f} GB of memory at the least, and {experiment.devices[0].platform} has "
         f"{there / 1e9:,.1f} GB. Make the image, the batch or model.width smaller."
     )
+
+
+def check_batch(config: config_dict.ConfigDict, split: splits.Split, fold: int) -> None:
+    """Refuses a batch of many times the images that there are: most of it would be repeats.
+
+    Args:
+      config: of the run.
+      split: of the fold.
+      fold: its number.
+
+    Raises:
+      UserError: if it is.
+    """
+    batch, images = config.train.batch_size, len(split.train)
+    if batch > max(_LARGEST_SHARE * images, _ALWAYS_FITS):
+        raise UserError(
+            f"train.batch_size={batch}: fold {fold} has {images} training images, and the places "
+            "left in a batch are filled with repeats. Make the batch smaller."
+        )
 
 
 def least(experiment: Experiment) -> int:

@@ -145,6 +145,7 @@ _SUMMARY = {
     "differing_settings?": [str],
     "validation_images?": int,
     "unused_images?": int,
+    "started_from?": str,
     "not_compared?": str,
 }
 

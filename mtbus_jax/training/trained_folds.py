@@ -135,8 +135,9 @@ def _load_bundle(run: Path, folds: Sequence[int] | None) -> Trained:
 
 
 def _check_wanted(run: Path, folds: Sequence[int], ready: Sequence[int]) -> None:
-    if isinstance(folds, int):
-        raise UserError(f"folds={folds}: give a list of folds, such as [{folds}].")
+    if isinstance(folds, int) or any(isinstance(fold, bool) for fold in folds):
+        raise UserError(f"folds={folds!r}: give a list of folds, such as [0].")
+    folds = list(folds)  # an array, too
     missing = [fold for fold in folds if fold not in ready]
     if missing or not folds or len(set(folds)) != len(folds):
         raise UserError(

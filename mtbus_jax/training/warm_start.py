@@ -19,7 +19,7 @@ from flax import traverse_util
 from ml_collections import config_dict
 
 from mtbus_jax import splits, types
-from mtbus_jax.data import places
+from mtbus_jax.data import places, stored
 from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import parallel
 from mtbus_jax.training import run_files, run_folder, run_splits, seen, trained_folds
@@ -205,6 +205,14 @@ def _names_there(
     own = cases.uid.tolist()
     there = seen.read(source.run)
     if there is None or there.uids is None or there.how != seen.how(config):
+        if stored.is_folder(config.data.name) or stored.is_folder(source.config.data.name):
+            warnings.warn(
+                f"{FIELD}: the pictures of {source.run} are compared by their names alone, since "
+                "it does not know their pixels at this size. The same pictures under other names "
+                "would not be noticed.",
+                UserWarning,
+                stacklevel=2,
+            )
         return [{uid} for uid in own]
     digest_there = dict(zip(there.uids, there.digests, strict=True))
     same: dict[str, set[str]] = {}

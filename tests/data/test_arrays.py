@@ -318,3 +318,11 @@ def test_arrays_made_elsewhere_are_checked(tmp_path, change, words):
 def test_a_size_that_is_none(size):
     with pytest.raises(UserError, match=r"image_size=.*give height and width"):
         data.load_cases("phantom", image_size=size)
+
+
+def test_a_way_of_resizing_and_a_name_that_are_none(tmp_path):
+    places = {"data_dir": tmp_path / "built", "cache_dir": tmp_path / "cache"}
+    with pytest.raises(UserError, match=r"resize='foo' is unknown\. Known: nearest, area"):
+        data.load_cases("phantom", image_size=(16, 16), resize="foo", **places)
+    with pytest.raises(UserError, match=r"data\.name is empty"):
+        data.load_cases("", **places)

@@ -201,3 +201,102 @@ def test_a_file_of_folds_beside_the_pictures_is_told_apart(tmp_path):
     table(root / "folds.csv", "uid,fold", "0,0")
     (note,) = layouts.read(root).notes
     assert "data.folds_file names" in note
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    root = images_and_masks(tmp_path)
+    rows = [f"{i}.png,{'ab'[i % 2]},p{i // 2},x,y" for i in range(4)]
+    table(root / "labels.csv", "image,label,Patient ID,Klinik,BIRADS", *rows)
+    found = layouts.read(root)
+    assert [entry.group for entry in found.entries] == ["p0", "p1", "p0", "p1"]
+    assert found.notes == ["of labels.csv, these columns are kept and not used: klinik, birads."]
+    table(root / "labels.csv", "image,label,Pat.,patient", *(f"{r[:-2]}" for r in rows))
+    assert "pat." in " ".join(layouts.read(root).notes)
+
+
+def test_patients_are_one_whatever_their_case(tmp_path):
+    root = images_and_masks(tmp_path)
+    rows = (f"{i},a,{g}" for i, g in enumerate(("P1", "p1", "", "P2")))
+    table(root / "labels.csv", "image,label,patient", *rows)
+    found = layouts.read(root)
+    assert [entry.group for entry in found.entries] == ["P1", "P1", "", "P2"]
+    assert "1 pictures have no group beside others with one, such as 2" in found.notes[0]
+
+
+@pytest.mark.parametrize("folds", [("test", "0", "1", "1"), ("test", "1", "2", "3")])
+def test_a_hold_out_beside_numbered_folds_is_refused(tmp_path, folds):
+    root = images_and_masks(tmp_path)
+    rows = (f"{i},a,{fold}" for i, fold in enumerate(folds))
+    table(root / "labels.csv", "image,label,fold", *rows)
+    with pytest.raises(UserError, match="by numbers and by the word test"):
+        layouts.read(root)
+
+
+def test_a_mask_of_the_very_name_comes_first(tmp_path):
+    for name in ("P1", "P1_tumor"):
+        picture(tmp_path / "images" / f"{name}.png")
+        mask(tmp_path / "masks" / f"{name}.png")
+    picture(tmp_path / "images" / "case_seg.png")
+    mask(tmp_path / "masks" / "case_seg.png")
+    mask(tmp_path / "masks" / "P1_mask_2.png")
+    found = {entry.uid: [m.name for m in entry.masks] for entry in layouts.read(tmp_path).entries}
+    assert found == {
+        "P1": ["P1.png", "P1_mask_2.png"],
+        "P1_tumor": ["P1_tumor.png"],
+        "case_seg": ["case_seg.png"],
+    }
+
+
+def test_what_lies_beside_and_is_about_something_else(tmp_path):
+    root = images_and_masks(tmp_path)
+    (root / "liesmich.txt").write_bytes("Gerät, Gerät\nÄnne".encode("latin-1"))
+    table(root / "staff.csv", "name,group", "Meier,a")
+    table(root / "labels.csv", "id,file_name,label", *(f"{9 - i},{i}.PNG,a" for i in range(4)))
+    found = layouts.read(root)
+    assert [entry.label for entry in found.entries] == ["a"] * 4
+    of_columns, of_table = sorted(found.notes)
+    assert of_columns == "of labels.csv, these columns are kept and not used: id."
+    assert of_table.startswith("staff.csv is not used: no row of it names a picture here")
+
+
+def test_names_in_tables_as_another_system_writes_them(tmp_path):
+    picture(tmp_path / "images" / unicodedata.normalize("NFD", "Brüste0.png"))
+    mask(tmp_path / "masks" / unicodedata.normalize("NFD", "Brüste0.png"))
+    table(tmp_path / "labels.csv", "image,label", "BRÜSTE0.PNG,a")
+    (entry,) = layouts.read(tmp_path).entries
+    assert entry.label == "a"
+    table(tmp_path / "manifest.csv", "image,label", "images/Brüste0.png,b")
+    (entry,) = layouts.read(tmp_path).entries
+    assert entry.label == "b" and entry.image.is_file()
+
+
+def test_masks_that_are_inverted_or_soft_are_counted_by_check(tmp_path):
+    root = images_and_masks(tmp_path / "in")
+    for i in range(2):
+        pixels = np.full(SHAPE, 255, np.uint8)
+        pixels[10:20, 10:30] = 0
+        Image.fromarray(pixels).save(root / "masks" / f"{i}.png")
+    soft = np.zeros(SHAPE, np.uint8)
+    soft[5:15, 5:15], soft[8:12, 8:12] = 100, 255
+    Image.fromarray(soft).save(root / "masks" / "2.png")
+    said = " ".join(look.warnings(look.check(root)))
+    assert "2 masks cover more than half of their picture" in said
+    assert "1 masks have values between black and white" in said
+
+
+def test_a_mask_as_jpeg_is_known_and_an_even_picture_is_none(tmp_path):
+    root = two_classes(tmp_path / "in")
+    mask(root / "a" / "x_kontur.png")
+    Image.open(root / "a" / "x_kontur.png").save(root / "a" / "x_kontur.jpg", quality=85)
+    (root / "a" / "x_kontur.png").unlink()
+    Image.fromarray(np.full(SHAPE, 90, np.uint8)).save(root / "b" / "even.png")
+    said = " ".join(look.warnings(look.check(root)))
+    assert "1 pictures are black and white alone" in said and "a/x_kontur" in said
+
+
+def test_a_picture_file_of_several_is_refused(tmp_path):
+    root = two_classes(tmp_path / "in")
+    pages = [Image.fromarray(np.full(SHAPE, 40 * i, np.uint8)) for i in (1, 2)]
+    pages[0].save(root / "a" / "film.gif", save_all=True, append_images=pages[1:])
+    checked = look.check(root)
+    assert [each.uid for each in checked.seen if each.problem] == ["a/film"]

@@ -500,6 +500,14 @@ def test_folds_of_a_file_are_called_given(tmp_path):
         crossval.train_and_evaluate(config, tmp_path / "other")
 
 
+def test_no_run_folder_among_the_pictures(tmp_path):
+    root = own_dataset(tmp_path / "mine")
+    for workdir in (root, root / "run"):
+        with pytest.raises(UserError, match="lies in the folder of pictures"):
+            crossval.train_and_evaluate(configured(root, tmp_path), workdir)
+    assert not (root / "config.json").exists()
+
+
 def test_a_folder_that_moves_is_the_same_dataset(tmp_path, monkeypatch):
     """A run goes on, and can be tested and reported, wherever its pictures lie; others stay out."""
     root = own_dataset(tmp_path / "mine")
@@ -595,13 +603,43 @@ def test_a_run_with_a_folds_file_is_tested_where_that_lies_now(tmp_path):
         with_places(config, {"folds_file": "x.csv"})
 
 
-def test_validation_marks_without_a_test_set_leave_the_folds_to_be_drawn(tmp_path):
+def test_validation_marks_without_a_test_set(tmp_path):
+    """In a column they are said to be unused; in a file that was given for the folds, refused."""
     config = configured(own_dataset(tmp_path / "mine"), tmp_path)
-    rows = [("uid", "fold"), *((f"u{i}", ("train", "val")[i % 2]) for i in range(24))]
-    write_csv(tmp_path / "folds.csv", rows)
-    config.data.folds_file = str(tmp_path / "folds.csv")
-    cases = data.load_configured(config)
+    marks = [("train", "val")[i % 2] for i in range(24)]
+    rows = (tmp_path / "mine" / "manifest.csv").read_text().splitlines()
+    table = [f"{rows[0]},fold", *(f"{r},{m}" for r, m in zip(rows[1:], marks, strict=True))]
+    (tmp_path / "mine" / "manifest.csv").write_text("\n".join(table))
+    with pytest.warns(UserWarning, match="marked for validation, but none for testing"):
+        cases = data.load_configured(config)
     assert data.resolve(config, cases).data.split == "grouped"
+    write_csv(tmp_path / "f.csv", [("uid", "fold"), *((f"u{i}", marks[i]) for i in range(24))])
+    config.data.folds_file = str(tmp_path / "f.csv")
+    with pytest.raises(UserError, match="marks no image as tested"):
+        data.load_configured(config)
+    write_csv(
+        tmp_path / "f.csv",
+        [("uid", "fold"), *((f"u{i}", ("test", "0", "1")[i % 3]) for i in range(24))],
+    )
+    with pytest.raises(UserError, match="given by numbers and by the word test"):
+        data.load_configured(config)
+
+
+@pytest.mark.parametrize("how", ["linked", "named"])
+def test_files_elsewhere_that_change_are_built_again(tmp_path, how):
+    there, root = tmp_path / "there", tmp_path / "mine"
+    own_dataset(there)
+    root.mkdir()
+    if how == "linked":
+        (root / "inner").symlink_to(there, target_is_directory=True)
+    else:
+        text = (there / "manifest.csv").read_text()
+        (root / "manifest.csv").write_text(re.sub(r"(p\d+(_m)?\.png)", r"../there/\1", text))
+    before = load(root, tmp_path)
+    assert before.mask.any()
+    picture(there / "p0_m.png", box=(0, 0, 48, 80), mask=True)
+    after = load(root, tmp_path)
+    assert after.mask.sum() > before.mask.sum()
 
 
 def test_a_dataset_that_cannot_be_built_anew_is_kept(tmp_path, monkeypatch):

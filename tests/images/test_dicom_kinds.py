@@ -20,6 +20,7 @@ DOCUMENTS = {
     "presentation state": "11.1",
     "encapsulated PDF": "104.1",
     "raw data": "66",
+    "table of contents": "../1.3.10",
 }
 SHAPE = (50, 70)
 
@@ -30,12 +31,13 @@ def grey(seed=0, count=1):
 
 def document(path, kind):
     meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID = STORAGE + kind
+    kind = kind.replace("../", "1.2.840.10008.") if kind.startswith("..") else STORAGE + kind
+    meta.MediaStorageSOPClassUID = kind
     meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     made = pydicom.Dataset()
     made.file_meta = meta
-    made.SOPClassUID, made.SOPInstanceUID = STORAGE + kind, meta.MediaStorageSOPInstanceUID
+    made.SOPClassUID, made.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path, enforce_file_format=True)
 

@@ -104,7 +104,10 @@ class TestPredictor:
         maps, _ = by_hand(pictures[0], {1: variables[1]})
         np.testing.assert_allclose(prediction.probability, maps[0], atol=1e-5)
 
-    @pytest.mark.parametrize("wrong", [{"folds": 0}, {"batch_size": 0}, {"batch_size": "8"}])
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"folds": 0}, {"folds": [True]}, {"tta": "no"}, {"batch_size": 0}, {"batch_size": "8"}],
+    )
     def test_values_that_are_none(self, world, wrong):
         with pytest.raises(UserError, match=next(iter(wrong))):
             Predictor(world[0], **wrong)

@@ -1,10 +1,12 @@
 """Training steps that cannot fit are refused before anything is compiled."""
 
 import jax
+import numpy as np
 import pytest
+import tiny
 
 from configs import base
-from mtbus_jax import crossval, models
+from mtbus_jax import crossval, models, splits
 from mtbus_jax.errors import UserError
 from mtbus_jax.training import memory
 from mtbus_jax.training.experiment import Experiment
@@ -80,3 +82,15 @@ def test_a_container_has_less_than_its_machine(monkeypatch, tmp_path):
     assert memory.at_hand(jax.devices("cpu")[0]) == whole
     limit.write_text("1000000\n")
     assert memory.at_hand(jax.devices("cpu")[0]) == 1_000_000
+
+
+def test_a_batch_far_larger_than_the_training_set_is_refused():
+    split = splits.Split(np.arange(27), np.arange(27, 30), np.arange(30, 40))
+    config = tiny.make_config(batch_size=108)
+    memory.check_batch(config, split, 0)
+    config.train.batch_size = 109
+    with pytest.raises(UserError, match="batch_size=109: fold 0 has 27 training images"):
+        memory.check_batch(config, split, 0)
+    few = splits.Split(np.arange(2), np.arange(2, 3), np.arange(3, 4))
+    config.train.batch_size = 64
+    memory.check_batch(config, few, 0)

@@ -11,7 +11,7 @@ import tiny
 from mtbus_jax import bundle, crossval, data, ensemble, external, models
 from mtbus_jax.errors import UserError
 from mtbus_jax.external import score
-from mtbus_jax.report import command
+from mtbus_jax.report import command, compare
 from mtbus_jax.training import bundled, run_folder, seen
 
 
@@ -182,6 +182,45 @@ def test_runs_before_and_after_a_move_go_together(run, tmp_path, monkeypatch):
     bundle.make_bundle(
         tmp_path / "all", tmp_path / "out", evidence=[run], places={"name": "/data/moved"}
     )
+
+
+def test_another_folder_of_the_same_name_may_be_tested(run, tmp_path, monkeypatch):
+    """As another hospital's, where the name is relative and means another folder."""
+    other = dataclasses.replace(tiny.make_cases(seed=5), name="here")
+    monkeypatch.setitem(FOLDERS, "/data/here", other)
+    assert external.evaluate("/data/here", tmp_path / "out", run=run)["images"] == 48
+
+
+def test_runs_are_compared_by_their_pictures(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(FOLDERS, "/data/moved", dataclasses.replace(HERE, name="moved"))
+    for name, seed in (("moved", 7), ("elsewhere", 8)):
+        config = config_of(f"/data/{name}", folds=(0, 1))
+        config.seed = seed
+        crossval.train_and_evaluate(config, tmp_path / name)
+    found = compare.compare([run, tmp_path / "moved"])
+    assert {test.measure for test in found.tests} and found.warnings == []
+    with pytest.raises(UserError, match="other pictures under the same names"):
+        compare.compare([run, tmp_path / "elsewhere"])
+
+
+def test_pictures_that_can_be_compared_by_name_alone_are_a_warning(run, tmp_path):
+    old = shutil.copytree(run, tmp_path / "old")
+    (old / seen.PICTURES).unlink()
+    config = config_of("/data/copy", start_from=str(old / "fold_1"))
+    with pytest.warns(UserWarning, match="are compared by their names alone"):
+        crossval.train_and_evaluate(config, tmp_path / "new")
+    text = (tmp_path / "new" / "summary.md").read_text()
+    assert "**Weights of another run:**" in text and "`fold_1`" in text
+
+
+def test_the_run_that_weights_came_from_is_found_from_any_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    config = config_of("/data/elsewhere", start_from=f"{run.name}/fold_0")
+    crossval.train_and_evaluate(config, tmp_path / "new")
+    crossval.train_and_evaluate(config, tmp_path / "new")  # goes on under either spelling
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="46 of 48 images of copy"):
+        external.evaluate("/data/copy", tmp_path / "out", run=tmp_path / "new")
 
 
 def test_nothing_but_copies(run, tmp_path, monkeypatch):
