@@ -36,6 +36,7 @@ from mtbus_jax.training import (
     run_folder,
     seen,
     trained_folds,
+    warm_start,
 )
 from mtbus_jax.training.bundled import CARD
 from mtbus_jax.training.evaluator import Evaluator
@@ -105,7 +106,9 @@ def make_bundle(
     with files.folder_at_once(out) as folder:
         files.write_json(folder / run_folder.CONFIG, _without_places(trained.config).to_dict())
         bundled.write(folder, trained.members)
-        seen.write(folder, cases, config, named=False)
+        started = warm_start.earlier_runs(trained.config)
+        earlier = [other for other, found in started if found is not None]
+        seen.write(folder, cases, config, named=False, earlier=earlier)
         if trusted is not None:
             files.write_json(folder / trust.TRUST, trusted)
         rounding = _rounding(trained, trained_folds.load(folder), cases)

@@ -18,12 +18,19 @@ from pathlib import Path
 
 from ml_collections import config_dict
 
-from mtbus_jax import commandline, crossval, files
+from mtbus_jax import commandline, configuration, crossval, data, files
 from mtbus_jax.data import places
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import markdown
 from mtbus_jax.runtime import host_memory, program_cache
-from mtbus_jax.training import logbook, run_files, run_folder, run_splits, trained_folds
+from mtbus_jax.training import (
+    fold_access,
+    logbook,
+    run_files,
+    run_folder,
+    run_splits,
+    trained_folds,
+)
 from mtbus_jax.training.run_folder import CASES
 
 # What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
@@ -62,6 +69,12 @@ def make_ensemble(
         run_folder.check_class_order(folder)
     _check_together(folders, configs)
     folds = _common_folds(folders)
+    config = configs[0]
+    if changes:
+        config = configuration.changed(config, changes)
+    cases = data.load_configured(config)
+    for folder in folders:  # by their own names, before anything is copied
+        fold_access.check_dataset(folder, cases)
     hidden = out.with_name(f".{out.name}")
     files.remove_leftovers(out.parent, f"{hidden.name}.")
     try:

@@ -184,22 +184,26 @@ def _train_and_validation(
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    parts = round(1 / (1 - TRAIN_FRACTION))
-    inner = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    try:
-        with warnings.catch_warnings():
-            # A class with fewer images than folds is missing from some; there is no better answer.
-            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-            train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
-    except ValueError:
-        if not needed:
-            return rest, rest[:0]
-        raise UserError(
-            f"{len(set(group[rest].tolist()))} groups of {len(rest)} images are too few to choose "
-            "validation images from. Add images, or train on all that are not tested with "
-            "--config.data.validation=False."
-        ) from None
-    return rest[train], rest[validation]
+    # A fifth; where there are fewer groups or images of a class, a quarter or more.
+    for parts in range(round(1 / (1 - TRAIN_FRACTION)), 1, -1):
+        inner = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        try:
+            with warnings.catch_warnings():
+                # A class with fewer images than folds is missing from some; there is no better
+                # answer.
+                warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+                train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
+        except ValueError:
+            continue
+        if len(train) and len(validation):
+            return rest[train], rest[validation]
+    if not needed:
+        return rest, rest[:0]
+    raise UserError(
+        f"{len(set(group[rest].tolist()))} groups of {len(rest)} images are too few to choose "
+        "validation images from. Add images, or train on all that are not tested with "
+        "--config.data.validation=False."
+    )
 
 
 def grouped_folds(
@@ -238,9 +242,10 @@ def grouped_folds(
             parts = list(outer.split(label, label, group))
     except ValueError:
         raise UserError(
-            f"{len(set(group.tolist()))} groups of {len(label)} images are too few for {folds} "
-            "grouped folds. Ask for fewer with --config.data.fold_count, or use "
-            "--config.data.split=published if the dataset has published folds."
+            f"{len(set(group.tolist()))} groups of {len(label)} images, or the images of each "
+            f"class, are too few for {folds} grouped folds. Ask for fewer with "
+            "--config.data.fold_count, or use --config.data.split=published if the dataset has "
+            "published folds."
         ) from None
     return [
         Split(*_train_and_validation(rest, label, group, seed, needed=validation), test)

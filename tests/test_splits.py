@@ -189,8 +189,8 @@ def test_without_validation_its_images_are_trained_on(kind):
 
 def test_where_too_few_remain_to_validate_all_can_be_trained_on():
     label = np.arange(12) % 2
-    group = np.array([f"g{i % 4}" for i in range(12)])
-    test_fold = np.where(np.arange(12) % 4 == 0, 0, types.NO_FOLD)
+    group = np.array([f"g{i % 2}" for i in range(12)])
+    test_fold = np.where(np.arange(12) % 2 == 0, 0, types.NO_FOLD)
     for draw in (
         lambda **options: splits.given_folds(label, test_fold, group, **options),
         lambda **options: splits.grouped_folds(label, group, folds=2, **options),
@@ -201,6 +201,14 @@ def test_where_too_few_remain_to_validate_all_can_be_trained_on():
         for fold in draw(validation=False):
             assert len(fold.validation) == 0
             assert sorted([*fold.train, *fold.test]) == list(range(12))
+
+
+def test_of_few_patients_one_validates():
+    label = np.arange(60) % 2
+    group = np.array([f"p{i // 10}" for i in range(60)])
+    for fold in splits.grouped_folds(label, group, folds=4):
+        parts = [set(group[each]) for each in (fold.train, fold.validation, fold.test)]
+        assert all(parts) and sum(map(len, parts)) == 6
 
 
 def test_validation_images_may_be_given():

@@ -8,6 +8,7 @@ anew with losses, cropped or turned is not.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,12 @@ def digests(cases: types.Cases) -> list[str]:
 
 
 def write(
-    folder: Path, cases: types.Cases, config: config_dict.ConfigDict, *, named: bool = True
+    folder: Path,
+    cases: types.Cases,
+    config: config_dict.ConfigDict,
+    *,
+    named: bool = True,
+    earlier: Sequence[Path] = (),
 ) -> None:
     """Writes ``pictures.json``.
 
@@ -64,14 +70,18 @@ def write(
       cases: the run's dataset.
       config: of the run.
       named: whether with the ids of images.
+      earlier: runs whose pictures count as well, without ids: those that the weights came from.
     """
     height, width = config.data.image_size
     found = digests(cases)
+    for there in map(read, earlier):
+        if there is not None and there.how == how(config):
+            found += there.digests
     content = {
         "image_size": [height, width],
         "resize": config.data.resize,
         "enhancement": config.data.enhancement,
-        "digests": found if named else sorted(found),
+        "digests": found if named else sorted(set(found)),
     }
     if named:
         content["uids"] = cases.uid.tolist()

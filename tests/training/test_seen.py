@@ -198,7 +198,7 @@ def test_runs_are_compared_by_their_pictures(run, tmp_path, monkeypatch):
         config.seed = seed
         crossval.train_and_evaluate(config, tmp_path / name)
     found = compare.compare([run, tmp_path / "moved"])
-    assert {test.measure for test in found.tests} and found.warnings == []
+    assert [test.images for test in found.tests] == [48, 48] and found.warnings == []
     with pytest.raises(UserError, match="other pictures under the same names"):
         compare.compare([run, tmp_path / "elsewhere"])
 
@@ -234,6 +234,19 @@ def test_pictures_of_what_the_run_started_from_are_known_too(run, tmp_path):
     crossval.train_and_evaluate(config, tmp_path / "new")
     with pytest.raises(UserError, match="46 of 48 images of copy"):
         external.evaluate("/data/copy", tmp_path / "out", run=tmp_path / "new")
+    # A bundle knows them where those runs are not.
+    bundle.make_bundle(tmp_path / "new", tmp_path / "bundle")
+    with pytest.raises(UserError, match="46 of 48 images of copy"):
+        external.evaluate("/data/copy", tmp_path / "out", run=tmp_path / "bundle")
+
+
+def test_an_ensemble_of_other_pictures_names_the_run(run, tmp_path, monkeypatch):
+    config = config_of("/data/elsewhere", folds=(0, 1))
+    config.seed = 7
+    crossval.train_and_evaluate(config, tmp_path / "other")
+    with pytest.raises(UserError, match=r"other/fold_0.* was trained on a different dataset"):
+        ensemble.make_ensemble([run, tmp_path / "other"], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_a_broken_list_is_said(run, tmp_path):
