@@ -324,3 +324,9 @@ def leaking(split: Split, group: np.ndarray) -> np.ndarray:
     """
     seen = set(group[split.train]) | set(group[split.validation])
     return np.array([i for i in split.test if group[i] in seen], dtype=int)
+
+
+def leaking_validation(split: Split, group: np.ndarray) -> np.ndarray:
+    """As `leaking`, validation images whose group also occurs in training."""
+    seen = set(group[split.train])
+    return np.array([i for i in split.validation if group[i] in seen], dtype=int)

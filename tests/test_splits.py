@@ -228,6 +228,15 @@ def test_validation_images_may_be_given():
         splits.published_folds(label, np.where(test_fold < 0, types.VALIDATION_FOLD, test_fold))
 
 
+def test_validation_that_shares_groups_with_training_is_found():
+    group = np.array(["a", "b", "a", "c", "b", "d"])
+    split = splits.Split(np.array([0, 1]), np.array([2, 3, 4]), np.array([5]))
+    assert splits.leaking_validation(split, group).tolist() == [2, 4]
+    assert splits.leaking(split, group).tolist() == []
+    alone = splits.Split(np.array([0, 1]), np.array([], int), np.array([5]))
+    assert splits.leaking_validation(alone, group).tolist() == []
+
+
 def test_round_trip_through_json():
     uid = np.array([f"u{i}" for i in range(6)])
     split = splits.Split(np.array([5, 0]), np.array([3]), np.array([1, 4, 2]))

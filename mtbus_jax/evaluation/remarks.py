@@ -31,6 +31,13 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
             "near-duplicates with training or validation images of their fold. "
             "`--config.data.split=grouped` avoids it.",
         )
+    if shared := result.get("leaking_validation_images"):
+        yield Remark(
+            "Validation",
+            f"{shared} of {result.get('validation_images')} validation images share a patient or a "
+            "group with training images of their fold. What is chosen and fitted on them, such as "
+            "trust, is then too hopeful.",
+        )
     if reason := result.get("not_compared"):
         yield Remark(
             "Near-duplicates are unknown",

@@ -148,6 +148,11 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
         "folds_of_split": len(split_info["folds"]),
         "test_images": len(rows),
         "leaking_test_images": sum(split_info["leaking_test_images"][fold] for fold in folds),
+        "leaking_validation_images": sum(
+            split_info["leaking_validation_images"][fold] for fold in folds
+        )
+        if "leaking_validation_images" in split_info
+        else 0,
         "started_from": Path(config["train"].get("start_from") or "").name,
         "not_compared": split_info.get("not_compared", ""),
         "validation_images": sum(len(split_info["folds"][fold]["validation"]) for fold in folds),

@@ -113,6 +113,7 @@ _SPLITS = {
     "edited?": bool,
     "test_images?": [int],
     "leaking_test_images?": [int],
+    "leaking_validation_images?": [int],
     "unused_images?": [int],
     "not_compared?": str,
     "folds": [Each([str])],
@@ -145,6 +146,7 @@ _SUMMARY = {
     "differing_settings?": [str],
     "validation_images?": int,
     "unused_images?": int,
+    "leaking_validation_images?": int,
     "started_from?": str,
     "not_compared?": str,
 }
@@ -170,7 +172,7 @@ def read_splits(workdir: Path) -> dict[str, Any]:
     mend = "Restore the file, or remove it to have the folds drawn again"
     content = files.read_json(path, _SPLITS, mend=mend)
     count = len(content["folds"])
-    for field in ("test_images", "leaking_test_images"):
+    for field in ("test_images", "leaking_test_images", "leaking_validation_images"):
         if len(content.get(field, content["folds"])) != count:
             raise files.broken(path, f"{field} is not as long as folds", mend)
     return content

@@ -72,6 +72,9 @@ def write_splits(
         "unused_images": [len(cases) - _used(fold) for fold in folds],
         # Counted anew at each start: the file may have been edited.
         "leaking_test_images": [len(splits.leaking(fold, cases.group)) for fold in folds],
+        "leaking_validation_images": [
+            len(splits.leaking_validation(fold, cases.group)) for fold in folds
+        ],
         "not_compared": cases.not_compared,
         "folds": [fold.to_uids(cases.uid) for fold in folds],
     }

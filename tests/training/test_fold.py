@@ -369,12 +369,15 @@ def test_grouped_split_is_written_and_used(tmp_path, monkeypatch):
     monkeypatch.setattr(data.arrays, "load_cases", lambda name, **kwargs: cases)
     leaky = crossval.train_and_evaluate(tiny.make_config(epochs=1), tmp_path / "published")
     assert leaky["leaking_test_images"] == 12
-    assert "**Leak:** 12 of 12" in (tmp_path / "published" / "summary.md").read_text()
+    text = (tmp_path / "published" / "summary.md").read_text()
+    assert "**Leak:** 12 of 12" in text
+    assert "validation images share a patient or a group with training images" in text
     config = tiny.make_config(epochs=1)
     config.data.split = "grouped"
     clean = crossval.train_and_evaluate(config, tmp_path / "grouped")
     assert clean["leaking_test_images"] == 0
-    assert "Leak" not in (tmp_path / "grouped" / "summary.md").read_text()
+    text = (tmp_path / "grouped" / "summary.md").read_text()
+    assert "Leak" not in text and "**Validation:**" not in text
     content = json.loads((tmp_path / "grouped" / "splits.json").read_text())
     group = dict(zip(cases.uid, cases.group, strict=True))
     for fold in content["folds"]:
