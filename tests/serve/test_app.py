@@ -23,7 +23,7 @@ from mtbus_jax.predict import Predictor
 pytest.importorskip("starlette", reason="NOT TESTED without mtbus_jax[serve]")
 testclient = pytest.importorskip("starlette.testclient", reason="NOT TESTED without httpx")
 
-from mtbus_jax.serve import app, body  # noqa: E402
+from mtbus_jax.serve import app, body, command  # noqa: E402
 from mtbus_jax.serve.worker import Worker  # noqa: E402
 
 MOST = 300_000
@@ -445,3 +445,21 @@ def test_other_names_of_the_server_are_refused(worker, pictures):
             "/predict", content=as_file(pictures[0]), headers={"Host": "evil.example"}
         )
         assert "--allow_host" in refused(response, 421)
+
+
+@pytest.mark.parametrize(
+    ("flags", "known", "unknown"),
+    [
+        ([], {"127.0.0.1", "localhost"}, {"0.0.0.0", "example.org"}),
+        (["--host=::1"], {"[::1]", "localhost"}, {"example.org"}),
+        (["--allow_host=Example.org,other"], {"example.org", "other", "localhost"}, {"third"}),
+        (["--host=192.0.2.7", "--allow_host=scan"], {"192.0.2.7", "scan"}, {"third"}),
+    ],
+)
+def test_the_names_that_a_server_answers_to(flags, known, unknown):
+    hosts = command._hosts(command._parser("mtbus serve").parse_args(flags))
+    assert known <= set(hosts) and not unknown & set(hosts)
+
+
+def test_on_an_address_for_others_any_name_will_do():
+    assert command._hosts(command._parser("mtbus serve").parse_args(["--host=0.0.0.0"])) is None
