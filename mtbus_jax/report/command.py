@@ -21,6 +21,7 @@ from mtbus_jax import commandline, data, report, types
 from mtbus_jax.data.places import with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.report import compare, compare_page
+from mtbus_jax.report.run import read
 from mtbus_jax.training import fold_access, run_folder
 
 _PAGE = "compare.html"  # of a comparison
@@ -95,6 +96,7 @@ def _add_out(parser: commandline.Parser) -> None:
 def _report(args: argparse.Namespace) -> None:
     workdir = Path(args.run)
     config = run_folder.load_config(workdir)
+    read(workdir)  # what is wrong with the run itself is no reason for a page without pictures
     cases, reason = _cases(config, args)
     if reason and not args.no_pictures and report.has_pictures(workdir):
         raise UserError(

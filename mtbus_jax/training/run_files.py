@@ -162,8 +162,13 @@ def read_config(workdir: Path) -> dict[str, Any]:
     return files.read_json(path, _CONFIG, mend="Restore the file, or train in another --workdir")
 
 
-def read_splits(workdir: Path) -> dict[str, Any]:
+def read_splits(workdir: Path, *, counted: bool = True) -> dict[str, Any]:
     """The content of ``splits.json``: the images of each fold by their ids.
+
+    Args:
+      workdir: the run folder.
+      counted: whether its counts must be of its folds; a person who edits folds leaves them, and
+        the next start counts anew.
 
     Raises:
       UserError: if it is missing, broken or incomplete.
@@ -173,7 +178,7 @@ def read_splits(workdir: Path) -> dict[str, Any]:
     content = files.read_json(path, _SPLITS, mend=mend)
     count = len(content["folds"])
     for field in ("test_images", "leaking_test_images", "leaking_validation_images"):
-        if len(content.get(field, content["folds"])) != count:
+        if counted and len(content.get(field, content["folds"])) != count:
             raise files.broken(path, f"{field} is not as long as folds", mend)
     return content
 

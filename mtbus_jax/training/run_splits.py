@@ -113,7 +113,7 @@ def find_folds(
 
 def _read_splits(workdir: Path, cases: types.Cases, split: str) -> list[splits.Split]:
     """The folds of an existing ``splits.json``, checked against the dataset."""
-    path, content = workdir / SPLITS, run_files.read_splits(workdir)
+    path, content = workdir / SPLITS, run_files.read_splits(workdir, counted=False)
     for field, wanted in (("dataset", cases.name), ("split", split)):
         # A folder of pictures may have another name now; its images are looked up below.
         names = cases.name, content["dataset"]

@@ -305,6 +305,24 @@ def test_splits_that_do_not_fit_are_refused(tmp_path, change, message):
         run_splits.open_splits(tmp_path, small_cases(), "published")
 
 
+def test_a_fold_that_a_person_added_is_counted_at_the_next_start(tmp_path):
+    run_splits.open_splits(tmp_path, small_cases(), "published")
+
+    def move_half(content):
+        tested = content["folds"][0]["test"]
+        other = {**content["folds"][0], "test": tested[::2]}
+        content["folds"][0] = {**content["folds"][0], "test": tested[1::2]}
+        content["folds"].append(other)
+
+    edit_splits(tmp_path, move_half)
+    with pytest.raises(UserError, match="not as long as folds"):
+        run_files.read_splits(tmp_path)
+    _, content = run_splits.open_splits(tmp_path, small_cases(), "published")
+    assert content["edited"] and len(content["test_images"]) == 3
+    assert sum(content["test_images"]) == 24
+    run_files.read_splits(tmp_path)
+
+
 def test_splits_of_other_images_are_refused(tmp_path):
     run_splits.open_splits(tmp_path, small_cases(), "published")
     fewer = small_cases().take(np.arange(20))
