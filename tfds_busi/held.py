@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
 
 from mtbus_jax import images
-from mtbus_jax.images import dicom, dicom_kind, pairing, picture
+from mtbus_jax.images import dicom_kind, pairing
 from tfds_busi import nrrd, search
 
 
@@ -29,34 +30,39 @@ def pictures(
 
     Args:
       folder: the folder.
-      deep: whether also those below it; each folder once, whatever links there are.
+      deep: see `files`.
       drawn: whether also segmentations, of Slicer and in DICOM.
     """
-    found, seen = [], {folder.resolve()}
+    return [
+        path
+        for path in files(folder, deep=deep)
+        if (drawn if is_segmentation(path) else images.is_picture(path))
+    ]
 
-    def look(place: pathlib.Path) -> None:
+
+def files(folder: pathlib.Path, *, deep: bool) -> Iterator[pathlib.Path]:
+    """The files in a folder, in the order of names.
+
+    Args:
+      folder: the folder.
+      deep: whether also those below it; each folder once, whatever links there are.
+    """
+    seen = {folder.resolve()}
+
+    def look(place: pathlib.Path) -> Iterator[pathlib.Path]:
         for path in visible(place):
-            if path.is_dir():
-                if deep and path.resolve() not in seen:
-                    seen.add(path.resolve())
-                    look(path)
-            elif path.suffix.lower() in picture.SUFFIXES:
-                found.append(path)  # without opening it
-            else:
-                wanted = drawn if is_segmentation(path) else images.is_picture(path)
-                found.extend([path] * wanted)
+            if not path.is_dir():
+                yield path
+            elif deep and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield from look(path)
 
-    look(folder)
-    return found
+    yield from look(folder)
 
 
 def is_segmentation(path: pathlib.Path) -> bool:
     """Whether a file is a segmentation, of Slicer or in DICOM."""
-    if path.suffix.lower() == nrrd.SUFFIX:
-        return True
-    if path.suffix.lower() in picture.SUFFIXES:
-        return False
-    return dicom.is_dicom_file(path) and dicom_kind.is_segmentation(path)
+    return path.suffix.lower() == nrrd.SUFFIX or dicom_kind.is_segmentation(path)
 
 
 def stem(path: pathlib.Path) -> str:

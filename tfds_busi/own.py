@@ -21,7 +21,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import dicom_kind, dicom_mask, preprocess
 from mtbus_jax.images.picture import FIRST_OF
 from mtbus_jax.images.preprocess import lesion_of
-from tfds_busi import columns, held, labelme, layouts, nrrd, search
+from tfds_busi import columns, held, labelme, layouts, nrrd
 from tfds_busi.listing import Entry, Listing
 
 # Packages that finding near-duplicates needs, those of the extra "curate".
@@ -57,17 +57,7 @@ def state(folder: pathlib.Path) -> str:
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    found, seen = set(), {folder.resolve()}
-
-    def look(place: pathlib.Path) -> None:
-        for path in search.visible(place):
-            if path.is_file():
-                found.add(path)
-            elif path.is_dir() and path.resolve() not in seen:
-                seen.add(path.resolve())
-                look(path)
-
-    look(folder)
+    found = set(filter(_is_file, held.files(folder, deep=True)))
     for path in [path for path in found if path.name.lower() in layouts.MANIFESTS]:
         with contextlib.suppress(UserError):  # said when the folder is read
             for _, cells in columns.read_table(path)[1]:
@@ -78,7 +68,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_file(path: pathlib.Path) -> bool:
-    """Whether a cell's text is a file; it may be anything, and too long for a name."""
+    """Whether there is such a file; a cell's text may be anything, and too long for a name."""
     try:
         return path.is_file()
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ import numpy as np
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
-from mtbus_jax.images import dicom, dicom_kind, pairing, picture
+from mtbus_jax.images import dicom_kind, pairing
 from mtbus_jax.images.preprocess import lesion_of, to_greyscale
 from mtbus_jax.types import CLASS_NAMES
 
@@ -133,7 +133,9 @@ def list_folder(root: Path) -> Listing:
     unlisted: list[Path] = []
     found = sorted(images.files_below(root, unlisted))
     problems = [Problem(path, "is a folder that cannot be opened") for path in unlisted]
-    pictures = [path for path in found if images.is_picture(path) or _is_segmentation(path)]
+    pictures = [
+        path for path in found if images.is_picture(path) or dicom_kind.is_segmentation(path)
+    ]
     masks: dict[Path, list[Path]] = {}
     owner_of = pairing.owners(pictures, root)
     for path, owner in owner_of.items():
@@ -153,17 +155,10 @@ def list_folder(root: Path) -> Listing:
     entries = [
         _entry(root, path, tuple(sorted(masks.get(path, ()))), info)
         for path in pictures
-        if path not in owner_of and not _is_segmentation(path)
+        if path not in owner_of and not dicom_kind.is_segmentation(path)
     ]
     entries = sorted(_unique(root, entries), key=lambda e: (e.label, images.natural_key(e.uid)))
     return Listing(entries, problems)
-
-
-def _is_segmentation(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation: a mask, if it is called so, and never an image."""
-    if path.suffix.lower() in picture.SUFFIXES:
-        return False
-    return dicom.is_dicom_file(path) and dicom_kind.is_segmentation(path)
 
 
 def _entry(

@@ -20,12 +20,11 @@ import numpy as np
 
 from mtbus_jax.images import apart, dicom_grey, dicom_kind, picture
 from mtbus_jax.images.depth import Extents, UnusableError
+from mtbus_jax.images.dicom_kind import HEAD_BYTES, has_magic
 from mtbus_jax.images.frame import MAX_BYTES, Decoded, ReadError, Spacing, check_size, decoded
 from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
-HEAD_BYTES = 132
-_MAGIC = b"DICM"  # at the end of these bytes
 # The first element of the head of a file, (0002,0000), which tells how long the rest is.
 _GROUP_LENGTH, _GROUP_LENGTH_TAG = struct.Struct("<4s2sHI"), b"\x02\0\0\0UL"
 _META_BYTES = 1 << 16  # of the head; usual are a few hundred
@@ -56,24 +55,11 @@ AT_DETECTOR = "mm at the detector, not corrected for magnification"
 _LEFT_OUT = "holds {} frames but announces {}, the others are left out"
 
 
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file says so itself; False if it cannot be opened."""
-    try:
-        with path.open("rb") as file:
-            return _has_magic(file.read(HEAD_BYTES))
-    except OSError:
-        return False
-
-
 def looks_right(path: Path, head: bytes) -> bool:
     """Whether to read a file as DICOM: by its first bytes, or if they say nothing by its name."""
-    if _has_magic(head):
+    if has_magic(head):
         return True
     return path.suffix.lower() in SUFFIXES and not picture.looks_right(head)
-
-
-def _has_magic(head: bytes) -> bool:
-    return head[HEAD_BYTES - len(_MAGIC) :] == _MAGIC
 
 
 def decode(path: Path, source: Path | bytes, *, smallest: int) -> Iterator[Decoded]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mtbus_jax.images import picture
+
+HEAD_BYTES = 132
+_MAGIC = b"DICM"  # at the end of these bytes
+
 # Storage classes (PS3.4 B.5) by how their names begin: structured reports and key object notes,
 # presentation states, encapsulated documents, waveforms, and what refers to pictures or raw data.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -12,6 +17,20 @@ _RAW = f"{_STORAGE}66"
 _DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, a table of contents
 # Segmentations, of bits and of labels: masks, although they look like pictures.
 SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file says so itself; False if it cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            return has_magic(file.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+def has_magic(head: bytes) -> bool:
+    """Whether the first `HEAD_BYTES` of a file are DICOM's."""
+    return head[HEAD_BYTES - len(_MAGIC) :] == _MAGIC
 
 
 def storage_class(path: Path) -> str:
@@ -34,7 +53,9 @@ def _said(path: Path, keyword: str) -> str:
 
 
 def is_segmentation(path: Path) -> bool:
-    """Whether a file says that it is a segmentation."""
+    """Whether a file is a DICOM segmentation; one that is called like a picture is not opened."""
+    if path.suffix.lower() in picture.SUFFIXES or not is_dicom_file(path):
+        return False
     return storage_class(path) in SEGMENTATIONS
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.images import dicom, dicom_kind
+from mtbus_jax.images import dicom_kind, picture
 from mtbus_jax.images.frame import as_text
 from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
@@ -120,9 +120,12 @@ def _is(path: Path, what: str) -> bool:
 
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture by its name, or a DICOM file, and does not say otherwise."""
-    if dicom.is_dicom_file(path):
+    suffix = path.suffix.lower()
+    if suffix in picture.SUFFIXES:  # without opening it
+        return True
+    if dicom_kind.is_dicom_file(path):
         return not dicom_kind.is_without_picture(path)
-    return path.suffix.lower() in SUFFIXES
+    return suffix in SUFFIXES
 
 
 def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:

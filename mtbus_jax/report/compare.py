@@ -56,7 +56,8 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
         raise UserError("--compare: the same run folder is given twice.")
     runs = [read(path) for path in paths]
     datasets = dict(zip(map(str, paths), (run.summary["dataset"] for run in runs), strict=True))
-    if len(set(datasets.values())) > 1 and not all(map(_is_folder, datasets.values())):
+    # Folders may have moved: pixels are compared instead.
+    if len(set(datasets.values())) > 1 and not all(map(stored.is_folder, datasets.values())):
         listed = ", ".join(f"{path} on {dataset}" for path, dataset in datasets.items())
         raise UserError(f"Runs on different datasets cannot be compared: {listed}.")
     names = _names(paths)
@@ -70,11 +71,6 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
         if "final_dice_a" in pairs and "final_dice_b" in pairs:
             changed[name_a, name_b] = _most_changed(pairs)
     return ComparedRuns(names, runs, warnings, statistics.corrected(tests), changed)
-
-
-def _is_folder(dataset: str) -> bool:
-    """Whether pictures are a folder's, which may have moved: their pixels are compared instead."""
-    return stored.is_folder(dataset)
 
 
 def _check_same_pictures(which: str, a: Run, b: Run, uids: pd.Series) -> None:

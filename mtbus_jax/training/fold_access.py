@@ -100,5 +100,6 @@ def check_dataset(workdir: Path, cases: types.Cases) -> None:
     """
     config = run_folder.load_config(workdir)
     folds = run_splits.find_folds(workdir, cases, **run_splits.drawing(config.data))
+    fingerprint = data.fingerprint(cases)
     for folder in run_folder.networks(workdir, config):
-        check_origins(folder, cases, folds, data.fingerprint(cases))
+        check_origins(folder, cases, folds, fingerprint)

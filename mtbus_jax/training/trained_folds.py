@@ -111,7 +111,7 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
             or ready
         )
         untested = tuple(fold for fold in ready if fold not in folds)
-    _check_wanted(run, folds, ready)
+    folds = _checked(run, folds, ready)
     experiment, like = _experiment(run, config)
     return Trained(
         config,
@@ -129,21 +129,27 @@ def _load_bundle(run: Path, folds: Sequence[int] | None) -> Trained:
     members = bundled.read(run, like.best_variables)
     ready = list(dict.fromkeys(member.fold for member in members))
     folds = ready if folds is None else folds
-    _check_wanted(run, folds, ready)
+    folds = _checked(run, folds, ready)
     chosen = tuple(member for fold in folds for member in members if member.fold == fold)
     return Trained(config, experiment.module, chosen)
 
 
-def _check_wanted(run: Path, folds: Sequence[int], ready: Sequence[int]) -> None:
+def _checked(run: Path, folds: Sequence[int], ready: Sequence[int]) -> list[int]:
+    """The folds that are wanted, of an array too, as whole numbers of Python.
+
+    Raises:
+      UserError: if they are none that are trained, or one is given twice.
+    """
     if isinstance(folds, int) or any(isinstance(fold, bool) for fold in folds):
         raise UserError(f"folds={folds!r}: give a list of folds, such as [0].")
-    folds = list(folds)  # an array, too
+    folds = list(folds)
     missing = [fold for fold in folds if fold not in ready]
     if missing or not folds or len(set(folds)) != len(folds):
         raise UserError(
             f"--folds={','.join(map(str, folds))}: give distinct trained folds; --run={run} has "
             f"{', '.join(map(str, ready))}."
         )
+    return list(map(int, folds))
 
 
 def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Prediction of one's own pictures with a tiny network: ensemble, refining, trust, run folders."""
 
+import json
 import pathlib
 import threading
 
@@ -100,6 +101,7 @@ class TestPredictor:
 
     def test_chosen_folds(self, world, pictures):
         workdir, _, variables = world
+        assert json.dumps(Predictor(workdir, folds=np.array([1])).folds) == "[1]"
         (prediction,) = Predictor(workdir, folds=[1])(pictures[:1])
         maps, _ = by_hand(pictures[0], {1: variables[1]})
         np.testing.assert_allclose(prediction.probability, maps[0], atol=1e-5)
