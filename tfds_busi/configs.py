@@ -7,8 +7,8 @@ import dataclasses
 import tensorflow_datasets as tfds
 
 # Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`; of folders, 1.2.0
-# whether near-duplicates were looked for.
-FOLDER_VERSION = tfds.core.Version("1.2.0")
+# whether near-duplicates were looked for, and 1.3.0 keeps patients together by their DICOM files.
+FOLDER_VERSION = tfds.core.Version("1.3.0")
 _LIKE_FOLDER_VERSION = tfds.core.Version("1.1.0")
 
 

@@ -68,7 +68,7 @@ def _without_fold(entries: Sequence[listing.Entry]) -> Iterator[str]:
 
 
 def _without_group(entries: Sequence[listing.Entry]) -> Iterator[str]:
-    missing = [entry for entry in entries if not entry.group]
+    missing = [entry for entry in entries if not (entry.group or entry.patient)]
     if 0 < len(missing) < len(entries):
         yield (
             f"{len(missing)} pictures have no group beside others with one, such as "

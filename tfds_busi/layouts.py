@@ -1,7 +1,7 @@
 """Folders of your own pictures: which layout a folder has, and what it lists.
 
-Nothing is decoded here. `read` looks at names and tables only and raises `UserError` where
-something is missing or does not fit together.
+No picture is decoded here. `read` looks at names, tables and what DICOM files say of their
+patients, and raises `UserError` where something is missing or does not fit together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD
-from tfds_busi import columns, doubts, held, labelme, listing, nrrd
+from tfds_busi import columns, doubts, held, labelme, listing, nrrd, patients
 
 MANIFEST = "manifest.csv"
 MANIFESTS = (MANIFEST, "manifest.xlsx")
@@ -56,13 +56,27 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
             found = understand(root)
             if found is not None:
                 done = listing.finished(root, normal, found.layout, found.entries)
-                notes = doubts.of(root, done.entries, found.tables, by_folder=found.by_folder)
-                return dataclasses.replace(done, notes=[*notes, *found.notes])
+                return _with_notes(done, found)
         inner = [path for path in held.visible(root) if path.is_dir()]
         if len(inner) != 1 or held.pictures(root) or pairing.folded(inner[0].name) in _MASK_FOLDERS:
             break
         root = inner[0]
     raise UserError(_not_understood(root))
+
+
+def _with_notes(done: listing.Listing, found: _Understood) -> listing.Listing:
+    """Adds patients, unless a table gives a group for each picture, and what is to be said."""
+    entries, layout, notes = done.entries, done.layout, []
+    if not all(entry.group for entry in entries):
+        names, count, notes = patients.of(entries)
+        entries = [
+            dataclasses.replace(entry, patient=name)
+            for entry, name in zip(entries, names, strict=True)
+        ]
+        layout += f"; {count} patients by their DICOM files" if count else ""
+    doubtful = doubts.of(done.root, entries, found.tables, by_folder=found.by_folder)
+    notes = [*doubtful, *notes, *found.notes]
+    return dataclasses.replace(done, entries=entries, layout=layout, notes=notes)
 
 
 class _Understood(NamedTuple):

@@ -30,6 +30,7 @@ class Entry:
       group: what it must stay together with, such as a patient; "" if that is not known.
       test_fold: the fold that tests it, or one of those of `types` that mean none.
       about: what a table says of it besides, by column in lower case.
+      patient: whom it shows by its DICOM file, see `patients`; "" if that is not known.
     """
 
     uid: str
@@ -39,6 +40,7 @@ class Entry:
     group: str
     test_fold: int
     about: dict[str, str] = dataclasses.field(default_factory=dict)
+    patient: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

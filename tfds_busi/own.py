@@ -142,14 +142,16 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
 
 
 def groups(listing: Listing) -> list[str]:
-    """Names of what must stay together: groups given, near-duplicates, or single images.
+    """Names of what must stay together: groups given, patients, near-duplicates, or single images.
 
-    Near-duplicates are looked for unless each image has a group given; both are joined then.
+    Unless each image has a group given, patients count by their DICOM files, and near-duplicates
+    are looked for; all that share an image are joined then.
     """
     entries = listing.entries
     given = [f"group {entry.group}" if entry.group else "" for entry in entries]
     found = {} if all(given) else near_duplicates(entries, listing.root) or {}
-    joined = grouping.merge_groups(given, [found.get(entry.uid, "") for entry in entries])
+    known = grouping.merge_groups(given, [entry.patient for entry in entries])
+    joined = grouping.merge_groups(known, [found.get(entry.uid, "") for entry in entries])
     return [str(name) or entry.uid for name, entry in zip(joined, entries, strict=True)]
 
 

@@ -71,7 +71,6 @@ class Checked:
       layout: how it was understood, in a sentence.
       classes: of its labels.
       seen: its pictures.
-      groups_given: whether a table says what belongs together.
       duplicates: names of pictures that are near-duplicates of each other, a list for each set;
         None if they were not looked for.
       not_compared: why they were not, in words.
@@ -82,7 +81,6 @@ class Checked:
     layout: str
     classes: Classes
     seen: list[Seen]
-    groups_given: bool
     duplicates: list[list[str]] | None
     not_compared: str
     notes: list[str]
@@ -124,7 +122,6 @@ def check(folder: Path, *, normal: str = "", duplicates: bool = True) -> Checked
         layout=listing.layout,
         classes=listing.classes,
         seen=seen,
-        groups_given=any(entry.group for entry in listing.entries),
         duplicates=found,
         not_compared=reason,
         notes=listing.notes,
@@ -140,7 +137,7 @@ def _seen(listing) -> Iterator[Seen]:
             "uid": entry.uid,
             "file": str(entry.image),
             "label": entry.label,
-            "group": entry.group,
+            "group": entry.group or entry.patient,
             "fold": _FOLDS.get(entry.test_fold, str(entry.test_fold)),
         }
         try:

@@ -83,7 +83,7 @@ def decode(path: Path, source: Path | bytes, *, smallest: int) -> Iterator[Decod
     number = None
     try:
         with quiet():
-            _check_unpacked(source)
+            check_unpacked(source)
             header = _header(source, smallest)
             count = max(int(header.get("NumberOfFrames") or 1), 1)
             spacing, spacing_notes = spacing_of(header)
@@ -153,7 +153,7 @@ def _plain_frames_left_out(source: Path | bytes, header: Any, count: int) -> tup
     return (_LEFT_OUT.format(held, count),) if held > count else ()
 
 
-def _check_unpacked(source: Path | bytes) -> None:
+def check_unpacked(source: Path | bytes) -> None:
     """Refuses a deflated file that unpacks to more than fits; pydicom unpacks all of it at once."""
     import pydicom
 

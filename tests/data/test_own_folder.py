@@ -653,7 +653,7 @@ def test_a_dataset_that_cannot_be_built_anew_is_kept(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             load(root, tmp_path)
     (built,) = (tmp_path / "built" / "tfds_busi").glob("folder_*")
-    assert [path.name for path in built.iterdir()] == ["1.2.0"]
+    assert [path.name for path in built.iterdir()] == ["1.3.0"]
     with monkeypatch.context() as read_only:
 
         def refuse(*_):
@@ -663,7 +663,7 @@ def test_a_dataset_that_cannot_be_built_anew_is_kept(tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match="near-duplicates were not looked for"):
             assert load(root, tmp_path).not_compared
     assert not load(root, tmp_path).not_compared
-    assert [path.name for path in built.iterdir()] == ["1.2.0"]
+    assert [path.name for path in built.iterdir()] == ["1.3.0"]
 
 
 def test_a_fixed_test_set_is_one_fold():

@@ -45,7 +45,8 @@ def document(path, kind):
 def picture(path, seed=0, count=1):
     path.parent.mkdir(parents=True, exist_ok=True)
     sop_class = STORAGE + ("6.1" if count == 1 else "3.1")
-    dicom_dummies.write(path, grey(seed, count), **dicom_dummies.study(SOPClassUID=sop_class))
+    said = dicom_dummies.study(SOPClassUID=sop_class, PatientID=str(seed))
+    dicom_dummies.write(path, grey(seed, count), **said)
 
 
 def segmentation(source, path, masks, *, kind="BINARY"):

@@ -1,0 +1,72 @@
+"""Which pictures show the same person, by what their DICOM files say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtbus_jax import grouping
+from mtbus_jax.images import dicom_patient
+from tfds_busi import listing
+
+# A patient with a greater share of the pictures does not fit into one of four folds.
+_LARGE = 0.25
+_FEW = 20  # pictures: below, a patient easily has a quarter of them
+
+
+class Patients(NamedTuple):
+    """What the files say.
+
+    Attributes:
+      names: of each picture's patient, after the first picture of that patient, as identifiers
+        name people; "" where it is not known.
+      count: of patients.
+      notes: what a person should know of it, in sentences.
+    """
+
+    names: list[str]
+    count: int
+    notes: list[str]
+
+
+def of(entries: Sequence[listing.Entry]) -> Patients:
+    """Patients by the elements PatientID and StudyInstanceUID.
+
+    Pictures that share one of them are of one patient. An element that says the same in all files
+    that have it tells nobody apart, as after anonymisation, and is not used.
+    """
+    said = [dicom_patient.patient_and_study(entry.image) for entry in entries]
+    patient, study = (list(each) for each in zip(*said, strict=True))
+    notes = []
+    if _tells_nothing(patient):
+        notes.append(
+            f"{sum(map(bool, patient))} DICOM files name the same patient, which is not used to "
+            "keep pictures together. If they are of several, name these in a column group of a "
+            "manifest.csv."
+        )
+    usable = [[""] * len(each) if _tells_nothing(each) else each for each in (patient, study)]
+    joined = grouping.merge_groups(
+        [f"patient {each}" if each else "" for each in usable[0]],
+        [f"study {each}" if each else "" for each in usable[1]],
+    )
+    first: dict[str, str] = {}
+    names = [
+        f"patient of {first.setdefault(name, entry.uid)}" if name else ""
+        for name, entry in zip(joined.tolist(), entries, strict=True)
+    ]
+    counts = Counter(filter(None, names))
+    if counts and len(entries) >= _FEW:
+        name, most = counts.most_common(1)[0]
+        if most > _LARGE * len(entries):
+            notes.append(
+                f"{most} of {len(entries)} pictures are of one patient by their DICOM files "
+                f"({name}), and stay in one fold. If they are of several, name these in a column "
+                "group of a manifest.csv."
+            )
+    return Patients(names, len(counts), notes)
+
+
+def _tells_nothing(values: Sequence[str]) -> bool:
+    counts = Counter(filter(None, values))
+    return len(counts) == 1 and counts.total() > 1
