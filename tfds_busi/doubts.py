@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from mtbus_jax.errors import UserError
@@ -16,6 +17,10 @@ _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
 _OTHER_TABLES = (".xls", ".ods", ".numbers")
 # Folders of that many names that differ in their numbers alone are hardly classes.
 _FEW = 4
+# What people write into a cell whose value they do not know.
+_UNKNOWN = re.compile(
+    r"[?.–—-]+|n\.?/?a\.?|nan|null|none|unknown|missing|unbekannt|k\.?\s?a\.?", re.I
+)
 
 
 def of(
@@ -30,7 +35,7 @@ def of(
       by_folder: whether a folder's name is the class of what it holds.
     """
     found = [*_patients(root, entries)] if by_folder else []
-    found += [*_without_fold(entries), *_without_group(entries)]
+    found += [*_unknown(entries), *_without_fold(entries), *_without_group(entries)]
     return [*found, *_tables(root, tables), *_pictures(root, entries)]
 
 
@@ -49,6 +54,19 @@ def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[
             f"{deeper[0].image.relative_to(root)}, and a folder's pictures are not kept together. "
             f"{mend}: else the same patient may be in training and test images."
         )
+
+
+def _unknown(entries: Sequence[listing.Entry]) -> Iterator[str]:
+    for what, values, meaning in (
+        ("class", [entry.label for entry in entries], "is a class like others"),
+        ("group", [entry.group for entry in entries], "is one group, whose pictures stay together"),
+    ):
+        counts = Counter(value for value in values if _UNKNOWN.fullmatch(value))
+        for value, count in counts.items():
+            yield (
+                f"{value!r}, the {what} of {count} pictures, {meaning}. If it means that the "
+                f"{what} is not known, leave these cells empty."
+            )
 
 
 def _without_fold(entries: Sequence[listing.Entry]) -> Iterator[str]:

@@ -196,6 +196,17 @@ def test_columns_that_were_known_first_come_first(tmp_path):
     assert [entry.label for entry in layouts.read(root).entries] == ["a", "a", "b", "b"]
 
 
+@pytest.mark.parametrize("word", ["?", "NA", "n/a", "unknown", "-"])
+def test_words_for_an_unknown_value_are_asked_about(tmp_path, word):
+    root = images_and_masks(tmp_path)
+    rows = [f"{i},{'ab'[i] if i < 2 else word},{word}" for i in range(4)]
+    table(root / "labels.csv", "image,label,patient", *rows)
+    of_class, of_group = layouts.read(root).notes
+    assert f"{word!r}, the class of 2 pictures, is a class like others" in of_class
+    assert f"{word!r}, the group of 4 pictures, is one group" in of_group
+    assert all("leave these cells empty" in note for note in (of_class, of_group))
+
+
 def test_a_file_of_folds_beside_the_pictures_is_told_apart(tmp_path):
     root = images_and_masks(tmp_path)
     table(root / "folds.csv", "uid,fold", "0,0")
