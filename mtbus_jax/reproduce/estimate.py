@@ -89,7 +89,8 @@ def _step_count(job: Job, split: splits.Split, cases: types.Cases) -> int:
     train = split.train
     if job.config.train.oversample:
         train = oversampling.oversample(train, cases.label, rule=job.config.train.oversample_rule)
-    return math.ceil(len(train) / job.config.train.batch_size) * job.config.train.epochs
+    epochs = max(job.config.train.epochs - jobs_lib.epochs_on_disk(job), 0)
+    return math.ceil(len(train) / job.config.train.batch_size) * epochs
 
 
 def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> float:

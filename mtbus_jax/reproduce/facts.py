@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from mtbus_jax import data, splits
 from mtbus_jax.evaluation import published
 from mtbus_jax.pages import NOTICE
 from mtbus_jax.reproduce.plan import Study
@@ -76,7 +77,10 @@ class Facts:
 
 def gather(study: Study, runs: tuple[TableRun, ...], *, command: str) -> Facts:
     """The facts about ``runs``, at least one, from their configurations and run folders."""
-    configs = [run_folder.flatten(study.config(run).to_dict()) for run in runs]
+    configs = [
+        run_folder.flatten(study.config(run).to_dict()) | {"data.split": _split(study, run)}
+        for run in runs
+    ]
     departures = _unique(_departures(config) for config in configs)
     return Facts(
         scale=_scale(configs, departures),
@@ -88,6 +92,14 @@ def gather(study: Study, runs: tuple[TableRun, ...], *, command: str) -> Facts:
         runs=tuple(run.name for run in runs),
         command=command,
     )
+
+
+def _split(study: Study, run: TableRun) -> str:
+    """The split that a run has, or will have once it is trained."""
+    directory, config = study.directory(run), study.config(run)
+    if (directory / run_splits.SPLITS).exists():
+        return run_splits.kind(run_files.read_splits(directory))
+    return splits.GIVEN if data.leaves_split_open(config) else config.data.split
 
 
 def _unique(groups) -> tuple[str, ...]:

@@ -65,13 +65,13 @@ def read_record(job: Job) -> Record:
 def is_finished(job: Job) -> bool:
     """Whether the fold is trained, to as many epochs as wanted now, and tested.
 
-    Reads small files only. A fold that `main.py` did counts too.
+    Reads small files only. A fold that `main.py` did counts too, also one that failed here before.
     """
     directory = run_folder.fold_dir(job.workdir, job.fold)
     if not all((directory / name).exists() for name in (CASES, *_predictions(job))):
         return False
     record = read_record(job)
-    if record.state != "new":
+    if record.state in ("running", "finished"):
         return record.state == "finished" and (record.epochs, record.stop_patience) == _asked(job)
     rows = read_metrics(directory)
     if not rows or (directory / CASES).stat().st_mtime < (directory / METRICS).stat().st_mtime:
@@ -98,14 +98,20 @@ def is_running(job: Job) -> bool:
         return not free
 
 
+def has_failed(job: Job) -> bool:
+    """Whether the last start of the job failed."""
+    return read_record(job).state == "failed"
+
+
 def state_in_words(job: Job) -> str:
     """A job that is not finished, and why."""
     record = read_record(job)
     if is_running(job):
         return f"{job.name} is being trained by another process"
-    if record.attempts:
+    if has_failed(job):
         log = f" ({record.log})" if record.log else ""
-        return f"{job.name} failed {record.attempts} times{log}: {record.error}"
+        times = "once" if record.attempts == 1 else f"{record.attempts} times"
+        return f"{job.name} failed {times}{log}: {record.error}"
     return f"{job.name} is not finished"
 
 
@@ -163,7 +169,7 @@ def run_job(job: Job) -> None:
             starts=record.starts + 1,
             epochs=job.config.train.epochs,
             stop_patience=job.config.train.stop_patience,
-            from_epoch=_epochs_on_disk(job),
+            from_epoch=epochs_on_disk(job),
             error="",
             log="",
         )
@@ -190,7 +196,7 @@ def _note_death(job: Job, log: Path | None = None, *, locked: bool = False) -> N
     record = read_record(job)
     if record.state != "running" or (not locked and is_running(job)):
         return
-    if _epochs_on_disk(job) > record.from_epoch:
+    if epochs_on_disk(job) > record.from_epoch:
         _write(job, dataclasses.replace(record, state="stopped"))
     else:
         _write_failure(job, record, "it was killed or ran out of memory", log)
@@ -219,7 +225,7 @@ def _asked(job: Job) -> tuple[int, int]:
     return job.config.train.epochs, job.config.train.stop_patience
 
 
-def _epochs_on_disk(job: Job) -> int:
+def epochs_on_disk(job: Job) -> int:
     """Epochs of the latest checkpoint; 0 if there is none."""
     directory = run_folder.fold_dir(job.workdir, job.fold) / "checkpoints"
     return checkpoint.epoch_on_disk(directory, checkpoint.LATEST)

@@ -74,7 +74,10 @@ def refuse(missing: list[Job], args: argparse.Namespace) -> None:
     texts = [jobs_lib.state_in_words(job) for job in missing[:_TOLD]]
     if len(missing) > len(texts):
         texts.append(f"and {len(missing) - len(texts)} more")
-    mend = "Leave --no_train out to train them." if args.no_train else (
-        "Mend that and give the command again with --retry_failed."
-    )  # fmt: skip
+    if args.no_train:
+        mend = "Leave --no_train out to train them."
+    elif any(jobs_lib.has_failed(job) for job in missing):
+        mend = "Mend that and give the command again with --retry_failed."
+    else:
+        mend = "Give the command again once no other process trains them."
     raise UserError(f"{len(missing)} jobs are missing: {'; '.join(texts)}. {mend}")

@@ -18,6 +18,11 @@ from mtbus_jax.training.run_files import SPLITS
 CUSTOM = "custom"
 
 
+def kind(content: dict[str, Any]) -> str:
+    """What tables call the split of a run, from the content of its ``splits.json``."""
+    return CUSTOM if content.get("edited") else content["split"]
+
+
 def drawing(data: config_dict.ConfigDict) -> dict[str, Any]:
     """What the functions below ask of how folds are drawn, from a configuration's ``data``."""
     return {"split": data.split, "count": data.fold_count, "validation": data.validation}

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from configs import base, mt_unetpp_bus_uclm
+from mtbus_jax.data import places
 from mtbus_jax.evaluation import published
 from mtbus_jax.training import run_folder
 
@@ -151,6 +152,16 @@ def test_every_field_that_decides_a_training_is_part_of_the_recipe():
     how_not_what = {"train.devices", "train.steps_per_call", "train.checkpoint_seconds"}
     decide = {field for field in flat(base.get_config()) if field.startswith(("loss.", "train."))}
     assert decide - set(published._RECIPE) == tables_vary | how_not_what
+    # Which dataset it is, where it lies, and what the split "published" stands for.
+    known = {
+        "data.name",
+        "data.fold_count",
+        "data.folds_file",
+        *(f"data.{p}" for p in places.PLACES),
+    }
+    order_and_meaning_of_classes = {"data.class_names", "data.normal_class"}
+    decide = {field for field in flat(base.get_config()) if field.startswith("data.")}
+    assert decide - set(published._RECIPE) == known | order_and_meaning_of_classes
 
 
 @pytest.mark.parametrize(("name", "width"), [("unetpp", 24), ("nnunet", 32), ("adityan", 64)])

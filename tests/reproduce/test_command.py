@@ -209,7 +209,7 @@ def test_a_failed_job_marks_its_rows_and_is_not_repeated_for_ever(copy, monkeypa
     assert "--retry_failed" in str(error.value)
     assert "no memory left" in log.read_text()
     assert "| MT+PR+DO | missing |" in (copy / "table_5.md").read_text()
-    with pytest.raises(UserError, match="failed 1 times"):
+    with pytest.raises(UserError, match="failed once"):
         command.main(arguments(copy, "--table=5", "--retry_failed", "--max_attempts=1"))
     assert len(calls) == 3
     monkeypatch.undo()

@@ -60,6 +60,14 @@ def test_steps_by_hand_and_one_measurement_for_each_network(study, monkeypatch):
     assert found[2].hours == pytest.approx(2 * 17 * 7 * 0.25 / 3600)
 
 
+def test_epochs_on_disk_are_not_counted_again(study, monkeypatch):
+    monkeypatch.setattr(estimate_lib, "seconds_per_step", lambda *_: 1.0)
+    job = study.jobs((MT,))[1]
+    (job.workdir / f"fold_{job.fold}" / "checkpoints" / "latest" / "5").mkdir(parents=True)
+    (found,) = estimate(study.jobs((MT,)))
+    assert found.steps == 6 * 7 + 6 * (7 - 5)
+
+
 def test_nothing_left_costs_nothing(study, monkeypatch):
     monkeypatch.setattr(estimate_lib, "seconds_per_step", lambda *_: pytest.fail("measured"))
     for job in study.jobs((MT,)):

@@ -127,9 +127,11 @@ def test_a_fold_done_by_main_counts_as_finished(tmp_path):
     assert is_finished(job)  # all epochs
     log(8, 3)
     assert is_finished(job)
-    # A record knows better.
-    jobs_lib._write(job, Record("failed", 1, 1))
+    # A record of now knows better, one of an earlier failure does not.
+    jobs_lib._write(job, Record("running", 1, 1))
     assert not is_finished(job)
+    jobs_lib._write(job, Record("failed", 1, 1))
+    assert is_finished(job)
 
 
 def test_a_failed_job_is_recorded_with_its_log_and_the_others_go_on(tmp_path, trained):
@@ -230,12 +232,42 @@ def test_a_job_that_a_time_limit_ends_again_and_again_gets_done(tmp_path, monkey
     assert read_record(job).attempts == 0
 
 
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_fold_that_was_trained_by_hand_after_a_failure_counts(tmp_path, trained, state):
+    (job,) = make_jobs(tmp_path, count=1, epochs=3)
+    trained[1][0] = [RuntimeError("no memory")] * 2
+    attempt_all([job], in_turn, max_attempts=2)
+    jobs_lib._write(job, dataclasses.replace(read_record(job), state=state))
+    directory = run_folder.fold_dir(job.workdir, job.fold)
+    directory.mkdir()
+    row = {"fold": 0, "best_epoch": 2}
+    for epoch in (2, 3):
+        lines = [json.dumps(row | {"epoch": each}) for each in range(1, epoch + 1)]
+        (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        for name in TESTED:
+            (directory / name).write_text("")
+        assert is_finished(job) == (epoch == 3)
+
+
+def test_why_a_job_is_missing(tmp_path, trained):
+    (job,) = make_jobs(tmp_path, count=1)
+    failed = Record("failed", 2, 1, error="no memory")
+    for record, words in (
+        (failed, "failed once: no memory"),
+        (dataclasses.replace(failed, attempts=2), "failed 2 times: no memory"),
+        (dataclasses.replace(failed, state="stopped", error=""), "is not finished"),
+    ):
+        jobs_lib._write(job, record)
+        assert jobs_lib.state_in_words(job).endswith(words)
+        assert jobs_lib.has_failed(job) == (record.state == "failed")
+
+
 def test_a_half_written_checkpoint_is_no_progress(tmp_path, trained):
     (job,) = make_jobs(tmp_path, count=1)
     checkpoint(job, "7.orbax-checkpoint-tmp-1")
-    assert jobs_lib._epochs_on_disk(job) == 0
+    assert jobs_lib.epochs_on_disk(job) == 0
     checkpoint(job, 5)
-    assert jobs_lib._epochs_on_disk(job) == 5
+    assert jobs_lib.epochs_on_disk(job) == 5
 
 
 def test_a_process_that_ends_before_it_begins_is_a_failure_with_its_output(tmp_path, trained):

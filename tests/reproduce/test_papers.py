@@ -128,6 +128,15 @@ def test_a_run_by_our_rules_and_by_theirs(run, download):
     assert found.departures == SMALLER
 
 
+def test_images_without_a_class_count_for_masks_alone(run, download):
+    path = run / "fold_1" / "cases.csv"
+    rows = pd.read_csv(path)
+    path.write_text(rows.assign(label=np.nan).to_csv(index=False))
+    found = runs.read(ACSNET, ACSNET_ROW, run, str(download))
+    assert found.ours["dice"].mean == pytest.approx(0.6)
+    assert found.ours["accuracy"].mean == 1.0
+
+
 def test_without_the_masks_as_drawn_it_is_said_that_they_are_missing(run, tmp_path):
     found = runs.read(ACSNET, ACSNET_ROW, run, "")
     assert found.theirs == {} and "--config.data.manual_dir" in found.not_measured

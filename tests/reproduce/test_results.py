@@ -270,6 +270,22 @@ def test_the_published_recipe_carries_no_warning(tmp_path):
         assert facts.scaled("Table") == "Table"
 
 
+def test_a_split_of_ones_own_is_a_departure(tmp_path):
+    study = Study(tmp_path, base.get_config())
+    write_facts(study, MT, [0, 0, 0, 0])
+    path = study.directory(MT) / "splits.json"
+    assert gather(study, (MT,), command="").departures == ()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"edited": True}))
+    found = gather(study, (MT,), command="")
+    assert found.split == "custom"
+    assert found.departures == ("data.split = custom instead of published",)
+    assert found.warnings
+    config = base.get_config()
+    config.data.folds_file = "mine.csv"
+    found = gather(Study(tmp_path / "new", config), (MT,), command="")
+    assert found.departures == ("data.split = given instead of published",)
+
+
 def test_any_other_departure_is_in_the_title_too(tmp_path):
     config = base.get_config()
     config.train.learning_rate = 1e-3

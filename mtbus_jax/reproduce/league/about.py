@@ -48,7 +48,7 @@ def gather(league: League, rows: list[Row]) -> About:
         league.directory(row.entry, seed) for row in rows for seed in row.runs.seed.unique()
     ]
     split = next((each for d in directories if (each := _splits(d))), None)
-    drawn = split["split"] if split else config.data.split
+    drawn = run_splits.kind(split) if split else config.data.split
     height, width = config.data.image_size
     common = {
         "data": f"{league.dataset}, {height}×{width} pixels",

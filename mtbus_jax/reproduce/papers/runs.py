@@ -154,7 +154,8 @@ def _ours(rows: pd.DataFrame, classes: types.Classes) -> dict[str, float]:
     found = {
         name: float(rows[column].mean()) for name, column in _COLUMNS.items() if column in rows
     }
-    if "predicted" in rows:
+    rows = rows[rows.label.notna()]
+    if "predicted" in rows and len(rows):
         codes = (rows[c].map(classes.names.index).to_numpy() for c in ("label", "predicted"))
         matrix = classification.confusion_matrix(*codes, classes=len(classes))
         found |= class_figures(matrix)
