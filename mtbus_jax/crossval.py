@@ -233,6 +233,8 @@ def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) 
 
 
 def _forget_tests(workdir: Path) -> None:
+    for name in (summary.SUMMARY_JSON, summary.SUMMARY_MD):
+        (workdir / name).unlink(missing_ok=True)
     for fold in run_folder.fold_numbers(workdir):
         (run_folder.fold_dir(workdir, fold) / run_folder.CASES).unlink(missing_ok=True)
 

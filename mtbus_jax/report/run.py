@@ -114,7 +114,12 @@ def read(workdir: Path) -> Run:
         environment=_if_there(workdir, run_folder.ENVIRONMENT, run_files.read_environment),
         splits=_if_there(workdir, run_splits.SPLITS, run_files.read_splits),
         metrics={f: logbook.read_metrics(run_folder.fold_dir(workdir, f)) for f in folds},
-        rows=case_rows(tested, _trust_rows(workdir), types.Classes.of(config["data"])),
+        rows=case_rows(
+            tested,
+            _trust_rows(workdir),
+            types.Classes.of(config["data"]),
+            refine=config["eval"]["refine"],
+        ),
         trust=trust.read_content(workdir),
     )
 
@@ -135,16 +140,18 @@ def case_rows(
     tested: pd.DataFrame,
     trusted: pd.DataFrame | None,
     classes: types.Classes = types.CLASSES,
+    *,
+    refine: bool = True,
 ) -> pd.DataFrame:
     """One row per test image, from ``cases.csv`` and, where there is one, ``trust.csv``.
 
     Beside the columns of `evaluate.case_rows` and the uncertainties of ``trust.csv`` it has what
-    the run says in the end, refined where it can be: ``final_predicted``, ``final_dice``,
-    ``class_right``, ``wrong`` (class or mask, as in `trust`), and with both tasks ``correction``,
-    what refining changed, in words.
+    the run says in the end, refined where it can be unless ``refine`` is off:
+    ``final_predicted``, ``final_dice``, ``class_right``, ``wrong`` (class or mask, as in `trust`),
+    and where it is refined ``correction``, what that changed, in words.
     """
     rows = tested.copy()
-    refined = f"{REFINED}predicted" in rows
+    refined = refine and f"{REFINED}predicted" in rows
     prefix = REFINED if refined else ""
     wrong = np.zeros(len(rows), bool)
     if f"{prefix}predicted" in rows:

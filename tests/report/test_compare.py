@@ -15,6 +15,8 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary
 from mtbus_jax.metrics import statistics
 from mtbus_jax.report import command, compare, compare_page
+from mtbus_jax.report import run as report_run
+from mtbus_jax.report import write as report_write
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,28 @@ def rows_of(workdir):
 
 def copy_of(runs, tmp_path, name="two"):
     return shutil.copytree(runs / name, tmp_path / name)
+
+
+def test_a_run_that_does_not_refine_is_compared_by_what_it_says(runs, tmp_path):
+    raw = copy_of(runs, tmp_path, "one")
+    config = files.read_json(raw / "config.json", {})
+    config["eval"]["refine"] = False
+    files.write_json(raw / "config.json", config)
+    summary.write_summary(raw)
+    read = report_run.read(raw)
+    assert not read.refines
+    rows = rows_of(raw).loc[read.rows.uid]
+    assert read.rows.final_dice.tolist() == rows.dice.tolist() != rows.refined_dice.tolist()
+    assert read.rows.final_predicted.tolist() == rows.predicted.tolist()
+    found = next(
+        each
+        for each in compare.compare([runs / "one", raw]).tests
+        if each.measure == statistics.DICE
+    )
+    assert found.mean_a == pytest.approx(rows.refined_dice.mean())
+    assert found.mean_b == pytest.approx(rows.dice.mean()) != found.mean_a
+    page = report_write.write_report(raw, report_runs.make_cases()).read_text(encoding="utf-8")
+    assert "Corrected by refining" not in page
 
 
 def test_tests_are_those_of_scipy_over_common_images(runs):

@@ -9,6 +9,7 @@ import tiny
 
 from mtbus_jax import bundle, cli, crossval, data, ensemble, models
 from mtbus_jax.errors import Stopped, UserError
+from mtbus_jax.report import run as report_run
 from mtbus_jax.training import checkpoint, fold, run_folder, trained_folds
 
 CASES = tiny.make_cases()
@@ -147,6 +148,8 @@ def test_a_test_by_other_rules_that_is_stopped_leaves_no_mixture(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         crossval.evaluate(tmp_path, overrides=overrides)
     assert trained_folds.tested_folds(tmp_path) == [0]
+    with pytest.raises(UserError, match=r"summary\.json is missing.*--mode=evaluate"):
+        report_run.read(tmp_path)  # the summary of both folds was by the other rules
     monkeypatch.setattr(crossval, "evaluate_fold", evaluate_fold)
     assert crossval.evaluate(tmp_path)["folds"] == [0, 1]
 
