@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mtbus_jax.escaping import markdown, markdown_table
-from mtbus_jax.evaluation.markdown import confusion_table
+from mtbus_jax.evaluation.markdown import confusion_table, image_counts
 from mtbus_jax.evaluation.trust.measure import ERROR_TITLES, KEPT
 from mtbus_jax.metrics.meaning import meaning
 
@@ -39,7 +39,7 @@ def to_markdown(content: dict[str, Any]) -> str:
         [
             meaning(name).title,
             *(_interval(figures[kind].get(name)) for kind in kinds),
-            figures["raw"][name]["n"],
+            image_counts([[figures[kind][name]["n"]] for kind in kinds if name in figures[kind]]),
         ]
         for name in figures["raw"]
     ]

@@ -12,7 +12,7 @@ import tiny
 
 from mtbus_jax import cli, crossval, data, external, models, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.external import elsewhere, score
+from mtbus_jax.external import elsewhere, markdown, score
 from mtbus_jax.metrics import segmentation
 from mtbus_jax.predict import Predictor
 
@@ -98,6 +98,10 @@ def test_three_files_are_written_and_replaced(run, world, tmp_path):
     text = (out / "summary.md").read_text()
     assert f"{content['results']['raw']['acc']['value']:.3f} (" in text
     assert "30 images of 10 groups" in text and "not a medical device" in text
+    name = next(iter(content["results"]["raw"]))
+    content["results"]["refined"][name]["n"] += 1  # refining changes which distances exist
+    count = content["results"]["raw"][name]["n"]
+    assert f" | {count} / {count + 1} |" in markdown.to_markdown(content)
 
 
 def test_images_without_mask_or_class_count_for_what_is_known(run, world, tmp_path):

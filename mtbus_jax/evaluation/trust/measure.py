@@ -280,12 +280,13 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
     """Lines about trust for ``summary.md``, from the content of ``trust.json``."""
     test, validation = content["measured"]["test"], content["measured"]["validation"]
     share = round(100 * (1 - KEPT))
+    of_what = "error of refined answers" if "refining" in test else "error"
     lines = [
         "## Trust",
         "",
-        "Fitted on each fold's validation images, measured on its test images: mean error of all "
-        f"of them, without the {share} % most uncertain, and without the {share} % that turned out "
-        "worst, which no uncertainty can beat.",
+        f"Fitted on each fold's validation images, measured on its test images: mean {of_what}, of "
+        f"all of them, without the {share} % most uncertain, and without the {share} % that turned "
+        "out worst, which no uncertainty can beat.",
         "",
         *markdown_table(
             ["error", "all", f"without {share} %", "at best"],
@@ -300,10 +301,10 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Expected calibration error {_FRACTION(error['before'])} before and "
-            f"{_FRACTION(error['after'])} after temperature scaling and averaging over flips and "
-            f"turns. Prediction sets at an error rate of {content['error_rate']}: they hold the "
-            f"true class in {_FRACTION(sets['coverage'])} of the cases, {sets['size']:.2f} classes "
-            "on average.",
+            f"{_FRACTION(error['after'])} after temperature scaling of each prediction and "
+            "averaging of all that are made of an image. Prediction sets at an error rate of "
+            f"{content['error_rate']}: they hold the true class in "
+            f"{_FRACTION(sets['coverage'])} of the cases, {sets['size']:.2f} classes on average.",
         ]
     if "refining" in test:
         kinds = {"raw": "none", "hard": "hard rules (PR)", "probable": "most probable pair"}
