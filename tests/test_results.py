@@ -4,6 +4,7 @@ import pathlib
 import re
 import sys
 
+import pandas as pd
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -61,6 +62,38 @@ def test_the_overview_states_what_the_table_gives(folder):
         # Tables keep four digits of each image's Dice.
         assert mean == pytest.approx(found.loc[row, "mean"], abs=5.1e-4)
         assert std == pytest.approx(found.loc[row, "std"], abs=5.1e-4)
+
+
+def of_all_images(folder):
+    """Shares of wrong answers, by class or Dice below 0.5, and of wrong classes, over all folds."""
+    rows = pd.read_csv(ROOT / "results" / folder / "cases.csv")
+    wrong_class = rows.refined_predicted != rows.label
+    return (wrong_class | (rows.refined_dice < 0.5)).mean(), wrong_class.mean()
+
+
+@pytest.mark.parametrize("kind", ["best", "best_grouped", "best_bus_uclm", "best_bus_uclm_grouped"])
+def test_wrong_answers_are_those_of_the_tables(kind):
+    runs = [f"{kind}_seed{seed}" for seed in (1993, 1994, 1995)] + [f"{kind}_mean_of_three"]
+    shares = [of_all_images(run) for run in runs]
+    for name, column in (("wrong answers", 0), ("wrong classes", 1)):
+        text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+        lines = re.findall(rf"^\| {name}, all / without 20 % \| (.*?) \|\s*\|?$", text, re.M)
+        stated = [[float(cell.split(" / ")[0]) for cell in line.split(" | ")[:4]] for line in lines]
+        assert [round(share[column], 3) for share in shares] in stated
+
+
+def test_the_document_on_trust_states_the_same_runs():
+    text = " ".join((ROOT / "docs" / "trust.md").read_text(encoding="utf-8").split())
+    for kind, columns in (
+        ("best", (0, 1)),
+        ("best_grouped", (0, 1)),
+        ("best_bus_uclm", (0,)),
+        ("best_bus_uclm_grouped", (0,)),
+    ):
+        shares = [of_all_images(f"{kind}_seed{seed}") for seed in (1993, 1994, 1995)]
+        for column in columns:
+            each = [share[column] for share in shares]
+            assert f"{min(each):.3f} to {max(each):.3f}" in text, (kind, column)
 
 
 def test_kept_figures_are_means_of_folds(tmp_path):
