@@ -12,6 +12,7 @@ from pathlib import Path
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import dicom_kind, picture
 from mtbus_jax.images.frame import as_text
+from mtbus_jax.images.left_behind import is_left_behind
 from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
 # A frame's results end in "#7"; no file may be called so beside it.
@@ -131,8 +132,8 @@ def is_picture(path: Path) -> bool:
 def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
     """The files in and below a folder, those behind links too, each folder once.
 
-    Passed over are files and folders that are hidden, such as ``.ipynb_checkpoints``, those in
-    ``__MACOSX``, and DICOMDIR, a table of contents in DICOM's own format.
+    Passed over is what `left_behind` names, and DICOMDIR, a table of contents in DICOM's own
+    format.
 
     Args:
       root: the folder.
@@ -149,11 +150,11 @@ def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        shown = [name for name in folders if not is_left_behind(name)]
         folders[:] = sorted(shown, key=lambda name: (os.path.islink(Path(folder, name)), name))
         for name in files:
             path = Path(folder, name)
-            if name.startswith(".") or name == "DICOMDIR":
+            if is_left_behind(name) or name == "DICOMDIR":
                 continue
             # No pipes and devices, behind links neither; a dead link is reported later.
             if path.is_file() or (path.is_symlink() and not path.exists()):

@@ -1,4 +1,4 @@
-"""TIFF files: through Pillow up to 8 bits, above through tifffile.
+"""TIFF files: through Pillow up to 8 bits, above and with a sign through tifffile.
 
 Of pictures above 8 bits Pillow shows WhiteIsZero as a negative, scrambles separate planes, cuts
 colour to its upper 8 bits, and does not know many types. tifffile knows them, but needs another
@@ -26,6 +26,7 @@ from mtbus_jax.images.silence import quiet
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the photometric interpretation
 _SEPARATE_PLANES = 2  # of the planar configuration
+_SIGNED = 2  # of the sample format
 _ORIENTATION = 274  # tag
 _DEFLATE, _LZMA = (8, 32946), 34925  # values of the compression that Python unpacks for tifffile
 _SLACK = 1 << 16  # bytes behind the data that some writers leave
@@ -95,12 +96,13 @@ class _Pages:
         return int(np.max(self._page(index).bitspersample))
 
     def is_deep(self, index: int) -> bool:
-        """Whether a page is grey or RGB of more than 8 bits."""
-        known = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
-        return self._page(index).photometric in known and self.bits(index) > 8
+        """Whether a page is grey or RGB of more than 8 bits, or of 8 with a sign."""
+        page, known = self._page(index), (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
+        signed = page.sampleformat == _SIGNED and self.bits(index) == 8
+        return page.photometric in known and (self.bits(index) > 8 or signed)
 
     def is_negative(self, index: int) -> bool:
-        """Whether the smallest value of a page above 8 bits is white."""
+        """Whether the smallest value of such a page is white."""
         return self.is_deep(index) and self._page(index).photometric == _WHITE_IS_ZERO
 
     def values(self, index: int, smallest: int) -> tuple[np.ndarray, list[str]]:

@@ -41,13 +41,14 @@ def refused(path):
 class TestDeepTiff:
     @pytest.mark.parametrize("byteorder", ["<", ">"])
     @pytest.mark.parametrize("compression", [None, "zlib"])
-    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int16, np.float32])
+    @pytest.mark.parametrize(
+        "dtype", [np.uint8, np.int8, np.uint16, np.uint32, np.int16, np.float32]
+    )
     def test_white_is_zero(self, tmp_path, grey, byteorder, compression, dtype):
         """The smallest stored value is white, whatever the type."""
-        low, high = {"u": (0, np.iinfo(dtype).max if dtype().itemsize < 4 else 0),
-                     "i": (-32768, 32767), "f": (0, 1)}[np.dtype(dtype).kind]  # fmt: skip
-        if dtype == np.uint32:
-            high = 2**32 - 1
+        low, high = 0, 1
+        if np.dtype(dtype).kind != "f":
+            low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         values = low + grey.astype(np.float64) / 255 * (high - low)
         values = np.rint(values).astype(dtype) if np.dtype(dtype).kind != "f" else values
         values.flat[:2] = low, high
