@@ -7,7 +7,7 @@ import pathlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from mtbus_jax.errors import UserError
@@ -178,16 +178,18 @@ def fold(text: str, where: str) -> int:
 
 
 def joined_tables(
-    root: pathlib.Path, stems: set[str]
+    root: pathlib.Path, uids: Collection[str], what: Collection[str] = ("label", "group", "fold")
 ) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
-    """What the tables of a folder say about its images, by the images' stems.
+    """What the tables of a folder say about its images, by the images' uids.
 
-    A table is about them if it has a column that names one of them and one that is understood.
-    Columns that are not understood are under ``about``.
+    A table is about them if it has a column that names one of them and one that is asked for.
+    A cell names an image by its path or the end of it, with or without the suffix. Columns that are
+    not understood are under ``about``.
 
     Args:
       root: the folder.
-      stems: of the images.
+      uids: of the images: paths below a folder, without suffix.
+      what: the columns that are asked for.
 
     Returns:
       That, the names of the tables, and notes on columns that are not used.
@@ -195,12 +197,7 @@ def joined_tables(
     Raises:
       UserError: if two of them contradict each other, or an image is named twice or not at all.
     """
-    spelled = {_folded(stem): stem for stem in stems}
-
-    def stem_of(cell: str) -> str | None:
-        name = pathlib.PurePosixPath(cell.replace("\\", "/")).name
-        return spelled.get(_folded(name)) or spelled.get(_folded(pathlib.PurePosixPath(name).stem))
-
+    find = _finder(uids)
     joined: dict[str, dict[str, Any]] = {}
     used, notes = [], []
     for path in sorted(search.visible(root)):
@@ -212,32 +209,59 @@ def joined_tables(
             if path.suffix.lower() == ".txt":  # any text
                 continue
             raise
-        known = with_images(names, rows, lambda cell: stem_of(cell) is not None)
-        if "image" not in known or not known.keys() & {"label", "group", "fold"}:
+        known = with_images(names, rows, lambda cell: bool(find(cell)))
+        if "image" not in known or not known.keys() & set(what):
             continue
-        if not any(stem_of(cells.get(known["image"], "")) for _, cells in rows):
+        known = {name: column for name, column in known.items() if name in ("image", "uid", *what)}
+        if not any(find(cells.get(known["image"], "")) for _, cells in rows):
             continue  # about something else
         used.append(path.name)
         notes += unused(path.name, names, known)
         seen = set()
         for line, cells in rows:
             cell = cells.get(known["image"], "")
-            stem = stem_of(cell)
-            if stem is None:
+            named = find(cell)
+            if not named:
                 raise UserError(f"{path}, line {line}: there is no image {cell!r}.")
-            if stem in seen:
-                raise UserError(f"{path}, line {line}: the image {stem!r} is listed twice.")
-            seen.add(stem)
-            row = joined.setdefault(stem, {"about": {}})
+            if len(named) > 1:
+                raise UserError(
+                    f"{path}, line {line}: {cell!r} may be {' or '.join(named[:2])}; write the "
+                    "folder too."
+                )
+            (uid,) = named
+            if uid in seen:
+                raise UserError(f"{path}, line {line}: the image {uid!r} is listed twice.")
+            seen.add(uid)
+            row = joined.setdefault(uid, {"about": {}})
             row["about"] |= others(known, cells)
-            for what in ("label", "group", "fold", "uid"):
-                value = cells.get(known.get(what, ""), "")
-                if value and row.setdefault(what, value).casefold() != value.casefold():
+            for name in known.keys() - {"image"}:
+                value = cells.get(known[name], "")
+                if value and row.setdefault(name, value).casefold() != value.casefold():
                     raise UserError(
-                        f"{path}, line {line}: the {what} of {stem!r} is {value!r}, another table "
-                        f"in {root} says {row[what]!r}."
+                        f"{path}, line {line}: the {name} of {uid!r} is {value!r}, another table "
+                        f"in {root} says {row[name]!r}."
                     )
     return joined, used, notes
+
+
+def _finder(uids: Iterable[str]) -> Callable[[str], list[str]]:
+    """A function that gives the uids of the images that a cell may name."""
+    ends: dict[str, list[str]] = {}
+    for uid in uids:
+        parts = uid.split("/")
+        for first in range(len(parts)):
+            ends.setdefault(folded("/".join(parts[first:])), []).append(uid)
+
+    def find(cell: str) -> list[str]:
+        path = pathlib.PurePosixPath(cell.replace("\\", "/"))
+        for first in range(len(path.parts)):
+            end = pathlib.PurePosixPath(*path.parts[first:])
+            for name in (end, end.with_suffix("") if end.name else end):
+                if found := ends.get(folded(str(name))):
+                    return found
+        return []
+
+    return find
 
 
 def unused(table: str, names: list[str], known: dict[str, str]) -> list[str]:
@@ -249,6 +273,6 @@ def unused(table: str, names: list[str], known: dict[str, str]) -> list[str]:
     return [f"of {table}, these columns are kept and not used: {listed}."]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """A name of a file for comparison: case does not matter, nor how macOS writes letters."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD
-from tfds_busi import columns, held, listing, search
+from tfds_busi import columns, held, listing
 
 # A text file may be anything.
 _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
 # Tables of other programs, which are not read.
-_OTHER_TABLES = (".xls", ".ods", ".numbers")
+_OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+# What programs write outlines to; COCO, VOC, ITK-SNAP and MATLAB among them.
+_OUTLINES = (".json", ".xml", ".nii", ".nii.gz", ".mha", ".mhd", ".mat")
 # Folders of that many names that differ in their numbers alone are hardly classes.
 _FEW = 4
 # What people write into a cell whose value they do not know.
@@ -23,20 +25,34 @@ _UNKNOWN = re.compile(
 )
 
 
-def of(
-    root: pathlib.Path, entries: Sequence[listing.Entry], tables: Sequence[str], *, by_folder: bool
-) -> list[str]:
+def of(done: listing.Listing, found: listing.Understood) -> list[str]:
     """Sentences about a folder, the gravest first; empty if there is nothing to say.
 
     Args:
-      root: the folder.
-      entries: as understood.
-      tables: names of the tables that were used.
-      by_folder: whether a folder's name is the class of what it holds.
+      done: the folder, patients known.
+      found: its layout.
     """
-    found = [*_patients(root, entries)] if by_folder else []
-    found += [*_unknown(entries), *_without_fold(entries), *_without_group(entries)]
-    return [*found, *_tables(root, tables), *_pictures(root, entries)]
+    root, entries = done.root, done.entries
+    notes = [*_patients(root, entries)] if found.classes_are == listing.FOLDERS else []
+    notes += [*_divided(entries), *_unknown(entries)]
+    notes += [*_without_fold(entries), *_without_group(entries)]
+    return [*notes, *_tables(root, found), *_tables_within(root, entries, found),
+            *_outlines(root, entries), *_pictures(root, entries)]  # fmt: skip
+
+
+def above(folder: pathlib.Path, inner: pathlib.Path) -> list[str]:
+    """Sentences about tables that lie above the folder with the pictures.
+
+    Args:
+      folder: that holds nothing but tables and another folder.
+      inner: that other folder.
+    """
+    tables = [path.name for path in held.visible(folder) if _is_table(path)]
+    return [
+        f"{name} is not used: it lies above the pictures. If it is about them, put it into "
+        f"{inner.name}."
+        for name in tables
+    ]
 
 
 def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
@@ -47,12 +63,55 @@ def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[
             f"the {len(names)} folders {names[0]} to {names[-1]} are taken for classes. {mend}, "
             "and the classes in its column label."
         )
-    deeper = [e for e in entries if len(e.image.relative_to(root).parts) > 2]
+    elif _folders_are_patients(entries):
+        yield (
+            f"each of the {len(names)} folders holds the pictures of one patient, by their DICOM "
+            "files, and yet they are taken for classes. Name the classes in the column label of a "
+            "manifest.csv."
+        )
+    deeper = [
+        entry
+        for entry in entries
+        if len(entry.image.relative_to(root).parts) > 2 and not (entry.patient or entry.group)
+    ]
     if deeper:
         yield (
             f"{len(deeper)} pictures lie in folders within their class, such as "
             f"{deeper[0].image.relative_to(root)}, and a folder's pictures are not kept together. "
             f"{mend}: else the same patient may be in training and test images."
+        )
+
+
+def _folders_are_patients(entries: Sequence[listing.Entry]) -> bool:
+    of_folder: dict[str, set[str]] = {}
+    for entry in entries:
+        of_folder.setdefault(entry.label, set()).add(entry.patient)
+    patients = [name for each in of_folder.values() for name in each if len(each) == 1]
+    one_each = len(patients) == len(of_folder) and all(patients)
+    return one_each and len(set(patients)) == len(patients) and len(entries) > len(patients)
+
+
+def _divided(entries: Sequence[listing.Entry]) -> Iterator[str]:
+    """Of patients whose pictures are given to several folds, or to several groups."""
+    folds: dict[str, set[int]] = {}
+    groups: dict[str, set[str]] = {}
+    for entry in entries:
+        folds.setdefault(entry.group or entry.patient, set()).add(entry.test_fold)
+        groups.setdefault(entry.patient, set()).add(entry.group)
+    divided = [name for name, found in folds.items() if name and len(found) > 1 and max(found) >= 0]
+    if divided:
+        yield (
+            f"the column fold divides the pictures of {len(divided)} patients or groups, such as "
+            f"{divided[0]}: they are trained on and tested. The split grouped keeps them together."
+        )
+    several = [
+        name for name, found in groups.items() if name and "" not in found and len(found) > 1
+    ]
+    if several:
+        yield (
+            f"the column group divides the pictures of {len(several)} patients by their DICOM "
+            f"files, such as the {several[0]}; the column counts. Leave it out if it does not name "
+            "patients."
         )
 
 
@@ -94,17 +153,33 @@ def _without_group(entries: Sequence[listing.Entry]) -> Iterator[str]:
         )
 
 
-def _tables(root: pathlib.Path, used: Sequence[str]) -> Iterator[str]:
-    for path in sorted(search.visible(root)):
-        suffix = path.suffix.lower()
-        if suffix in _OTHER_TABLES:
+def _tables(root: pathlib.Path, found: listing.Understood) -> Iterator[str]:
+    for path in held.visible(root):
+        if path.suffix.lower() in _OTHER_TABLES:
             yield f"{path.name} is not read; save it as .xlsx or CSV if it is about these pictures."
-        elif suffix in _TABLES and path.name not in (*used, *columns.PASSED_OVER):
-            yield f"{path.name} is not used: {_why_not(path)}."
+        elif _is_table(path) and path.name not in found.tables:
+            yield f"{path.name} is not used: {_why_not(path, found)}."
 
 
-def _why_not(path: pathlib.Path) -> str:
+def _is_table(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in _TABLES and path.name not in columns.PASSED_OVER
+
+
+def _tables_within(
+    root: pathlib.Path, entries: Sequence[listing.Entry], found: listing.Understood
+) -> Iterator[str]:
+    """Of tables that lie among the pictures, in a folder of these."""
+    for folder in sorted({entry.image.parent for entry in entries} - {root}):
+        for path in held.visible(folder):
+            if _is_table(path) and folder.resolve().is_relative_to(root.resolve()):
+                why = found.no_table or f"tables are read from {root.name} alone; put it there"
+                yield f"{path.relative_to(root)} is not used: {why}."
+
+
+def _why_not(path: pathlib.Path, found: listing.Understood) -> str:
     """Why a table is not used, in words."""
+    if found.no_table:
+        return found.no_table
     try:
         names, _ = columns.read_table(path)
     except UserError as error:
@@ -115,9 +190,35 @@ def _why_not(path: pathlib.Path) -> str:
     listed = ", ".join(names[: listing.SHOWN])
     if "image" not in known:
         return f"no column of its first row ({listed}) is called image, for the names of files"
+    if found.classes_are and not known.keys() & {"group", "fold"}:
+        return (
+            f"the {found.classes_are} are the classes, and no column of its first row ({listed}) "
+            "is called group or fold"
+        )
     if not known.keys() & {"label", "group", "fold"}:
         return f"no column of its first row ({listed}) is called label, group or fold"
-    return "no row of it names a picture here, or folders or a manifest.csv say what is what"
+    return "no row of it names a picture here"
+
+
+def _outlines(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
+    """Of files that may be outlines in a form that is not read, or lie where none is expected."""
+    used = {path.resolve() for entry in entries for path in entry.masks or ()}
+    # A file of LabelMe without a shape says that there is no lesion.
+    used |= {held.outlines_of(e.image).resolve() for e in entries if e.masks == ()}
+    left = [
+        path.relative_to(root)
+        for path in held.files(root, deep=True)
+        if path.name.lower().endswith(_OUTLINES)
+        and path.name != "dataset.json"  # of nnU-Net
+        and path.resolve() not in used
+    ]
+    if left:
+        more = f" and {len(left) - 1} more like it are" if len(left) > 1 else " is"
+        yield (
+            f"{left[0]}{more} not read. If these are outlines: masks are read from pictures such "
+            "as PNG, DICOM segmentations, 3D Slicer's .seg.nrrd, and LabelMe's .json beside the "
+            "pictures."
+        )
 
 
 def _pictures(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:

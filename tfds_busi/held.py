@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mtbus_jax import images
 from mtbus_jax.images import dicom_kind, pairing
-from tfds_busi import nrrd, search
+from tfds_busi import labelme, nrrd, search
 
 
 def visible(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -68,6 +68,11 @@ def is_segmentation(path: pathlib.Path) -> bool:
 def stem(path: pathlib.Path) -> str:
     """A picture's name without its suffix: that of ``1.2.840`` is the whole."""
     return pairing.stem(path).name
+
+
+def outlines_of(image: pathlib.Path) -> pathlib.Path:
+    """Where the file of LabelMe about an image lies, if there is one."""
+    return image.with_name(stem(image) + labelme.SUFFIX)
 
 
 def uid(root: pathlib.Path, path: pathlib.Path) -> str:

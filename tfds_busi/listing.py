@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import natural_key
@@ -62,6 +63,58 @@ class Listing:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
+# What the classes of a layout are, in words, where no table says them.
+FOLDERS, OUTLINES = "folders", "labels of outlines"
+
+
+class Understood(NamedTuple):
+    """What a layout gives.
+
+    Attributes:
+      layout: how the folder was understood, in a sentence.
+      entries: in any order.
+      tables: names of those that were used.
+      classes_are: `FOLDERS`, `OUTLINES`, or "" where a table may say the class.
+      no_table: why no other table is used, in words; "" if any could be.
+      notes: what a person should know, in sentences.
+    """
+
+    layout: str
+    entries: list[Entry]
+    tables: list[str]
+    classes_are: str = ""
+    no_table: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def entry(
+    row: dict[str, Any],
+    image: pathlib.Path,
+    masks: tuple[pathlib.Path, ...] | None,
+    *,
+    uid: str,
+    where: str,
+) -> Entry:
+    """An image with what a table says of it.
+
+    Args:
+      row: of the table, by what its columns mean; may be empty.
+      image: its file.
+      masks: see `Entry`.
+      uid: where the table gives none.
+      where: the row is, for messages.
+    """
+    return Entry(
+        uid=row.get("uid") or uid,
+        image=image,
+        masks=masks,
+        label=row.get("label", ""),
+        group=row.get("group", ""),
+        test_fold=columns.fold(row.get("fold", ""), where),
+        about=row.get("about", {}),
+    )
+
+
 def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry]) -> Listing:
     """Checks names, finds the classes, and puts everything in order.
 
@@ -76,12 +129,17 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
         class.
     """
     refuse_empty(entries, root)
-    for what, values in (
-        ("images", [str(entry.image) for entry in entries]),
-        ("names", [entry.uid for entry in entries]),
-    ):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        refuse_missing(f"{root}: these {what} occur twice", twice)
+    twice = [f for f, count in Counter(str(e.image) for e in entries).items() if count > 1]
+    refuse_missing(f"{root}: these images occur twice", twice)
+    files: dict[str, list[str]] = {}
+    for each in entries:
+        files.setdefault(each.uid, []).append(each.image.name)
+    twice = [f"{uid} ({', '.join(names)})" for uid, names in files.items() if len(names) > 1]
+    refuse_missing(
+        f"{root}: these names occur twice",
+        twice,
+        mend="Take one of the files out, or give a mask the ending _mask",
+    )
     bad = [repr(entry.uid) for entry in entries if not entry.uid.isprintable()]
     refuse_missing(f"{root}: these names hold characters that cannot be printed", bad)
     spelled: dict[str, str] = {}
@@ -170,12 +228,13 @@ def refuse_empty(entries: list[Entry], folder: pathlib.Path) -> None:
         raise UserError(f"{folder} lists no picture.")
 
 
-def refuse_missing(what: str, names: Iterable[str]) -> None:
+def refuse_missing(what: str, names: Iterable[str], mend: str = "") -> None:
     """Refuses what some names are wrong about.
 
     Args:
       what: is wrong, in words.
       names: concerned, of which a few are shown.
+      mend: what to do.
 
     Raises:
       UserError: if there are any.
@@ -183,4 +242,5 @@ def refuse_missing(what: str, names: Iterable[str]) -> None:
     names = list(names)
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        raise UserError(f"{what}: {', '.join(names[:SHOWN])}{more}.")
+        mend = f" {mend}." if mend else ""
+        raise UserError(f"{what}: {', '.join(names[:SHOWN])}{more}.{mend}")

@@ -19,6 +19,7 @@ import numpy as np
 from mtbus_jax import grouping, images
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import dicom_kind, dicom_mask, preprocess
+from mtbus_jax.images.from_pillow import TURNED
 from mtbus_jax.images.picture import FIRST_OF
 from mtbus_jax.images.preprocess import lesion_of
 from tfds_busi import columns, held, labelme, layouts, nrrd
@@ -29,8 +30,9 @@ _NEEDED = ("cv2", "faiss")
 # Above, comparing all pictures takes longer than a person waits for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
-# Ends a note on a picture.
-LIKE_A_MASK = "is black and white alone, as masks are and pictures are not"
+# End notes on a picture.
+SEE_MASK = "see whether its mask fits"
+LIKE_A_MASK = "is black and white alone, or holds a few small numbers, as masks do"
 # In `metadata`: the folder, and its `state`.
 FOLDER, STATE = "folder", "state"
 # In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
@@ -38,6 +40,8 @@ FOLDER, STATE = "folder", "state"
 NOT_COMPARED, IMAGES = "not_compared", "images"
 # Grey values that JPEG may make of black, and the share of pixels of a mask that are not between.
 _EDGE, _OF_A_MASK = 8, 0.97
+# Numbers up to this one are classes of masks, not grey values.
+_MOST_NUMBERS = 15
 # Of two pictures that differ in size alone; rounding to whole pixels makes less.
 _RATIO_TOLERANCE = 0.02
 
@@ -148,10 +152,11 @@ def groups(listing: Listing) -> list[str]:
     are looked for; all that share an image are joined then.
     """
     entries = listing.entries
-    given = [f"group {entry.group}" if entry.group else "" for entry in entries]
-    found = {} if all(given) else near_duplicates(entries, listing.root) or {}
-    known = grouping.merge_groups(given, [entry.patient for entry in entries])
-    joined = grouping.merge_groups(known, [found.get(entry.uid, "") for entry in entries])
+    joined = [f"group {entry.group}" if entry.group else "" for entry in entries]
+    if not _all_grouped(listing):
+        found = near_duplicates(entries, listing.root) or {}
+        joined = grouping.merge_groups(joined, [entry.patient for entry in entries])
+        joined = grouping.merge_groups(joined, [found.get(entry.uid, "") for entry in entries])
     return [str(name) or entry.uid for name, entry in zip(joined, entries, strict=True)]
 
 
@@ -239,6 +244,8 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
         raise UserError(f"{entry.image} holds several pictures; save each as a file of its own.")
     if _like_a_mask(image):
         notes.append(f"{entry.image.name} {LIKE_A_MASK}")
+    if entry.masks and TURNED in frames[0].notes:
+        notes.append(f"{entry.image.name} is turned, its orientation tag says so; {SEE_MASK}")
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
         if path.suffix.lower() == labelme.SUFFIX:
@@ -263,8 +270,13 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
 
 
 def _like_a_mask(image: np.ndarray) -> bool:
-    """Whether a picture is black and one bright grey, but for what JPEG makes at edges."""
+    """Whether a picture is black and one bright grey, but for what JPEG makes at edges, or numbers.
+
+    Those of classes, from 0.
+    """
     bright = int(image.max())
+    if 0 < bright <= _MOST_NUMBERS:
+        return bool((image == 0).any())
     dark_part, bright_part = (image <= _EDGE).mean(), (image >= bright - _EDGE).mean()
     sides = dark_part > 0 and bright_part > 0 and bright > 4 * _EDGE
     return bool(sides and dark_part + bright_part > _OF_A_MASK)

@@ -13,6 +13,7 @@ from tfds_busi import listing
 # A patient with a greater share of the pictures does not fit into one of four folds.
 _LARGE = 0.25
 _FEW = 20  # pictures: below, a patient easily has a quarter of them
+_NAME_THEM = "name the patients in a column group of a manifest.csv"
 
 
 class Patients(NamedTuple):
@@ -21,12 +22,12 @@ class Patients(NamedTuple):
     Attributes:
       names: of each picture's patient, after the first picture of that patient, as identifiers
         name people; "" where it is not known.
-      count: of patients.
+      said: how many there are, in words; empty if none is known.
       notes: what a person should know of it, in sentences.
     """
 
     names: list[str]
-    count: int
+    said: list[str]
     notes: list[str]
 
 
@@ -42,14 +43,22 @@ def of(entries: Sequence[listing.Entry]) -> Patients:
     if _tells_nothing(patient):
         notes.append(
             f"{sum(map(bool, patient))} DICOM files name the same patient, which is not used to "
-            "keep pictures together. If they are of several, name these in a column group of a "
-            "manifest.csv."
+            f"keep pictures together. If they are of several, {_NAME_THEM}."
         )
-    usable = [[""] * len(each) if _tells_nothing(each) else each for each in (patient, study)]
+        patient = [""] * len(entries)
+    if _tells_nothing(study):
+        study = [""] * len(entries)
     joined = grouping.merge_groups(
-        [f"patient {each}" if each else "" for each in usable[0]],
-        [f"study {each}" if each else "" for each in usable[1]],
+        [f"patient {each}" if each else "" for each in patient],
+        [f"study {each}" if each else "" for each in study],
     )
+    of_study = sum(bool(s) and not p for p, s in zip(patient, study, strict=True))
+    if of_study:
+        notes.append(
+            f"{of_study} DICOM files are kept together by their study alone, as they name no "
+            "patient that tells them apart. Someone who was examined twice counts as two: "
+            f"{_NAME_THEM} if that can be."
+        )
     first: dict[str, str] = {}
     names = [
         f"patient of {first.setdefault(name, entry.uid)}" if name else ""
@@ -61,10 +70,10 @@ def of(entries: Sequence[listing.Entry]) -> Patients:
         if most > _LARGE * len(entries):
             notes.append(
                 f"{most} of {len(entries)} pictures are of one patient by their DICOM files "
-                f"({name}), and stay in one fold. If they are of several, name these in a column "
-                "group of a manifest.csv."
+                f"({name}), and stay in one fold. If they are of several, {_NAME_THEM}."
             )
-    return Patients(names, len(counts), notes)
+    what = "patients or studies" if of_study else "patients"
+    return Patients(names, [f"{len(counts)} {what} by their DICOM files"] * bool(counts), notes)
 
 
 def _tells_nothing(values: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.images.left_behind import is_left_behind
 
 # A folder, a file, or either of them inside a zip archive: both types offer the few methods used
 # here (name, iterdir, is_dir, joinpath, read_bytes).
@@ -19,8 +20,6 @@ RawPath = pathlib.Path | zipfile.Path
 _DEPTH = 4
 _ZIP = ".zip"
 _LARGEST_ZIP = 2 << 30  # bytes of a zip in a zip, which is unpacked in memory
-# What desktops leave behind.
-_LEFT_BEHIND = {"thumbs.db", "desktop.ini"}
 
 
 def find(
@@ -64,14 +63,12 @@ def find(
 
 
 def visible(folder: RawPath) -> list[RawPath]:
-    """What a folder holds, without the files that desktops leave behind, pipes and devices."""
+    """What a folder holds, without what desktops and drives leave behind, pipes and devices."""
     try:
         return [
             path
             for path in folder.iterdir()
-            # Excel keeps "~$table.xlsx" beside a table that is open.
-            if not path.name.startswith((".", "__MACOSX", "~$"))
-            and path.name.lower() not in _LEFT_BEHIND
+            if not is_left_behind(path.name)
             # A dead link stays, to be reported.
             and (path.is_file() or path.is_dir() or not path.exists())
         ]

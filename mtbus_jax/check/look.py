@@ -13,6 +13,7 @@ import scipy
 
 from mtbus_jax import images
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import dicom
 from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD, Classes
 
 # Packages that finding calipers and text needs, of the extra "curate".
@@ -22,6 +23,10 @@ THUMBNAIL = 160
 # A lesion with a smaller share of the picture than this is worth a look.
 TINY = 0.0005
 _MOST = "the mask covers more than half of the picture"
+# An outline that is not filled encloses more than this, in its own area.
+_RING = 2.0
+_OUTLINE = "the mask is an outline that is not filled"
+_SCALED = "scaled to 8 bits"  # ends a note on grey values
 _FOLDS = {NO_FOLD: "", VALIDATION_FOLD: "validation"}
 
 
@@ -174,6 +179,9 @@ def _about(mask: np.ndarray | None) -> list[str]:
     share = mask.mean()
     if share < TINY:
         return [f"the lesion has {int(mask.sum())} pixels only"]
+    filled = scipy.ndimage.binary_fill_holes(mask)
+    if filled.sum() > _RING * mask.sum():
+        return [_OUTLINE]
     return [_MOST] if share > 0.5 else []
 
 
@@ -231,6 +239,8 @@ def warnings(checked: Checked) -> list[str]:
     for words, what in (
         (images.BETWEEN, "masks have values between black and white"),
         (_MOST, "masks cover more than half of their picture, as inverted ones do"),
+        (_OUTLINE, "masks are outlines that are not filled, so that a network learns rings"),
+        (own.SEE_MASK, "pictures are turned, their orientation tags say so; see if masks fit"),
     ):
         count = sum(any(note.endswith(words) for note in each.notes) for each in usable)
         if count:
@@ -238,9 +248,10 @@ def warnings(checked: Checked) -> list[str]:
     like_masks = [e.uid for e in usable if any(n.endswith(own.LIKE_A_MASK) for n in e.notes)]
     if like_masks:
         found.append(
-            f"{len(like_masks)} pictures are black and white alone, as masks are, such as "
-            f"{like_masks[0]}."
+            f"{len(like_masks)} pictures are black and white alone, or hold a few small numbers, "
+            f"as masks do, such as {like_masks[0]}."
         )
+    found += _other_greys(usable)
     names, normal = checked.classes.names, checked.classes.normal
     lesion_classes = [name for code, name in enumerate(names) if code != normal]
     empty = [each.uid for each in usable if each.lesion == 0 and each.label in lesion_classes]
@@ -270,6 +281,23 @@ def warnings(checked: Checked) -> list[str]:
                 "tell them apart without looking at the tissue."
             )
     return found
+
+
+def _other_greys(usable: list[Seen]) -> list[str]:
+    """Of files of one kind whose values are scaled to 8 bits in different ways."""
+    ways: dict[str, Counter[str]] = {}
+    for each in usable:
+        scaled = (note for note in each.notes if note.endswith(_SCALED))
+        way = next(scaled, "8-bit values as they are")
+        ways.setdefault(Path(each.file).suffix.lower(), Counter())[way] += 1
+    return [
+        f"Grey values of {suffix or 'files without a suffix'} are read in several ways, each by "
+        "the file itself: "
+        + ", ".join(f"{count} {way}" for way, count in each.most_common())
+        + ". The same value is not the same grey in all; save them with one depth if it should be."
+        for suffix, each in ways.items()
+        if len(each) > 1 and suffix not in dicom.SUFFIXES
+    ]
 
 
 def _with_two_labels(checked: Checked) -> int:

@@ -73,11 +73,199 @@ def test_a_table_that_is_not_understood(tmp_path, name, content, words):
     assert words in notes
 
 
-def test_a_table_beside_class_folders(tmp_path):
+def test_a_table_beside_class_folders_gives_groups_and_folds(tmp_path):
+    root = two_classes(tmp_path)
+    rows = [f"{c}/{k}.png,p{k},{k % 2},whatever" for c in "ab" for k in range(3)]
+    table(root / "patients.csv", "image,patient,fold,pathology", *rows)
+    found = layouts.read(root)
+    assert {(e.uid, e.label, e.group, e.test_fold) for e in found.entries} == {
+        (f"{c}/{k}", c, f"p{k}", k % 2) for c in "ab" for k in range(3)
+    }
+    assert found.layout.endswith("with patients.csv")
+    assert found.notes == ["of patients.csv, these columns are kept and not used: pathology."]
+
+
+def test_a_name_that_two_class_folders_have_needs_its_folder(tmp_path):
     root = two_classes(tmp_path)
     table(root / "patients.csv", "image,patient", "0,p1")
+    with pytest.raises(UserError, match=r"'0' may be a/0 or b/0; write the folder too"):
+        layouts.read(root)
+    (root / "b" / "0.png").rename(root / "b" / "other.png")
+    group = {entry.uid: entry.group for entry in layouts.read(root).entries}
+    assert (group["a/0"], group["b/1"]) == ("p1", "")
+
+
+def test_a_table_that_says_nothing_new_of_class_folders(tmp_path):
+    root = two_classes(tmp_path)
+    table(root / "labels.csv", "image,label", "a/0,a")
     (note,) = layouts.read(root).notes
-    assert note.startswith("patients.csv is not used") and "manifest.csv" in note
+    assert "the folders are the classes" in note and "called group or fold" in note
+
+
+def test_tables_above_and_among_the_pictures_are_named(tmp_path):
+    root = two_classes(tmp_path / "BUSI")
+    table(tmp_path / "patients.csv", "image,patient", "a/0,p1")
+    (tmp_path / "readme.txt").write_text("about")
+    table(root / "a" / "list.csv", "image,patient", "0,p1")
+    above, among = sorted(layouts.read(tmp_path).notes, key=lambda note: "list" in note)
+    assert "patients.csv is not used: it lies above the pictures" in above and "into BUSI" in above
+    assert "a/list.csv is not used: tables are read from BUSI alone" in among
+
+
+def test_thumbnails_and_recycle_bins_of_drives_are_no_pictures(tmp_path):
+    root = two_classes(tmp_path)
+    for left in ("a/@eaDir/0.png/SYNOPHOTO_THUMB_M.png", "$RECYCLE.BIN/1.png", "#recycle/2.png"):
+        picture(root / left)
+    found = layouts.read(root)
+    assert found.classes.names == ("a", "b") and len(found.entries) == 6
+    assert len(find([root]).sources) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("masks/0.nii.gz", b"\x1f\x8b"),
+        ("annotations/instances.json", b"{}"),
+        ("images/0.xml", b"<annotation/>"),
+    ],
+)
+def test_outlines_in_a_form_that_is_not_read_are_named(tmp_path, name, content):
+    for i in range(4):
+        picture(tmp_path / "images" / f"{i}.png", seed=i)
+    table(tmp_path / "labels.csv", "image,label", *(f"{i},{'ab'[i % 2]}" for i in range(4)))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    found = layouts.read(tmp_path)
+    assert found.layout == "pictures in images with labels.csv"
+    (note,) = found.notes
+    assert note.startswith(f"{name} is not read") and "masks are read from" in note
+
+
+def test_numbers_of_classes_are_no_picture(tmp_path):
+    root = two_classes(tmp_path)
+    pixels = np.zeros(SHAPE, np.uint8)
+    pixels[5:9] = 2
+    Image.fromarray(pixels).save(root / "a" / "0_kontur.png")
+    said = " ".join(look.warnings(look.check(root, duplicates=False)))
+    assert "1 pictures are black and white alone, or hold a few small numbers" in said
+
+
+def test_sites_and_parts_are_no_classes(tmp_path):
+    for place in ("north", "south"):
+        two_classes(tmp_path / place).joinpath("a").rename(tmp_path / place / "benign")
+        (tmp_path / place / "b").rename(tmp_path / place / "malignant")
+    with pytest.raises(UserError, match=r"north and south, and both hold benign, malignant"):
+        layouts.read(tmp_path)
+    for old, new in (("north", "train_set"), ("south", "test-set")):
+        (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(UserError, match="is not the name of a class"):
+        layouts.read(tmp_path)
+    # Numbered folders of patients may be alike.
+    numbered = tmp_path / "other"
+    for c in "ab":
+        for k in range(2):
+            picture(numbered / c / f"case{k}" / "x.png", seed=k)
+    assert layouts.read(numbered).classes.names == ("a", "b")
+
+
+@pytest.mark.parametrize("column", ["patient", "group"])
+def test_folds_that_divide_a_patient_are_told_before_training(tmp_path, column):
+    root = images_and_masks(tmp_path)
+    rows = [f"{i},{'ab'[i % 2]},p{i // 2},{i % 2}" for i in range(4)]
+    table(root / "labels.csv", f"image,label,{column},fold", *rows)
+    (note,) = layouts.read(root).notes
+    assert "divides the pictures of 2 patients or groups, such as p0" in note
+    rows = [f"{i},{'ab'[i % 2]},p{i // 2},{'train' if i < 3 else 'test'}" for i in range(4)]
+    table(root / "labels.csv", f"image,label,{column},fold", *rows)
+    assert "of 1 patients or groups, such as p1" in " ".join(layouts.read(root).notes)
+
+
+def test_masks_are_found_whatever_the_case_of_their_names(tmp_path):
+    for i in range(3):
+        picture(tmp_path / "images" / f"IMG{i}.png", seed=i)
+        mask(tmp_path / "masks" / f"img{i}.PNG")
+    assert all(entry.masks for entry in layouts.read(tmp_path).entries)
+    apart = unicodedata.normalize("NFD", "Müller")
+    picture(tmp_path / "other" / "a" / "Müller.png")
+    mask(tmp_path / "other" / "a" / f"{apart}_mask.png")
+    picture(tmp_path / "other" / "b" / "x.png")
+    mask(tmp_path / "other" / "b" / "X_Mask.png")
+    assert [len(entry.masks) for entry in layouts.read(tmp_path / "other").entries] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn"),
+    [("image_{}", "mask_{}"), ("{}_image", "{}_mask"), ("img_{}", "{}"), ("bus_{}", "mask_{}")],
+)
+def test_pairs_of_names_around_a_number(tmp_path, image, drawn):
+    for i in range(3):
+        picture(tmp_path / "images" / f"{image.format(i)}.png", seed=i)
+        mask(tmp_path / "masks" / f"{drawn.format(i)}.png")
+    found = layouts.read(tmp_path).entries
+    assert [e.masks[0].stem for e in found] == [drawn.format(i) for i in range(3)]
+
+
+def test_a_mask_that_may_be_of_two_pictures_is_refused(tmp_path):
+    for name in ("img_1", "image_1"):
+        picture(tmp_path / "images" / f"{name}.png")
+    mask(tmp_path / "masks" / "mask_1.png")
+    with pytest.raises(UserError, match=r"may be a mask of image_1\.png and of img_1\.png"):
+        layouts.read(tmp_path)
+
+
+def test_pictures_called_after_tumours_are_pictures(tmp_path):
+    for c in ("benign", "malignant"):
+        for k in range(2):
+            picture(tmp_path / c / f"{c}_tumor_{k}.png", seed=k)
+    assert len(layouts.read(tmp_path).entries) == 4
+    picture(tmp_path / "benign" / "x.png")
+    mask(tmp_path / "benign" / "x_tumor.png")  # so it means a mask here
+    with pytest.raises(UserError, match=r"masks without an image.*ending _mask, or say"):
+        layouts.read(tmp_path)
+
+
+def test_a_picture_beside_class_folders_is_blamed(tmp_path):
+    picture(two_classes(tmp_path) / "overview.png")
+    with pytest.raises(UserError, match=r"folders a, b, but overview\.png lies beside them"):
+        layouts.read(tmp_path)
+
+
+def test_a_name_with_two_suffixes_shows_both_files(tmp_path):
+    root = two_classes(tmp_path)
+    Image.open(root / "a" / "0.png").save(root / "a" / "0.jpg")
+    with pytest.raises(UserError, match=r"a/0 \(0\.jpg, 0\.png\)\. Take one of the files out"):
+        layouts.read(root)
+
+
+def test_outlines_that_are_not_filled_are_noted(tmp_path):
+    root = images_and_masks(tmp_path)
+    ring = np.zeros(SHAPE, np.uint8)
+    ring[10:30, 10:40] = 255
+    ring[11:29, 11:39] = 0
+    Image.fromarray(ring).save(root / "masks" / "0.png")
+    said = " ".join(look.warnings(look.check(root, duplicates=False)))
+    assert "1 masks are outlines that are not filled" in said
+
+
+def test_depths_that_differ_within_a_folder_are_said(tmp_path):
+    root = images_and_masks(tmp_path)
+    for i, most in enumerate((240, 900, 3000)):
+        pixels = np.full(SHAPE, most, np.uint16)
+        Image.fromarray(pixels).save(root / "images" / f"{i}.png")
+    said = " ".join(look.warnings(look.check(root, duplicates=False)))
+    assert "Grey values of .png are read in several ways" in said
+    assert "1 10-bit values scaled to 8 bits" in said and "2 8-bit values as they are" in said
+
+
+def test_a_turned_picture_with_a_mask_is_to_be_looked_at(tmp_path):
+    root = images_and_masks(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (root / "images" / "0.png").unlink()
+    pixels = np.random.default_rng(0).integers(1, 255, SHAPE).astype(np.uint8)
+    Image.fromarray(pixels).save(root / "images" / "0.jpg", exif=exif)
+    said = " ".join(look.warnings(look.check(root, duplicates=False)))
+    assert "1 pictures are turned, their orientation tags say so; see if masks fit" in said
 
 
 def test_the_separator_that_excel_names_is_no_row(tmp_path):

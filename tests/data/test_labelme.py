@@ -87,6 +87,31 @@ def test_classes_and_masks_are_those_of_the_outlines(folder):
     assert by_name["c"].masks == () and by_name["d"].masks is None
 
 
+def test_tables_beside_give_groups_and_folds(folder):
+    rows = ["image,patient,fold,label", "a.png,p1,0,x", "b,p1,0,x", "c,p2,1,x", "d,p2,1,x"]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    found = layouts.read(folder)
+    assert [(e.uid, e.label, e.group, e.test_fold) for e in found.entries] == [
+        ("c", "", "p2", 1),
+        ("d", "", "p2", 1),
+        ("a", "benign", "p1", 0),
+        ("b", "malignant", "p1", 0),
+    ]
+    assert found.notes == ["of labels.csv, these columns are kept and not used: label."]
+
+
+def test_outlines_in_class_folders_are_masks(folder):
+    for name, of_class in (("a", "x"), ("c", "x"), ("b", "y"), ("d", "y")):
+        (folder / "in" / of_class).mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"{name}.*"):
+            path.rename(folder / "in" / of_class / path.name)
+    found = layouts.read(folder / "in")
+    by_name = {entry.uid: entry for entry in found.entries}
+    assert own.decode(by_name["x/a"]).mask[5:25, 10:30].all()
+    assert by_name["x/c"].masks == () and by_name["y/d"].masks is None
+    assert "masks beside the images" in found.layout and found.notes == []
+
+
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_painted_masks_lie_where_they_were_painted(folder, mode):
     """Version 5.2 and later paint, and propose by a network, masks; their corners are included."""

@@ -183,7 +183,7 @@ class TestLayouts:
             (lambda root: None, ["It is empty", "folder for each class"]),
             (lambda root: picture(root / "a.png"), ["manifest.csv", "is missing"]),
             (lambda root: picture(root / "masks" / "a.png"), ["images is missing"]),
-            (lambda root: picture(root / "images" / "a.png"), ["neither masks nor a table"]),
+            (lambda root: picture(root / "images" / "a.png"), ["neither masks that can be read"]),
             (lambda root: picture(root / "imagesTr" / "a_0000.png"), ["nnU-Net", "dataset.json"]),
             (lambda root: write_csv(root / "manifest.csv", [("file2",)]), ["one called image"]),
             (

@@ -56,6 +56,10 @@ def test_pictures_of_a_patient_are_one_group_named_without_an_identifier(tmp_pat
 def test_a_study_joins_what_patients_do_not(tmp_path):
     root = folder(tmp_path, ["x", "", "y", "", "z"], ["1.2", "1.2", "1.3", "1.4", "1.4"])
     assert list(groups(root).values()) == [{"00", "01"}, {"03", "04"}]
+    listing = layouts.read(root)
+    assert listing.layout.endswith("; 3 patients or studies by their DICOM files")
+    (note,) = listing.notes
+    assert "2 DICOM files are kept together by their study alone" in note
 
 
 @pytest.mark.parametrize("studies", [None, ["1.1"] * 6])
@@ -70,6 +74,8 @@ def test_an_identifier_that_is_the_same_everywhere_is_not_used(tmp_path, studies
 def test_one_study_each_tells_patients_apart_where_their_identifiers_do_not(tmp_path):
     root = folder(tmp_path, ["ANON"] * 6, ["1.1", "1.1", "1.2", "1.2", "1.3", "1.3"])
     assert list(groups(root).values()) == [{"00", "01"}, {"02", "03"}, {"04", "05"}]
+    same, by_study = layouts.read(root).notes
+    assert "6 DICOM files name the same patient" in same and "by their study alone" in by_study
 
 
 def test_a_patient_with_most_of_the_pictures_is_named(tmp_path):
@@ -87,6 +93,9 @@ def test_groups_of_a_table_come_first_and_are_joined_where_some_are_missing(tmp_
     table = root / "manifest.csv"
     table.write_text("\n".join(["image,label,group", *given]))
     assert groups(root) == {}  # a person has said it for all
+    (note,) = layouts.read(root).notes
+    assert "the column group divides the pictures of 2 patients by their DICOM files" in note
+    assert "DICOM files" not in layouts.read(root).layout
     table.write_text("\n".join(["image,label,group", *given[:1], *(f"{row}," for row in rows[1:])]))
     assert groups(root) == {"group g0": {"0", "1"}, "patient of 2": {"2", "3"}}
 
@@ -102,6 +111,24 @@ def test_grouped_folds_keep_patients_apart_and_the_check_shows_them(tmp_path):
     assert {each.group for each in checked.seen} == {
         f"patient of a/{i:02d}" for i in range(0, 32, 4)
     }
+
+
+def test_folders_of_patients_are_not_taken_for_classes_unsaid(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(6):
+        picture(root / f"NAME{'XYZ'[i // 2]}" / f"{i}.dcm", i, f"p{i // 2}")
+    assert any("each of the 3 folders holds the pictures of one patient" in note
+               for note in layouts.read(root).notes)  # fmt: skip
+    picture(root / "NAMEX" / "more.dcm", 9, "p1")
+    assert layouts.read(root).notes == []
+
+
+def test_patients_in_folders_of_their_own_are_kept_together(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(8):
+        picture(root / "ab"[i % 2] / f"P{i % 4}" / f"{i}.dcm", i, f"p{i % 4}")
+    assert layouts.read(root).notes == []
+    assert len(groups(root)) == 4
 
 
 def test_other_files_say_nothing(tmp_path):
