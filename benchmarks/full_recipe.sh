@@ -34,7 +34,9 @@ print("jax", jax.__version__)
 PY
 
 echo "== correctness on this device"
-python3 -m pytest -q -p no:cacheprovider tests/training/test_steps.py tests/models/test_registry.py \
+# With all bits of float32, which a GPU would cut, and optimised as in training.
+JAX_DEFAULT_MATMUL_PRECISION=highest JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
+  python3 -m pytest -q -p no:cacheprovider tests/training/test_steps.py tests/models/test_registry.py \
   2>&1 | tee "$out/correctness.txt" || echo "(see $out/correctness.txt)"
 
 configs=(mt_unetpp mt_unetpp_bus_uclm)

@@ -169,7 +169,8 @@ def _slurm_devices(environ: Mapping[str, str], local_task: int) -> tuple[int, ..
     # Such as 2(x3),1: two tasks on each of three nodes, one on the fourth.
     per_node = re.findall(r"(?<!x)\b\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks = max(map(int, per_node), default=1)
-    bound = {"SLURM_GPUS_PER_TASK", "SLURM_GPU_BIND", "SLURM_TRES_PER_TASK"} & environ.keys()
+    says = {"SLURM_GPUS_PER_TASK", "SLURM_GPU_BIND", "SLURM_TRES_PER_TASK"} & environ.keys()
+    bound = says and "none" not in environ.get("SLURM_GPU_BIND", "").split(",")
     visible = [gpu for gpu in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     if tasks == 1 or bound or len(visible) < tasks:
         return None

@@ -24,19 +24,23 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def check(experiment: Experiment) -> None:
-    """Refuses a training step that cannot fit the memory of the first device.
+    """Refuses a training step that cannot fit the memory of a device.
+
+    Of several processes each looks at a device of its own.
 
     Raises:
       UserError: naming the fields to make smaller.
     """
-    needed, there = least(experiment), at_hand(experiment.devices[0])
+    own = jax.process_index()
+    device = next(each for each in experiment.devices if each.process_index == own)
+    needed, there = least(experiment), at_hand(device)
     if there is None or needed <= there:
         return
     config = experiment.config
     raise UserError(
         f"a training step of {config.model.name} with data.image_size="
         f"{tuple(config.data.image_size)} and train.batch_size={config.train.batch_size} takes "
-        f"{needed / 1e9:,.0f} GB of memory at the least, and {experiment.devices[0].platform} has "
+        f"{needed / 1e9:,.0f} GB of memory at the least, and {device.platform} has "
         f"{there / 1e9:,.1f} GB. Make the image, the batch or model.width smaller."
     )
 

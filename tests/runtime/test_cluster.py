@@ -148,6 +148,15 @@ def test_a_slurm_environment_that_is_not_whole_is_refused(change, word):
             },
             None,
         ),
+        (
+            {
+                "SLURM_STEP_TASKS_PER_NODE": "4",
+                "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+                "SLURM_GPUS_PER_TASK": "1",
+                "SLURM_GPU_BIND": "none",  # each sees all four
+            },
+            (1,),
+        ),
         ({"SLURM_STEP_TASKS_PER_NODE": "4"}, None),  # no GPUs
     ],
 )

@@ -1,5 +1,7 @@
 """Training steps that cannot fit are refused before anything is compiled."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -67,6 +69,27 @@ def test_what_cannot_fit_is_refused_in_words_and_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match=r"image_size=\(4096, 4096\).*GB of memory at the least"):
         crossval.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_each_process_looks_at_a_device_of_its_own(monkeypatch):
+    """JAX tells nothing of the memory of other processes' GPUs."""
+
+    class Device:
+        platform = "gpu"
+
+        def __init__(self, process_index, limit):
+            self.process_index, self.limit = process_index, limit
+
+        def memory_stats(self):
+            assert self.process_index == jax.process_index(), "only supported for addressable"
+            return {"bytes_limit": self.limit}
+
+    built = experiment(width=8)
+    devices = [Device(1, 10**12), Device(0, 10**12)]
+    memory.check(dataclasses.replace(built, devices=devices))
+    devices[1].limit = 10
+    with pytest.raises(UserError, match="gpu has"):
+        memory.check(dataclasses.replace(built, devices=devices))
 
 
 def test_an_unknown_memory_refuses_nothing(monkeypatch):

@@ -43,6 +43,8 @@ def run(
         Path(args.workdir), recipe, explicit, scale, seeds, entries.choose(found, args.networks)
     )
     slurm = missing.slurm_of(args)
+    if not (args.dry_run or args.no_train):
+        missing.leave_devices_to_jobs(args)  # before anything starts JAX's backend
     program_cache.open_cache()
     league.check_folders()
     for entry, why in league.left_out.items():
@@ -54,7 +56,6 @@ def run(
     unfinished = [job for job in wanted if not jobs_lib.is_finished(job)]
     if unfinished and not args.no_train:
         league.load()  # before anything is trained
-        missing.leave_devices_to_jobs(args)
         missing.train(unfinished, args, slurm)
     not_measured = {}
     # With submitit the devices that count are not here.
