@@ -113,7 +113,7 @@ def focal_loss(
 
     Args:
       class_logits: ``(batch, classes)`` float32.
-      label: ``(batch,)`` integers.
+      label: ``(batch,)`` integers, 0 to classes − 1.
       gamma: focusing exponent; 0 gives the cross-entropy.
       double_softmax: whether the probabilities are taken for logits and pass a second softmax, as
         in the released single-task nnU-Net classifier. The probability of the true class then
@@ -123,19 +123,26 @@ def focal_loss(
       class_weights: α of each class; () is 1 for all.
 
     Returns:
-      ``(batch,)`` float32, ≥ 0.
+      ``(batch,)`` float32, ≥ 0; NaN for a label that is no class, such as `types.NO_LABEL`.
+
+    Raises:
+      ValueError: if ``class_weights`` are not as many as the classes.
     """
+    classes = class_logits.shape[-1]
+    if class_weights and len(class_weights) != classes:
+        raise ValueError(f"{len(class_weights)} class_weights for {classes} classes")
     if double_softmax:
         class_logits = jax.nn.softmax(class_logits)
     log_probability = jax.nn.log_softmax(class_logits)
     if smoothing:
-        classes = class_logits.shape[-1]
         target = (1 - smoothing) * jax.nn.one_hot(label, classes) + smoothing / classes
         loss = jnp.sum(target * _focal(log_probability, gamma), axis=-1)
     else:
         log_p = jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0]
         loss = _focal(log_p, gamma)
-    return loss * jnp.asarray(class_weights, loss.dtype)[label] if class_weights else loss
+    if class_weights:
+        loss = loss * jnp.asarray(class_weights, loss.dtype)[label]
+    return jnp.where((label >= 0) & (label < classes), loss, jnp.nan)
 
 
 def _focal(log_p: jax.Array, gamma: float) -> jax.Array:
@@ -290,7 +297,8 @@ def multitask_loss(
 
     def mean(per_image: jax.Array, known: jax.Array | None = None) -> jax.Array:
         weight = batch.valid if known is None else batch.valid * known
-        return jnp.sum(per_image * weight) / count
+        # The loss of a label that is not known is not a number.
+        return jnp.sum(jnp.where(weight > 0, per_image * weight, 0)) / count
 
     zero = jnp.zeros((), jnp.float32)
     segmentation = classification = reconstructed = zero

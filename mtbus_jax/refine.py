@@ -49,8 +49,16 @@ def refine(
 
     Returns:
       The refined mask, same shape, bool, and the refined class, ``(batch,)`` int32.
+
+    Raises:
+      TypeError: for a mask that is not bool, such as probabilities: compare them with 1/2 first.
+      ValueError: if the two are not of as many images.
     """
-    mask = jnp.asarray(mask, bool)
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"the mask is {mask.dtype}, not bool: compare probabilities with 1/2")
+    if class_logits.ndim != 2 or len(mask) != len(class_logits):
+        raise ValueError(f"mask {mask.shape} and class_logits {class_logits.shape} do not fit")
     class_id = jnp.argmax(class_logits, axis=-1).astype(jnp.int32)
     if normal is None:
         return mask, class_id

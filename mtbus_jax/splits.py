@@ -231,10 +231,12 @@ def grouped_folds(
       One `Split` per fold.
 
     Raises:
-      UserError: if there are too few groups.
+      UserError: if there are too few groups, or fewer than two folds are asked for.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if folds < 2:
+        raise UserError(f"{folds} grouped folds are asked for; there must be two or more.")
     outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     try:
         with warnings.catch_warnings():

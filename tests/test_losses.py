@@ -315,6 +315,25 @@ def test_losses_of_normal_images_only_are_finite_with_finite_gradient():
     assert np.isfinite(slope.class_logits).all()
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_label_that_is_no_class_has_no_loss(smoothing):
+    logits = jnp.array([[2.0, 0.0, -1.0]] * 4)
+    label = jnp.array([types.NO_LABEL, 3, 2, 0])
+    found = losses.focal_loss(logits, label, smoothing=smoothing)
+    assert np.isnan(found[:2]).all() and np.isfinite(found[2:]).all()
+
+    def loss(logits):
+        return jnp.nansum(losses.focal_loss(logits, label, smoothing=smoothing))
+
+    gradient = jax.grad(loss)(logits)
+    assert np.isfinite(gradient).all() and not gradient[:2].any() and gradient[2:].all()
+
+
+def test_as_many_class_weights_as_classes():
+    with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
+        losses.focal_loss(jnp.zeros((1, 3)), jnp.zeros(1, int), class_weights=(1.0, 2.0))
+
+
 def test_double_softmax_by_hand():
     """Value and gradient of the focal loss on softmax(softmax(logits)), by NumPy."""
     rng = np.random.default_rng(5)
@@ -405,7 +424,7 @@ def test_an_image_without_mask_or_label_adds_nothing_to_that_task():
     """Its logits get no gradient from it; the others weigh what they weigh in a full batch."""
     rng = np.random.default_rng(8)
     mask = images(*(rng.random((3, HEIGHT, WIDTH)) < 0.3))
-    label = jnp.array([0, 2, 1])
+    label = jnp.array([types.NO_LABEL, 2, 1])
     maps, scores = rng.normal(size=mask.shape), rng.normal(size=(3, 3))
     mask_known, label_known = jnp.array([1.0, 0.0, 1.0]), jnp.array([0.0, 1.0, 1.0])
 

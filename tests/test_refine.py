@@ -87,6 +87,18 @@ def test_masks_without_a_channel_axis_and_probabilities_do_too():
     np.testing.assert_array_equal(refined_class, [types.NORMAL, types.NORMAL])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.uint8])
+def test_what_is_no_mask_is_refused(kind):
+    with pytest.raises(TypeError, match=f"{np.dtype(kind)}, not bool"):
+        refine.refine(np.full((1, 4, 6), 0.1).astype(kind), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(("mask", "logits"), [((4, 6), (1, 3)), ((2, 4, 6), (2,))])
+def test_mask_and_classes_are_of_as_many_images(mask, logits):
+    with pytest.raises(ValueError, match="do not fit"):
+        refine.refine(np.zeros(mask, bool), np.zeros(logits))
+
+
 def test_one_pixel_in_a_corner_is_a_mask():
     for row, col in [(0, 0), (0, WIDTH - 1), (HEIGHT - 1, 0)]:
         mask = empty()

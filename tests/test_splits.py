@@ -126,6 +126,11 @@ def test_grouped_folds_are_a_function_of_the_seed():
     assert set(first.test) != set(other.test)
 
 
+def test_one_grouped_fold_is_none():
+    with pytest.raises(UserError, match="1 grouped folds are asked for"):
+        splits.grouped_folds(np.arange(8) % 2, np.arange(8).astype(str), folds=1)
+
+
 def test_grouped_folds_of_too_few_groups_are_a_users_error():
     label = np.array([0, 1, 2] * 4)
     with pytest.raises(UserError, match="group"):

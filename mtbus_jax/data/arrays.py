@@ -91,6 +91,12 @@ def load_cases(
         height = width = 0
     if height < 1 or width < 1:
         raise UserError(f"image_size={image_size!r}: give height and width, 1 pixel or more.")
+    for field, value, known in (
+        ("resize", resize, preprocess.RESIZES),
+        ("enhancement", enhancement, enhancement_source.ENHANCEMENTS),
+    ):
+        if value not in known:
+            raise UserError(f"{field}={value!r} is unknown. Known: {', '.join(known)}.")
     with built.quiet_tfds():
         if own:
             manual_dir = pathlib.Path(name).expanduser().resolve()

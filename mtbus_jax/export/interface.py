@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from mtbus_jax import types
+from mtbus_jax.errors import UserError
 
 IMAGE, TUMOUR, CLASSES = "image", "tumour_probability", "class_probability"
 _OUTPUT_OF_TASK = {types.SEGMENTATION: TUMOUR, types.CLASSIFICATION: CLASSES}
@@ -86,5 +87,15 @@ def reference(
 
 
 def on_cpu():
-    """A context in which JAX computes on the CPU, with the full precision of float32."""
-    return jax.default_device(jax.local_devices(backend="cpu")[0])
+    """A context in which JAX computes on the CPU, with the full precision of float32.
+
+    Raises:
+      UserError: if the environment leaves JAX no CPU.
+    """
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        raise UserError(
+            "JAX_PLATFORMS leaves out the CPU, on which the result is checked. Add it, such as "
+            "JAX_PLATFORMS=cuda,cpu."
+        ) from None

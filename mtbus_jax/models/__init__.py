@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import numbers
 from typing import Any
 
 import flax.linen as nn
@@ -51,7 +52,7 @@ REGISTRY: dict[str, type[nn.Module]] = {
     "residual_mtl": residual_mtl.ResidualMTL,
 }
 
-# Options that take one of a few names; everything else is checked by type.
+# Options that take one of a few names; all are checked by the type of their default.
 _CHOICES = {
     "head": unetpp.HEADS,
     "encoder": lite_unet.ENCODERS,
@@ -85,8 +86,24 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
             raise UserError(_unknown(f"model option of {name}", key, known))
         if key in _CHOICES and value not in _CHOICES[key]:
             raise UserError(_unknown(f"model.{key}", value, _CHOICES[key]))
+        _check_type(key, value, getattr(cls, key))
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return cls(tasks=tasks, **options)
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    """Refuses a value of another type than an option's default; numbers are 1 or more."""
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "True or False"
+    elif isinstance(default, int):
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        fits, wanted = whole and value >= 1, "a whole number from 1"
+    elif isinstance(default, str):
+        fits, wanted = isinstance(value, str), "a text"
+    else:
+        return
+    if not fits:
+        raise UserError(f"model.{name}={value!r}: give {wanted}.")
 
 
 def check_image_size(module: nn.Module, size: tuple[int, ...]) -> None:

@@ -18,6 +18,7 @@ from mtbus_jax import augment, images, refine, types
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import trust
 from mtbus_jax.images import preprocess
+from mtbus_jax.images.depth import UnusableError
 from mtbus_jax.images.frame import Frame
 from mtbus_jax.predict.prediction import NO_WARNING, NOT_CALIBRATED, UNCERTAIN, Prediction
 from mtbus_jax.predict.program import Programs
@@ -141,7 +142,8 @@ class Predictor:
             raise UserError("Predictor takes a list of pictures: give [path].")
         if isinstance(images, np.ndarray) and images.ndim < 3:
             raise UserError("Predictor takes a list of pictures: give [array].")
-        return list(self.stream([frame for image in images for frame in _frames(image)]))
+        numbered = enumerate(images)
+        return list(self.stream([f for number, image in numbered for f in _frames(number, image)]))
 
     def stream(
         self, frames: Iterable[images.Frame], *, full: bool = False, prepared: bool = False
@@ -308,10 +310,15 @@ class Predictor:
         return ", ".join(changes) or "no"
 
 
-def _frames(image: str | os.PathLike[str] | np.ndarray | images.Frame) -> Iterator:
+def _frames(
+    number: int, image: str | os.PathLike[str] | np.ndarray | images.Frame
+) -> Iterator[images.Frame]:
     if isinstance(image, images.Frame):
         yield image
     elif isinstance(image, str | os.PathLike):
         yield from images.read(image)
     else:
-        yield images.from_array(image)
+        try:
+            yield images.from_array(image)
+        except UnusableError as error:
+            raise UserError(f"Predictor: the picture at position {number} {error}.") from None

@@ -132,6 +132,13 @@ def test_areas_are_averaged_for_images_and_masks_are_sampled(dummy_busi):
     assert not same(averaged, sampled)
 
 
+@pytest.mark.parametrize("field", ["resize", "enhancement"])
+def test_unknown_ways_are_refused_before_anything_is_built(tmp_path, field):
+    with pytest.raises(UserError, match=rf"{field}='bad' is unknown\. Known: n"):
+        data.load_cases("phantom", data_dir=tmp_path / "built", **{field: "bad"})
+    assert not (tmp_path / "built").exists()
+
+
 def test_images_are_enhanced_before_they_are_resized(dummy_busi):
     arguments, expected = dummy_busi
     plain = data.load_cases("busi", image_size=(12, 17), **arguments)

@@ -322,6 +322,25 @@ def test_mixed_precision_reaches_the_outputs(name):
     assert outputs.class_logits.dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unetpp", {"width": "24"}),
+        ("unetpp", {"width": 2.5}),
+        ("unetpp", {"width": 0}),
+        ("unetpp", {"width": True}),
+        ("nnunet", {"classes": 0}),
+        ("unetpp", {"deep_supervision": "no"}),
+        ("lite_unet", {"encoder_weights": 1}),
+    ],
+)
+def test_options_of_another_type_are_refused(name, options):
+    ((field, value),) = options.items()
+    with pytest.raises(UserError, match=rf"model\.{field}={value!r}: give "):
+        models.create(name, **options)
+    assert models.create("unetpp", width=np.int64(8)).width == 8
+
+
 def test_options_may_be_lists():
     module = models.create("swin_unetr", heads=[3, 6, 12, 24])
     assert models.init_shapes(module, (64, 64, 1))

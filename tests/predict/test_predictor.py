@@ -262,8 +262,10 @@ class TestPredictor:
             predictor("a.png")
         with pytest.raises(UserError, match="no_such"):
             predictor(["no_such.png"])
-        with pytest.raises(ValueError, match="too small"):
-            predictor([np.zeros((1, 1), np.uint8)])
+        right = np.zeros((40, 60), np.uint8)
+        for wrong in (np.zeros((1, 1), np.uint8), np.full((40, 60), np.nan), None):
+            with pytest.raises(UserError, match="the picture at position 1 "):
+                predictor([right, wrong])
         assert predictor([]) == []
 
     @pytest.mark.parametrize("tasks", [("seg",), ("cls",)])
