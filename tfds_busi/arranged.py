@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import pathlib
 import re
 from collections.abc import Callable, Iterable
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.images import pairing
+from mtbus_jax.types import CLASSES
 from tfds_busi import columns, held, labelme, listing, nrrd
 
 # Names of folders, in lower case.
@@ -38,8 +38,10 @@ def image_folder(root: pathlib.Path) -> listing.Understood | None:
         return None
     if not held.pictures(images):  # a folder of class folders may be called so as well
         return None
+    listing.refuse_doubled(root, ((held.stem(path), path) for path in held.pictures(images)))
     stems = {held.stem(path) for path in held.pictures(images)}
-    table, tables, notes = columns.joined_tables(root, stems)
+    table, tables, notes, _ = columns.joined_tables(root, stems)
+    outlined = _outlined(held.pictures(images))
     key = _same_name(stems)
     keys = set(map(key, stems))
     found = _masks_by_picture(masks, keys, key) if masks is not None else {}
@@ -54,12 +56,14 @@ def image_folder(root: pathlib.Path) -> listing.Understood | None:
                 )
         where = f"{path.name} in {' and '.join(tables)}"
         row = table.get(stem, {})
-        entries.append(listing.entry(row, path, tuple(drawn) or None, uid=stem, where=where))
+        drawn = tuple(drawn) or outlined[path]
+        entries.append(listing.entry(row, path, drawn, uid=stem, where=where))
     if masks is not None:
         stray = [path for each in found.values() for path in each if path not in of_mask]
         _refuse_stray(f"{masks} holds masks without an image in {images}", stray)
-    what = [images.name] + ([masks.name] if found else []) + tables
-    if not found and not tables:
+    beside = ["files of LabelMe"] * any(outlined.values())
+    what = [images.name] + ([masks.name] if found else []) + beside + tables
+    if len(what) == 1:
         raise UserError(
             f"{root} has pictures in {images.name} but neither masks that can be read nor a table "
             "of labels beside it. Add a folder masks with files of the same names, or a "
@@ -103,10 +107,11 @@ def class_folders(root: pathlib.Path) -> listing.Understood | None:
         f"{root} holds masks without an image of that name beside them", (p for _, p in stray)
     )
     uids = [held.uid(root, path) for _, path in images]
-    table, tables, notes = columns.joined_tables(root, uids, ("group", "fold"))
+    table, tables, notes, left_out = columns.joined_tables(root, uids, labels=False)
+    outlined = _outlined(path for _, path in images)
     entries = []
     for (folder, path), uid in zip(images, uids, strict=True):
-        drawn = tuple(masks.get(place(path, held.stem(path)), ())) or _outlined(path)
+        drawn = tuple(masks.get(place(path, held.stem(path)), ())) or outlined[path]
         row = table.get(uid, {}) | {"label": folder.name}
         where = f"{uid} in {' and '.join(tables)}"
         entries.append(listing.entry(row, path, drawn, uid=uid, where=where))
@@ -115,7 +120,12 @@ def class_folders(root: pathlib.Path) -> listing.Understood | None:
     named = ", ".join(folder.name for folder in folders)
     said = " with ".join([f"a folder for each class ({named}), {how}", *tables])
     return listing.Understood(
-        said, entries, tables, classes_are=listing.FOLDERS, notes=tuple(notes)
+        said,
+        entries,
+        tables,
+        classes_are=listing.FOLDERS,
+        left_out=left_out,
+        notes=tuple(notes),
     )
 
 
@@ -127,12 +137,20 @@ def _drawn_too(folder: pathlib.Path) -> list[pathlib.Path]:
     return held.pictures(folder, deep=True, drawn=True)
 
 
-def _outlined(image: pathlib.Path) -> tuple[pathlib.Path, ...] | None:
-    """The file of LabelMe beside an image; none if it has no shape, None if there is no file."""
-    path = held.outlines_of(image)
-    if not labelme.is_labelme(path):
-        return None
-    return (path,) if labelme.read(path).labels else ()
+def _outlined(
+    images: Iterable[pathlib.Path],
+) -> dict[pathlib.Path, tuple[pathlib.Path, ...] | None]:
+    """The file of LabelMe beside each image; none if it has no shape, None if there is no file.
+
+    Where no file has a shape they are not about outlines, and all are None.
+    """
+    files = {image: held.outlines_of(image) for image in images}
+    labels = {image: labelme.labels(path) for image, path in files.items()}
+    found = {
+        image: None if labels[image] is None else ((path,) if labels[image] else ())
+        for image, path in files.items()
+    }
+    return found if any(found.values()) else dict.fromkeys(found)
 
 
 def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
@@ -152,23 +170,15 @@ def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
             f"of a class. {say_it}; or keep masks beside their pictures, named like "
             "picture_mask.png."
         )
-    # Folders of patients are numbered; classes are not.
-    inner = [
-        {pairing.folded(path.name) for path in _with_pictures(folder) if not _has_digit(path)}
-        for folder in folders
-    ]
-    for (one, names), (two, others) in itertools.combinations(zip(folders, inner, strict=True), 2):
-        if len(names & others) > 1:
-            listed = ", ".join(sorted(names & others))
+    for folder in folders:
+        inner = [path.name for path in _with_pictures(folder)]
+        classes = [name for name in inner if pairing.folded(name) in CLASSES.names]
+        if len(classes) > 1 and pairing.folded(folder.name) not in CLASSES.names:
             raise UserError(
-                f"{root} holds the folders {one.name} and {two.name}, and both hold {listed}, "
-                f"which seem to be the classes. {say_it}; or put all pictures of a class into one "
-                "folder."
+                f"{root} holds folders of pictures, but {folder.name} holds the classes "
+                f"{', '.join(classes)} and is hardly one itself. {say_it}; or put all pictures of "
+                "a class into one folder."
             )
-
-
-def _has_digit(path: pathlib.Path) -> bool:
-    return any(letter.isdigit() for letter in path.name)
 
 
 def one_folder(root: pathlib.Path) -> listing.Understood | None:
@@ -188,7 +198,7 @@ def one_folder(root: pathlib.Path) -> listing.Understood | None:
         elif (other is None or key(other[1]) not in keys) and not held.is_segmentation(path):
             images.append(path)
     _refuse_stray(f"{root} holds masks without an image of that name beside them", stray)
-    table, tables, notes = columns.joined_tables(root, {held.stem(path) for path in images})
+    table, tables, notes, _ = columns.joined_tables(root, {held.stem(path) for path in images})
     if not images or not (masks or tables):
         return None
     entries = [
@@ -239,5 +249,5 @@ def _mask_names(name: str, pictures: set[str]) -> list[str]:
     names = [name, f"mask_{name}"]
     if around := _PICTURE_AROUND.fullmatch(name):
         plain = around["after"] or around["before"]  # BUS-BRA: bus_0001-l.png, mask_0001-l.png
-        names += [each for each in (plain, f"mask_{plain}") if each not in pictures]
+        names += [] if plain in pictures else [plain, f"mask_{plain}"]
     return names

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import parse_table
@@ -177,88 +177,129 @@ def fold(text: str, where: str) -> int:
     return int(number)
 
 
-def joined_tables(
-    root: pathlib.Path, uids: Collection[str], what: Collection[str] = ("label", "group", "fold")
-) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
+class Joined(NamedTuple):
+    """What the tables of a folder say.
+
+    Attributes:
+      rows: by image, what its row says.
+      tables: names of those that are about the images.
+      notes: on columns that are not used.
+      left_out: why others are not used, by name, where they may be wrong.
+    """
+
+    rows: dict[str, dict[str, Any]]
+    tables: list[str]
+    notes: list[str]
+    left_out: dict[str, str]
+
+
+def joined_tables(root: pathlib.Path, uids: Collection[str], *, labels: bool = True) -> Joined:
     """What the tables of a folder say about its images, by the images' uids.
 
-    A table is about them if it has a column that names one of them and one that is asked for.
+    A table is about them if it has a column that names one of them and one that is understood.
     A cell names an image by its path or the end of it, with or without the suffix. Columns that are
     not understood are under ``about``.
 
     Args:
       root: the folder.
       uids: of the images: paths below a folder, without suffix.
-      what: the columns that are asked for.
-
-    Returns:
-      That, the names of the tables, and notes on columns that are not used.
+      labels: whether tables give the classes. If not, they may give groups and folds, and one that
+        cannot be read or does not fit the images is left out.
 
     Raises:
-      UserError: if two of them contradict each other, or an image is named twice or not at all.
+      UserError: where tables give the classes, if one cannot be read, two contradict each other, or
+        an image is named twice or not at all.
     """
+    what = ("label", "group", "fold") if labels else ("group", "fold")
     find = _finder(uids)
-    joined: dict[str, dict[str, Any]] = {}
-    used, notes = [], []
+    found = Joined({}, [], [], {})
     for path in sorted(search.visible(root)):
         if path.suffix.lower() not in SUFFIXES or path.name in PASSED_OVER:
             continue
         try:
-            names, rows = read_table(path)
-        except UserError:
-            if path.suffix.lower() == ".txt":  # any text
-                continue
-            raise
-        known = with_images(names, rows, lambda cell: bool(find(cell)))
-        if "image" not in known or not known.keys() & set(what):
-            continue
-        known = {name: column for name, column in known.items() if name in ("image", "uid", *what)}
-        if not any(find(cells.get(known["image"], "")) for _, cells in rows):
-            continue  # about something else
-        used.append(path.name)
-        notes += unused(path.name, names, known)
-        seen = set()
-        for line, cells in rows:
-            cell = cells.get(known["image"], "")
-            named = find(cell)
-            if not named:
-                raise UserError(f"{path}, line {line}: there is no image {cell!r}.")
-            if len(named) > 1:
+            _join(path, find, what, found)
+        except UserError as error:
+            if labels and not (path.suffix.lower() == ".txt" and not _is_table(path)):
+                raise
+            found.left_out[path.name] = str(error).removeprefix(str(path)).lstrip(",: ").rstrip(".")
+    return found
+
+
+def _is_table(path: pathlib.Path) -> bool:
+    try:
+        return bool(read_table(path))
+    except UserError:
+        return False
+
+
+def _join(
+    path: pathlib.Path, find: Callable[[str], list[str]], what: tuple[str, ...], found: Joined
+) -> None:
+    """Adds what one table says, or nothing if it is about something else.
+
+    Raises:
+      UserError: if it cannot be read or does not fit; then nothing is added.
+    """
+    names, rows = read_table(path)
+    known = with_images(names, rows, lambda cell: bool(find(cell)))
+    if "image" not in known or not known.keys() & set(what):
+        return
+    if not any(find(cells.get(known["image"], "")) for _, cells in rows):
+        return  # about something else
+    if "label" not in what:
+        known.pop("label", None)
+    by_uid: dict[str, dict[str, Any]] = {}
+    for line, cells in rows:
+        cell = cells.get(known["image"], "")
+        named = find(cell)
+        if not named:
+            raise UserError(f"{path}, line {line}: there is no image {cell!r}.")
+        if len(named) > 1:
+            raise UserError(
+                f"{path}, line {line}: {cell!r} may be {' or '.join(named[:2])}; write the folder "
+                "too."
+            )
+        (uid,) = named
+        if uid in by_uid:
+            raise UserError(f"{path}, line {line}: the image {uid!r} is listed twice.")
+        row = {name: cells.get(known.get(name, ""), "") for name in ("uid", *what)}
+        fold(row["fold"], f"{path}, line {line}")
+        by_uid[uid] = {**row, "about": others(known, cells)}
+        for name, value in row.items():
+            said = found.rows.get(uid, {}).get(name) or value
+            if value and said.casefold() != value.casefold():
                 raise UserError(
-                    f"{path}, line {line}: {cell!r} may be {' or '.join(named[:2])}; write the "
-                    "folder too."
+                    f"{path}, line {line}: the {name} of {uid!r} is {value!r}, another table in "
+                    f"{path.parent} says {said!r}."
                 )
-            (uid,) = named
-            if uid in seen:
-                raise UserError(f"{path}, line {line}: the image {uid!r} is listed twice.")
-            seen.add(uid)
-            row = joined.setdefault(uid, {"about": {}})
-            row["about"] |= others(known, cells)
-            for name in known.keys() - {"image"}:
-                value = cells.get(known[name], "")
-                if value and row.setdefault(name, value).casefold() != value.casefold():
-                    raise UserError(
-                        f"{path}, line {line}: the {name} of {uid!r} is {value!r}, another table "
-                        f"in {root} says {row[name]!r}."
-                    )
-    return joined, used, notes
+    found.tables.append(path.name)
+    found.notes.extend(unused(path.name, names, known))
+    for uid, row in by_uid.items():
+        joined = found.rows.setdefault(uid, {"about": {}})
+        joined["about"] |= row.pop("about")
+        for name, value in row.items():
+            joined[name] = joined.get(name) or value
 
 
 def _finder(uids: Iterable[str]) -> Callable[[str], list[str]]:
     """A function that gives the uids of the images that a cell may name."""
     ends: dict[str, list[str]] = {}
+    folders = set()
     for uid in uids:
-        parts = uid.split("/")
+        parts = folded(uid).split("/")
+        folders.update(parts[:-1])
         for first in range(len(parts)):
-            ends.setdefault(folded("/".join(parts[first:])), []).append(uid)
+            ends.setdefault("/".join(parts[first:]), []).append(uid)
 
     def find(cell: str) -> list[str]:
-        path = pathlib.PurePosixPath(cell.replace("\\", "/"))
+        path = pathlib.PurePosixPath(folded(cell.replace("\\", "/")))
         for first in range(len(path.parts)):
+            if first and path.parts[first - 1] in folders:
+                break  # it names a picture in that folder, which is not there
             end = pathlib.PurePosixPath(*path.parts[first:])
-            for name in (end, end.with_suffix("") if end.name else end):
-                if found := ends.get(folded(str(name))):
-                    return found
+            for name in map(str, (end, end.with_suffix("") if end.name else end)):
+                if found := ends.get(name):
+                    return [uid for uid in found if folded(uid) == name] or found
         return []
 
     return find

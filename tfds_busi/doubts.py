@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import pairing
 from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD
-from tfds_busi import columns, held, listing
+from tfds_busi import arranged, columns, held, labelme, listing
 
 # A text file may be anything.
 _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
 # Tables of other programs, which are not read.
 _OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+_COCO = re.compile(r".*(instances|annotations|coco)", re.I)
 # What programs write outlines to; COCO, VOC, ITK-SNAP and MATLAB among them.
 _OUTLINES = (".json", ".xml", ".nii", ".nii.gz", ".mha", ".mhd", ".mat")
 # Folders of that many names that differ in their numbers alone are hardly classes.
@@ -34,7 +36,7 @@ def of(done: listing.Listing, found: listing.Understood) -> list[str]:
     """
     root, entries = done.root, done.entries
     notes = [*_patients(root, entries)] if found.classes_are == listing.FOLDERS else []
-    notes += [*_divided(entries), *_unknown(entries)]
+    notes += [*_divided(entries), *_unknown(done, found)]
     notes += [*_without_fold(entries), *_without_group(entries)]
     return [*notes, *_tables(root, found), *_tables_within(root, entries, found),
             *_outlines(root, entries), *_pictures(root, entries)]  # fmt: skip
@@ -44,14 +46,17 @@ def above(folder: pathlib.Path, inner: pathlib.Path) -> list[str]:
     """Sentences about tables that lie above the folder with the pictures.
 
     Args:
-      folder: that holds nothing but tables and another folder.
-      inner: that other folder.
+      folder: that was given.
+      inner: that with the pictures.
     """
-    tables = [path.name for path in held.visible(folder) if _is_table(path)]
+    between = [each for each in (inner, *inner.parents) if each.is_relative_to(folder)]
     return [
-        f"{name} is not used: it lies above the pictures. If it is about them, put it into "
+        f"{path.name} is not used: it lies above the pictures. If it is about them, put it into "
         f"{inner.name}."
-        for name in tables
+        for place in between
+        if place != inner
+        for path in held.visible(place)
+        if _is_table(path)
     ]
 
 
@@ -115,16 +120,33 @@ def _divided(entries: Sequence[listing.Entry]) -> Iterator[str]:
         )
 
 
-def _unknown(entries: Sequence[listing.Entry]) -> Iterator[str]:
-    for what, values, meaning in (
-        ("class", [entry.label for entry in entries], "is a class like others"),
-        ("group", [entry.group for entry in entries], "is one group, whose pictures stay together"),
+def _unknown(done: listing.Listing, found: listing.Understood) -> Iterator[str]:
+    names, normal = done.classes.names, done.classes.normal
+    mend = "leave these cells empty"
+    of_class = "name the classes in a manifest.csv and leave theirs empty"
+    for what, values, meaning, how in (
+        (
+            "class",
+            [
+                entry.label
+                for entry in done.entries
+                if normal is None or entry.label != names[normal]
+            ],
+            "is a class like others",
+            of_class if found.classes_are else mend,
+        ),
+        (
+            "group",
+            [entry.group for entry in done.entries],
+            "is one group, whose pictures stay together",
+            mend,
+        ),
     ):
         counts = Counter(value for value in values if _UNKNOWN.fullmatch(value))
         for value, count in counts.items():
             yield (
                 f"{value!r}, the {what} of {count} pictures, {meaning}. If it means that the "
-                f"{what} is not known, leave these cells empty."
+                f"{what} is not known, {how}."
             )
 
 
@@ -173,13 +195,13 @@ def _tables_within(
         for path in held.visible(folder):
             if _is_table(path) and folder.resolve().is_relative_to(root.resolve()):
                 why = found.no_table or f"tables are read from {root.name} alone; put it there"
-                yield f"{path.relative_to(root)} is not used: {why}."
+                yield f"{path.resolve().relative_to(root.resolve())} is not used: {why}."
 
 
 def _why_not(path: pathlib.Path, found: listing.Understood) -> str:
     """Why a table is not used, in words."""
-    if found.no_table:
-        return found.no_table
+    if found.no_table or path.name in found.left_out:
+        return found.no_table or found.left_out[path.name]
     try:
         names, _ = columns.read_table(path)
     except UserError as error:
@@ -201,16 +223,15 @@ def _why_not(path: pathlib.Path, found: listing.Understood) -> str:
 
 
 def _outlines(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
-    """Of files that may be outlines in a form that is not read, or lie where none is expected."""
-    used = {path.resolve() for entry in entries for path in entry.masks or ()}
-    # A file of LabelMe without a shape says that there is no lesion.
-    used |= {held.outlines_of(e.image).resolve() for e in entries if e.masks == ()}
+    """Of files that may be outlines in a form that is not read."""
+    # A picture's own file of LabelMe is its mask, or says that there is none, or has one beside it.
+    own = {held.outlines_of(e.image).resolve() for e in entries if e.masks is not None}
     left = [
         path.relative_to(root)
         for path in held.files(root, deep=True)
         if path.name.lower().endswith(_OUTLINES)
-        and path.name != "dataset.json"  # of nnU-Net
-        and path.resolve() not in used
+        and path.resolve() not in own
+        and (path.suffix.lower() != labelme.SUFFIX or _may_be_outlines(path))
     ]
     if left:
         more = f" and {len(left) - 1} more like it are" if len(left) > 1 else " is"
@@ -219,6 +240,12 @@ def _outlines(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[
             "as PNG, DICOM segmentations, 3D Slicer's .seg.nrrd, and LabelMe's .json beside the "
             "pictures."
         )
+
+
+def _may_be_outlines(path: pathlib.Path) -> bool:
+    """Whether a JSON file is COCO's by its name, or lies in a folder of masks."""
+    in_masks = pairing.folded(path.parent.name) in arranged.MASK_FOLDERS
+    return in_masks or bool(_COCO.match(path.name))
 
 
 def _pictures(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from PIL import Image
 from mtbus_jax.errors import UserError
 
 SUFFIX = ".json"
+_FIELDS = {"shapes", "imageHeight", "imageWidth"}
 
 # What fields of other types and sizes, and a broken PNG file within, raise.
 _BROKEN = (
@@ -47,7 +48,21 @@ def is_labelme(path: pathlib.Path) -> bool:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and {"shapes", "imageHeight", "imageWidth"} <= content.keys()
+    return isinstance(content, dict) and content.keys() >= _FIELDS
+
+
+def labels(path: pathlib.Path) -> list[str] | None:
+    """Labels of the shapes in a file of LabelMe, each once; draws nothing.
+
+    None if there is no such file, or it is not one of LabelMe's.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not _FIELDS.issubset(content):
+            return None
+        return list(dict.fromkeys(str(shape["label"]).strip() for shape in content["shapes"]))
+    except (OSError, ValueError, AttributeError, TypeError, LookupError):
+        return None
 
 
 def read(path: pathlib.Path) -> Outlines:

@@ -35,7 +35,7 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
     root = pathlib.Path(root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. Give the folder that holds the pictures.")
-    above: list[str] = []
+    given = root
     for _ in range(_DEEPEST):
         for understand in (
             _manifest,
@@ -49,13 +49,12 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
             if found is not None:
                 done = listing.finished(root, normal, found.layout, found.entries)
                 done = _with_patients(done)
-                notes = [*doubts.of(done, found), *above, *found.notes]
+                notes = [*doubts.of(done, found), *doubts.above(given, root), *found.notes]
                 return dataclasses.replace(done, notes=[*done.notes, *notes])
         inner = [path for path in held.visible(root) if path.is_dir()]
         masks = inner and pairing.folded(inner[0].name) in arranged.MASK_FOLDERS
         if len(inner) != 1 or held.pictures(root) or masks:
             break
-        above += doubts.above(root, inner[0])
         root = inner[0]
     raise UserError(_not_understood(root))
 
@@ -165,7 +164,7 @@ def _labelme(root: pathlib.Path) -> listing.Understood | None:
         f"{root} holds files of LabelMe without a picture of that name",
         sorted(path.name for stem, path in drawn.items() if stem not in stems),
     )
-    table, tables, notes = columns.joined_tables(root, stems, ("group", "fold"))
+    table, tables, notes, left_out = columns.joined_tables(root, stems, labels=False)
     entries = []
     for path in pictures:
         stem = held.stem(path)
@@ -186,6 +185,7 @@ def _labelme(root: pathlib.Path) -> listing.Understood | None:
         entries,
         tables,
         classes_are=listing.OUTLINES,
+        left_out=left_out,
         notes=tuple(notes),
     )
 

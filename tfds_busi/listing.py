@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
@@ -75,6 +76,7 @@ class Understood(NamedTuple):
       entries: in any order.
       tables: names of those that were used.
       classes_are: `FOLDERS`, `OUTLINES`, or "" where a table may say the class.
+      left_out: why some tables are not used, by name.
       no_table: why no other table is used, in words; "" if any could be.
       notes: what a person should know, in sentences.
     """
@@ -83,6 +85,7 @@ class Understood(NamedTuple):
     entries: list[Entry]
     tables: list[str]
     classes_are: str = ""
+    left_out: Mapping[str, str] = MappingProxyType({})
     no_table: str = ""
     notes: tuple[str, ...] = ()
 
@@ -131,15 +134,7 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
     refuse_empty(entries, root)
     twice = [f for f, count in Counter(str(e.image) for e in entries).items() if count > 1]
     refuse_missing(f"{root}: these images occur twice", twice)
-    files: dict[str, list[str]] = {}
-    for each in entries:
-        files.setdefault(each.uid, []).append(each.image.name)
-    twice = [f"{uid} ({', '.join(names)})" for uid, names in files.items() if len(names) > 1]
-    refuse_missing(
-        f"{root}: these names occur twice",
-        twice,
-        mend="Take one of the files out, or give a mask the ending _mask",
-    )
+    refuse_doubled(root, ((entry.uid, entry.image) for entry in entries))
     bad = [repr(entry.uid) for entry in entries if not entry.uid.isprintable()]
     refuse_missing(f"{root}: these names hold characters that cannot be printed", bad)
     spelled: dict[str, str] = {}
@@ -226,6 +221,24 @@ def refuse_empty(entries: list[Entry], folder: pathlib.Path) -> None:
     """
     if not entries:
         raise UserError(f"{folder} lists no picture.")
+
+
+def refuse_doubled(root: pathlib.Path, named: Iterable[tuple[str, pathlib.Path]]) -> None:
+    """Refuses images that would have the same name.
+
+    Args:
+      root: the folder.
+      named: name and file of each.
+
+    Raises:
+      UserError: if there are any.
+    """
+    files: dict[str, list[str]] = {}
+    for uid, path in named:
+        files.setdefault(uid, []).append(path.name)
+    twice = [f"{uid} ({', '.join(names)})" for uid, names in files.items() if len(names) > 1]
+    mend = "Take one of the files out, or give a mask the ending _mask"
+    refuse_missing(f"{root}: these names occur twice", twice, mend=mend)
 
 
 def refuse_missing(what: str, names: Iterable[str], mend: str = "") -> None:

@@ -31,7 +31,7 @@ _NEEDED = ("cv2", "faiss")
 _MOST_COMPARED = 5000
 _SHOWN = 8
 # End notes on a picture.
-SEE_MASK = "see whether its mask fits"
+TURNED_IS = "is turned by its orientation tag, which its mask may lack"
 LIKE_A_MASK = "is black and white alone, or holds a few small numbers, as masks do"
 # In `metadata`: the folder, and its `state`.
 FOLDER, STATE = "folder", "state"
@@ -245,7 +245,7 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     if _like_a_mask(image):
         notes.append(f"{entry.image.name} {LIKE_A_MASK}")
     if entry.masks and TURNED in frames[0].notes:
-        notes.append(f"{entry.image.name} is turned, its orientation tag says so; {SEE_MASK}")
+        notes.append(f"{entry.image.name} {TURNED_IS}")
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
         if path.suffix.lower() == labelme.SUFFIX:
@@ -270,9 +270,10 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
 
 
 def _like_a_mask(image: np.ndarray) -> bool:
-    """Whether a picture is black and one bright grey, but for what JPEG makes at edges, or numbers.
+    """Whether a picture seems to be a mask.
 
-    Those of classes, from 0.
+    That is black and one bright grey, but for what JPEG makes at edges, or small numbers from 0 on,
+    as those of classes.
     """
     bright = int(image.max())
     if 0 < bright <= _MOST_NUMBERS:

@@ -34,8 +34,9 @@ class Patients(NamedTuple):
 def of(entries: Sequence[listing.Entry]) -> Patients:
     """Patients by the elements PatientID and StudyInstanceUID.
 
-    Pictures that share one of them are of one patient. An element that says the same in all files
-    that have it tells nobody apart, as after anonymisation, and is not used.
+    Pictures that share one of them are of one patient. A study of a single picture tells nothing of
+    its patient. An element that says the same in all files that have it tells nobody apart, as
+    after anonymisation, and is not used.
     """
     said = [dicom_patient.patient_and_study(entry.image) for entry in entries]
     patient, study = (list(each) for each in zip(*said, strict=True))
@@ -46,8 +47,9 @@ def of(entries: Sequence[listing.Entry]) -> Patients:
             f"keep pictures together. If they are of several, {_NAME_THEM}."
         )
         patient = [""] * len(entries)
-    if _tells_nothing(study):
-        study = [""] * len(entries)
+    pictures = Counter(study)
+    # A study of one picture keeps nothing together: many anonymisers give each file its own.
+    study = ["" if _tells_nothing(study) or pictures[each] == 1 else each for each in study]
     joined = grouping.merge_groups(
         [f"patient {each}" if each else "" for each in patient],
         [f"study {each}" if each else "" for each in study],

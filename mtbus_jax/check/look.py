@@ -27,6 +27,7 @@ _MOST = "the mask covers more than half of the picture"
 _RING = 2.0
 _OUTLINE = "the mask is an outline that is not filled"
 _SCALED = "scaled to 8 bits"  # ends a note on grey values
+_SHOWN = 3  # of a list in a sentence
 _FOLDS = {NO_FOLD: "", VALIDATION_FOLD: "validation"}
 
 
@@ -179,10 +180,13 @@ def _about(mask: np.ndarray | None) -> list[str]:
     share = mask.mean()
     if share < TINY:
         return [f"the lesion has {int(mask.sum())} pixels only"]
+    if share > 0.5:
+        return [_MOST]
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     filled = scipy.ndimage.binary_fill_holes(mask)
-    if filled.sum() > _RING * mask.sum():
-        return [_OUTLINE]
-    return [_MOST] if share > 0.5 else []
+    # An inverted mask lies along the border.
+    hollow = border.mean() < 0.5 and filled.sum() > _RING * mask.sum()
+    return [_OUTLINE] if hollow else []
 
 
 def _marks(grey: np.ndarray) -> tuple[str, ...]:
@@ -240,7 +244,7 @@ def warnings(checked: Checked) -> list[str]:
         (images.BETWEEN, "masks have values between black and white"),
         (_MOST, "masks cover more than half of their picture, as inverted ones do"),
         (_OUTLINE, "masks are outlines that are not filled, so that a network learns rings"),
-        (own.SEE_MASK, "pictures are turned, their orientation tags say so; see if masks fit"),
+        (own.TURNED_IS, "pictures are turned by their orientation tags, which masks may lack"),
     ):
         count = sum(any(note.endswith(words) for note in each.notes) for each in usable)
         if count:
@@ -290,14 +294,17 @@ def _other_greys(usable: list[Seen]) -> list[str]:
         scaled = (note for note in each.notes if note.endswith(_SCALED))
         way = next(scaled, "8-bit values as they are")
         ways.setdefault(Path(each.file).suffix.lower(), Counter())[way] += 1
-    return [
-        f"Grey values of {suffix or 'files without a suffix'} are read in several ways, each by "
-        "the file itself: "
-        + ", ".join(f"{count} {way}" for way, count in each.most_common())
-        + ". The same value is not the same grey in all; save them with one depth if it should be."
-        for suffix, each in ways.items()
-        if len(each) > 1 and suffix not in dicom.SUFFIXES
-    ]
+    found = []
+    for suffix, each in ways.items():
+        if len(each) > 1 and suffix not in dicom.SUFFIXES:
+            listed = ", ".join(f"{count} {way}" for way, count in each.most_common(_SHOWN))
+            more = f" and {len(each) - _SHOWN} ways more" if len(each) > _SHOWN else ""
+            found.append(
+                f"Grey values of {suffix or 'files without a suffix'} are read in several ways, "
+                f"each by the file itself: {listed}{more}. The same value is not the same grey in "
+                "all; save them with one depth if it should be."
+            )
+    return found
 
 
 def _with_two_labels(checked: Checked) -> int:

@@ -65,13 +65,13 @@ def read_record(job: Job) -> Record:
 def is_finished(job: Job) -> bool:
     """Whether the fold is trained, to as many epochs as wanted now, and tested.
 
-    Reads small files only. A fold that `main.py` did counts too, also one that failed here before.
+    Reads small files only. A fold that `main.py` did counts too, also after it had failed here.
     """
     directory = run_folder.fold_dir(job.workdir, job.fold)
     if not all((directory / name).exists() for name in (CASES, *_predictions(job))):
         return False
     record = read_record(job)
-    if record.state in ("running", "finished"):
+    if record.state != "new" and not _tested_since(job):
         return record.state == "finished" and (record.epochs, record.stop_patience) == _asked(job)
     rows = read_metrics(directory)
     if not rows or (directory / CASES).stat().st_mtime < (directory / METRICS).stat().st_mtime:
@@ -79,6 +79,13 @@ def is_finished(job: Job) -> bool:
     epochs, stop_patience = _asked(job)
     epoch = rows[-1]["epoch"]
     return epoch >= epochs or epoch - rows[-1]["best_epoch"] > stop_patience
+
+
+def _tested_since(job: Job) -> bool:
+    """Whether `main.py` has tested the fold after it failed or was stopped here."""
+    tested = run_folder.fold_dir(job.workdir, job.fold) / CASES
+    ended = read_record(job).state in ("failed", "stopped")
+    return ended and tested.stat().st_mtime > _path(job, "json").stat().st_mtime
 
 
 def _predictions(job: Job) -> list[str]:

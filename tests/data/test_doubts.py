@@ -88,11 +88,39 @@ def test_a_table_beside_class_folders_gives_groups_and_folds(tmp_path):
 def test_a_name_that_two_class_folders_have_needs_its_folder(tmp_path):
     root = two_classes(tmp_path)
     table(root / "patients.csv", "image,patient", "0,p1")
-    with pytest.raises(UserError, match=r"'0' may be a/0 or b/0; write the folder too"):
-        layouts.read(root)
+    (note,) = layouts.read(root).notes
+    assert note == "patients.csv is not used: line 2: '0' may be a/0 or b/0; write the folder too."
     (root / "b" / "0.png").rename(root / "b" / "other.png")
     group = {entry.uid: entry.group for entry in layouts.read(root).entries}
     assert (group["a/0"], group["b/1"]) == ("p1", "")
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (("image,patient", "a/0,p1", "a/9,p2"), "line 3: there is no image 'a/9'"),
+        (("image,patient", "a/0,p1", "a/0_mask.png,p1"), "no image 'a/0_mask.png'"),
+        (("image,patient,patient", "a/0,p1,p1"), "the column 'patient' occurs twice"),
+        (("image,fold", "a/0,whatever"), "the fold is 'whatever'"),
+    ],
+)
+def test_a_table_that_does_not_fit_class_folders_leaves_them_as_they_are(tmp_path, rows, why):
+    root = two_classes(tmp_path)
+    table(root / "t.csv", *rows)
+    found = layouts.read(root)
+    (note,) = found.notes
+    assert note.startswith("t.csv is not used: ") and why in note
+    assert len(found.entries) == 6 and not any(entry.group for entry in found.entries)
+
+
+def test_a_row_about_a_picture_that_is_gone_is_not_taken_for_another(tmp_path):
+    root = two_classes(tmp_path)
+    (root / "b" / "0.png").rename(root / "b" / "x.png")
+    table(root / "t.csv", "image,patient", "b/0.png,p9", "a/1,p1")
+    found = layouts.read(root)
+    assert "line 2: there is no image 'b/0.png'" in found.notes[0]
+    table(root / "t.csv", "image,patient", "elsewhere/a/0.png,p9")
+    assert {e.uid: e.group for e in layouts.read(root).entries}["a/0"] == "p9"
 
 
 def test_a_table_that_says_nothing_new_of_class_folders(tmp_path):
@@ -152,20 +180,19 @@ def test_numbers_of_classes_are_no_picture(tmp_path):
 
 def test_sites_and_parts_are_no_classes(tmp_path):
     for place in ("north", "south"):
-        two_classes(tmp_path / place).joinpath("a").rename(tmp_path / place / "benign")
-        (tmp_path / place / "b").rename(tmp_path / place / "malignant")
-    with pytest.raises(UserError, match=r"north and south, and both hold benign, malignant"):
+        for name in ("benign", "malignant"):
+            picture(tmp_path / place / name / "0.png")
+    with pytest.raises(UserError, match=r"north holds the classes benign, malignant and is hardly"):
         layouts.read(tmp_path)
     for old, new in (("north", "train_set"), ("south", "test-set")):
         (tmp_path / old).rename(tmp_path / new)
     with pytest.raises(UserError, match="is not the name of a class"):
         layouts.read(tmp_path)
-    # Numbered folders of patients may be alike.
-    numbered = tmp_path / "other"
-    for c in "ab":
-        for k in range(2):
-            picture(numbered / c / f"case{k}" / "x.png", seed=k)
-    assert layouts.read(numbered).classes.names == ("a", "b")
+    # Views, sides or patients within classes may be alike.
+    for c in ("benign", "malignant"):
+        for view in ("transverse", "longitudinal", "case1"):
+            picture(tmp_path / "other" / c / view / "0.png")
+    assert layouts.read(tmp_path / "other").classes.names == ("benign", "malignant")
 
 
 @pytest.mark.parametrize("column", ["patient", "group"])
@@ -211,6 +238,44 @@ def test_a_mask_that_may_be_of_two_pictures_is_refused(tmp_path):
     mask(tmp_path / "masks" / "mask_1.png")
     with pytest.raises(UserError, match=r"may be a mask of image_1\.png and of img_1\.png"):
         layouts.read(tmp_path)
+    (tmp_path / "images" / "image_1.png").rename(tmp_path / "images" / "1.png")
+    masks = {entry.uid: entry.masks for entry in layouts.read(tmp_path).entries}
+    assert masks["img_1"] is None and masks["1"][0].name == "mask_1.png"
+    Image.new("L", (60, 40)).save(tmp_path / "images" / "1.jpg")
+    with pytest.raises(UserError, match=r"1 \(1\.jpg, 1\.png\)\. Take one of the files out"):
+        layouts.read(tmp_path)
+
+
+def test_a_class_that_is_called_none_may_be_meant(tmp_path):
+    for c in ("none", "mass"):
+        picture(tmp_path / c / "0.png")
+    (note,) = layouts.read(tmp_path).notes
+    assert "'none', the class of 1 pictures" in note and "name the classes in a manifest" in note
+    assert layouts.read(tmp_path, normal="none").notes == []
+
+
+def test_other_json_files_are_no_outlines(tmp_path):
+    root = two_classes(tmp_path)
+    (root / "dataset-metadata.json").write_text("{}")
+    assert layouts.read(root).notes == []
+
+
+def test_tables_two_folders_above_go_beside_the_pictures(tmp_path):
+    two_classes(tmp_path / "one" / "BUSI")
+    table(tmp_path / "patients.csv", "image,patient", "a/0,p1")
+    (note,) = layouts.read(tmp_path).notes
+    assert "put it into BUSI" in note
+
+
+def test_a_list_beside_pictures_that_a_manifest_names_elsewhere(tmp_path, monkeypatch):
+    picture(tmp_path / "in" / "pics" / "0.png")
+    picture(tmp_path / "in" / "pics" / "1.png")
+    rows = [f"{tmp_path}/in/pics/{i}.png,{'ab'[i]}" for i in range(2)]
+    table(tmp_path / "in" / "manifest.csv", "image,label", *rows)
+    table(tmp_path / "in" / "pics" / "list.csv", "a,b", "1,2")
+    monkeypatch.chdir(tmp_path)
+    (note,) = layouts.read("in").notes
+    assert note == "pics/list.csv is not used: manifest.csv says what is what."
 
 
 def test_pictures_called_after_tumours_are_pictures(tmp_path):
@@ -265,7 +330,7 @@ def test_a_turned_picture_with_a_mask_is_to_be_looked_at(tmp_path):
     pixels = np.random.default_rng(0).integers(1, 255, SHAPE).astype(np.uint8)
     Image.fromarray(pixels).save(root / "images" / "0.jpg", exif=exif)
     said = " ".join(look.warnings(look.check(root, duplicates=False)))
-    assert "1 pictures are turned, their orientation tags say so; see if masks fit" in said
+    assert "1 pictures are turned by their orientation tags, which masks may lack" in said
 
 
 def test_the_separator_that_excel_names_is_no_row(tmp_path):

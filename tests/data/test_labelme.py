@@ -112,6 +112,29 @@ def test_outlines_in_class_folders_are_masks(folder):
     assert "masks beside the images" in found.layout and found.notes == []
 
 
+def test_outlines_among_images_are_masks(folder):
+    (folder / "images").mkdir()
+    for path in [*folder.glob("*.png"), *folder.glob("*.json")]:
+        path.rename(folder / "images" / path.name)
+    rows = ["image,label", "a,x", "b,y", "c,x", "d,y"]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    found = layouts.read(folder)
+    assert found.layout == "pictures in images with files of LabelMe with labels.csv"
+    masks = {entry.uid: entry.masks for entry in found.entries}
+    assert masks["a"][0].name == "a.json" and masks["c"] == () and masks["d"] is None
+    assert found.notes == []
+
+
+def test_files_of_labelme_with_flags_alone_say_nothing_of_masks(folder):
+    for name, of_class in (("a", "x"), ("b", "y")):
+        (folder / "in" / of_class).mkdir(parents=True)
+        (folder / f"{name}.png").rename(folder / "in" / of_class / f"{name}.png")
+        outlines(folder / "in" / of_class / f"{name}.json")
+    found = layouts.read(folder / "in")
+    assert all(entry.masks is None for entry in found.entries)
+    assert "no masks, so for classification alone" in found.layout
+
+
 @pytest.mark.parametrize("mode", ["1", "L"])
 def test_painted_masks_lie_where_they_were_painted(folder, mode):
     """Version 5.2 and later paint, and propose by a network, masks; their corners are included."""

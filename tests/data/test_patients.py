@@ -58,8 +58,18 @@ def test_a_study_joins_what_patients_do_not(tmp_path):
     assert list(groups(root).values()) == [{"00", "01"}, {"03", "04"}]
     listing = layouts.read(root)
     assert listing.layout.endswith("; 3 patients or studies by their DICOM files")
-    (note,) = listing.notes
-    assert "2 DICOM files are kept together by their study alone" in note
+    (by_study,) = listing.notes
+    assert "2 DICOM files are kept together by their study alone" in by_study
+
+
+def test_a_study_of_each_file_tells_no_patient(tmp_path):
+    root = tmp_path / "mine"
+    for i in range(6):
+        picture(root / "ab"[i % 2] / f"P{i // 2}" / f"{i}.dcm", i, study=f"1.{i}")
+    assert groups(root) == {}
+    (note,) = layouts.read(root).notes
+    assert "a folder's pictures are not kept together" in note
+    assert "DICOM" not in layouts.read(root).layout
 
 
 @pytest.mark.parametrize("studies", [None, ["1.1"] * 6])

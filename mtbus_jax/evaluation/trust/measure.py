@@ -280,13 +280,13 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
     """Lines about trust for ``summary.md``, from the content of ``trust.json``."""
     test, validation = content["measured"]["test"], content["measured"]["validation"]
     share = round(100 * (1 - KEPT))
-    of_what = "error of refined answers" if "refining" in test else "error"
+    whose = " of the refined answers" if "refining" in test else ""
     lines = [
         "## Trust",
         "",
-        f"Fitted on each fold's validation images, measured on its test images: mean {of_what}, of "
-        f"all of them, without the {share} % most uncertain, and without the {share} % that turned "
-        "out worst, which no uncertainty can beat.",
+        f"Fitted on each fold's validation images, measured on its test images: mean error{whose} "
+        f"over all test images, without the {share} % most uncertain, and without the {share} % "
+        "that turned out worst, which no uncertainty can beat.",
         "",
         *markdown_table(
             ["error", "all", f"without {share} %", "at best"],
@@ -301,8 +301,8 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Expected calibration error {_FRACTION(error['before'])} before and "
-            f"{_FRACTION(error['after'])} after temperature scaling of each prediction and "
-            "averaging of all that are made of an image. Prediction sets at an error rate of "
+            f"{_FRACTION(error['after'])} after temperature scaling, of the average over "
+            "all predictions of an image. Prediction sets at an error rate of "
             f"{content['error_rate']}: they hold the true class in "
             f"{_FRACTION(sets['coverage'])} of the cases, {sets['size']:.2f} classes on average.",
         ]
