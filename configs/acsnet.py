@@ -15,6 +15,7 @@ from 1e-4 to a tenth), with the text's fixed weights of the losses, λ = 0.7. Wh
   - The code learns the two weights, as --config.loss.weighting=learned does here. The text adds
     LossNet, a loss on features of VGG-16, to the Dice loss; with a file of VGG-16 so does
     --config.loss.lossnet=0.2 --config.loss.lossnet_weights=vgg16-397923af.pth
+  - The Dice loss is smoothed by 1, as in the text, and not by 1e-5, as in the code.
   - The learning rate falls with every step, theirs with every epoch.
   - Folds are drawn with near-duplicates in one fold, theirs from an unsorted listing of a folder,
     which cannot be drawn again. As validation one fold is held out of the training images.

@@ -49,8 +49,9 @@ def get_config() -> config_dict.ConfigDict:
 
     model = config.model = config_dict.ConfigDict()
     model.name = "unetpp"  # a key of mtbus_jax.models.REGISTRY
-    # Options of the network; None is its own default, which is the published value, so that
-    # another name needs no other change. One that the network does not have is refused.
+    # Options of the network; None is its own default, which is the published value but for legacy
+    # and centred_grey, so that another name needs no other change. One that the network does not
+    # have is refused.
 
     model.width = config_dict.placeholder(int)  # feature maps of the first level; unetpp: 24
     model.head = config_dict.placeholder(str)  # unetpp: released, or printed as in the paper

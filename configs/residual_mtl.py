@@ -9,7 +9,7 @@ numbers of benign and normal images are swapped. Of its folds it says no more th
 five, so near-duplicates are kept in one fold here.
 
 Published recipe: Adam, learning rate 1e-4 that "decreases by one tenth" every 20 epochs, batch 16,
-500 epochs, flips and rotations by up to 30°. The decay is read as ×0.9, which ends at 8e-6; ÷10
+500 epochs, flips and "rotations of 30°". The decay is read as ×0.9, which ends at 8e-6; ÷10
 would end at 1e-28, and is --config.train.decay_factor=0.1.
 Its two-class result: --config.data.class_names=benign,malignant, with the same rule's weights
 --config.loss.class_weights=0.74,1.54.
@@ -17,6 +17,7 @@ What differs:
   - The equation that gives the weights of the focal loss is not legible. Here they are inverse to
     the images that BUSI has of a class, 437 benign, 210 malignant, 133 normal: 780/(3·count). γ is
     not legible either; 2 is that of Lin et al. 2017.
+  - Turns are drawn up to 30°, flips with a probability of 0.6 as ACSNet's: neither is said.
   - Both losses weigh the same, as nothing else is said.
   - How images are enhanced is named there, not described: `mtbus_jax.images.enhancement` says what
     was chosen.

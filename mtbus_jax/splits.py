@@ -16,6 +16,7 @@ import numpy as np
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
+from mtbus_jax.oversampling import replication_factors as replication_factors  # found here too
 
 PUBLISHED_SEED = 1993
 TRAIN_FRACTION = 0.8

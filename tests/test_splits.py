@@ -126,6 +126,10 @@ def test_grouped_folds_are_a_function_of_the_seed():
     assert set(first.test) != set(other.test)
 
 
+def test_factors_are_found_beside_the_splits():
+    assert splits.replication_factors is oversampling.replication_factors
+
+
 def test_one_grouped_fold_is_none():
     with pytest.raises(UserError, match="1 grouped folds are asked for"):
         splits.grouped_folds(np.arange(8) % 2, np.arange(8).astype(str), folds=1)

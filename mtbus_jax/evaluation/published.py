@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mtbus_jax import types
+from mtbus_jax import models, types
 
 # The recipe of Table 5, by configuration field. Oversampling, refining and tasks are not in it:
 # they are what the tables vary.
@@ -26,7 +26,6 @@ _RECIPE: dict[str, Any] = {
     "data.enhancement": "none",
     "model.head": "released",
     "model.deep_supervision": True,
-    "model.legacy": False,
     "loss.weight": 0.85,
     "loss.weighting": "fixed",
     "loss.lossnet": 0.0,
@@ -70,8 +69,11 @@ _RECIPE: dict[str, Any] = {
     "eval.average": False,
     "eval.fill_holes": False,
 }
-# Feature maps of the first level, by network: those its published runs had.
+# Feature maps of the first level, by network: those of its published runs or, where the paper does
+# not say, the default of its released code.
 _WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
+# Options with which the published runs of a network went, where its default here is another one.
+_OPTIONS = {"residual_unet": {"legacy": True}, "swin_unetr": {"centred_grey": False}}
 # Tables 10 and 11.
 _RECIPE_CHANGES = {"curated_busi": {}, "bus_uclm": {"loss.weight": 0.4, "train.epochs": 250}}
 
@@ -143,6 +145,18 @@ def single_task_recipe(tasks: tuple[str, ...], model: str) -> dict[str, Any]:
     return {}
 
 
+def network_options(model: str) -> dict[str, Any]:
+    """What the published runs of Table 4 did otherwise than a network's default, by field.
+
+    The Residual U-Net ran without its skips, and with dropout at test time; Swin UNETR, as all
+    networks, took grey values as they are.
+
+    Args:
+      model: a key of `models.REGISTRY`.
+    """
+    return {f"model.{name}": value for name, value in _OPTIONS.get(model, {}).items()}
+
+
 def departures(flat_config: dict[str, Any]) -> list[str] | None:
     """Fields that differ from the published recipe, as text; None for a dataset without one.
 
@@ -155,10 +169,16 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     width = _WIDTHS.get(flat_config["model.name"], "the network's own")
     model, tasks = flat_config["model.name"], tuple(flat_config["tasks"])
     fields = recipe(dataset) | {"model.width": width} | single_task_recipe(tasks, model)
+    for name, value in _OPTIONS.get(model, {}).items():
+        # None is the network's own default.
+        field = f"model.{name}"
+        fields[field] = value
+        if flat_config.get(field) is None:
+            flat_config = flat_config | {field: getattr(models.REGISTRY[model], name)}
     # Empty: all of them.
     whole = {f: fields[f] for f in ("data.classes", "data.folds") if not flat_config.get(f)}
     flat_config = flat_config | whole
-    # An option of the network that is None is the network's own default, the published value.
+    # An option of the network that is None is its own default; of all others, the published value.
     found = [
         f"{field} = {flat_config[field]} instead of {value}"
         for field, value in fields.items()

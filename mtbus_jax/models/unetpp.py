@@ -44,7 +44,7 @@ class UNetPlusPlus(nn.Module):
       width: channels of row 0; rows below have 2, 4, 8, 16 times as many. Not read if ``features``
         are given.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` only the encoder and the
-        head exist, and the head reads X(3,0) and X(4,0).
+        head exist, and the head reads X(3,0) and X(4,0); the printed head keeps X(3,1) too.
       head: ``"released"`` or ``"printed"``, see the module's text.
       head_features: channels of the head's feature map.
       deep_supervision: whether X(0,1..3) get a segmentation output too.

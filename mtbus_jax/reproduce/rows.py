@@ -20,7 +20,8 @@ class TableRun:
 
     Single-task runs follow the released scripts of their rows (`published.single_task_recipe`):
     segmentation tests the last epoch's weights and fills the holes in masks, and the nnU-Net
-    classifier applies softmax twice. One difference stays: the released UNet++ classifier keeps the
+    classifier applies softmax twice. The networks of Table 4 have the options of its runs
+    (`published.network_options`). One difference stays: the released UNet++ classifier keeps the
     decoder node X(3,1) and its head reads it, while ours has the encoder alone.
 
     Attributes:
@@ -57,6 +58,7 @@ class TableRun:
             "model.name": self.model,
             "tasks": self.tasks,
             "train.oversample": self.oversample,
+            **published.network_options(self.model),
             **published.single_task_recipe(self.tasks, self.model),
         }
 
@@ -184,8 +186,9 @@ def _table_4() -> Table:
             section("Benign and malignant", "ST(Seg) benign+malignant", _WITHOUT_NORMAL),
             section("All classes", "ST(Seg) normal+benign+malignant", types.CLASS_NAMES),
         ),
-        "The Hausdorff distance is one in pixels and a missed lesion has recall 0. The paper's "
-        "released code computes both otherwise, so its figures for them are not comparable.",
+        "The Hausdorff distance is one in pixels and a missed lesion has recall 0; where no pixel "
+        "is marked, precision is undefined and left out. The paper's released code computes these "
+        "otherwise, so its figures for them are not comparable.",
     )
 
 

@@ -146,6 +146,21 @@ def test_every_field_of_the_recipe_exists_in_the_configuration():
         assert found == [f"{field} = other instead of {value}"]
 
 
+def test_networks_whose_published_runs_had_other_options():
+    known = flat(base.get_config())
+    for name, option, published_value in (
+        ("residual_unet", "model.legacy", True),
+        ("swin_unetr", "model.centred_grey", False),
+    ):
+        config = known | {"model.name": name}
+        said = f"{option} = {not published_value} instead of {published_value}"
+        assert published.departures(config) == [said]
+        assert published.departures(config | {option: not published_value}) == [said]
+        assert published.departures(config | {option: published_value}) == []
+        assert published.network_options(name) == {option: published_value}
+    assert published.network_options("unetpp") == {}
+
+
 def test_every_field_that_decides_a_training_is_part_of_the_recipe():
     # One that is not compared lets another recipe pass for the published one.
     tables_vary = {"train.oversample"}
