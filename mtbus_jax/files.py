@@ -26,6 +26,8 @@ _LEFTOVER_SECONDS = 3600
 
 _LONGEST_NAME = 255  # bytes
 
+# Lines of a table among which its columns are named.
+_TITLES = 10
 _SEPARATORS = ",;\t"
 # By Excel, before the columns.
 _NAMED_SEPARATOR = re.compile(r"sep=([,;\t])", re.IGNORECASE)
@@ -46,7 +48,7 @@ class Row(NamedTuple):
     complete: bool
 
 
-def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
+def parse_table(content: bytes, name: str, *, titles: bool = False) -> tuple[list[str], list[Row]]:
     """Reads a CSV file as spreadsheets save it.
 
     The text is UTF-8 or UTF-16; commas, semicolons or tabs separate, whichever the first line has
@@ -55,6 +57,7 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
     Args:
       content: of the file.
       name: of the file, for messages.
+      titles: whether lines of one cell may stand above the columns, see `header`.
 
     Returns:
       The columns, in order, and the rows.
@@ -69,6 +72,9 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
         named = _NAMED_SEPARATOR.fullmatch(first.strip().strip('"'))
         if named:
             text = "\n" + text.lstrip().partition("\n")[2]  # lines keep their numbers
+        if titles:  # which hold no separator
+            above = text.lstrip().split("\n")[:_TITLES]
+            first = next((line for line in above if any(map(line.count, _SEPARATORS))), first)
         separator = named[1] if named else max(_SEPARATORS, key=first.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
@@ -79,13 +85,27 @@ def parse_table(content: bytes, name: str) -> tuple[list[str], list[Row]]:
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
         return [], []
-    columns = lines[0][1]
+    start = header([cells for _, cells in lines]) if titles else 0
+    columns = lines[start][1]
     rows = []
-    for number, cells in lines[1:]:
+    for number, cells in lines[start + 1 :]:
         padded = cells + [""] * (len(columns) - len(cells))
         complete = len(cells) >= len(columns) and not any(cells[len(columns) :])
         rows.append(Row(number, dict(zip(columns, padded, strict=False)), complete))
     return columns, rows
+
+
+def header(lines: Sequence[Sequence[str]]) -> int:
+    """Which line of a table names its columns.
+
+    Spreadsheets often have titles above them: the first line with two cells or more counts, if it
+    is among the first ten, else the first line of all.
+
+    Args:
+      lines: cells of each line.
+    """
+    several = (i for i, cells in enumerate(lines[:_TITLES]) if sum(map(bool, cells)) > 1)
+    return next(several, 0)
 
 
 def cell(value: Any) -> Any:

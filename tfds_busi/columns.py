@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from mtbus_jax.errors import UserError
-from mtbus_jax.files import parse_table
+from mtbus_jax.files import header, parse_table
 from mtbus_jax.types import MOST_FOLDS, NO_FOLD, VALIDATION_FOLD
 from tfds_busi import search
 
@@ -49,6 +49,8 @@ _FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION_F
 def read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a table, in lower case, and its rows with their line numbers.
 
+    Titles above the columns are passed over, see `files.header`.
+
     Args:
       path: of CSV, or of Excel's ``.xlsx``, whose first sheet is read.
 
@@ -58,7 +60,7 @@ def read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str,
     if path.suffix.lower() == _EXCEL:
         return _read_excel(path)
     try:
-        columns, rows = parse_table(path.read_bytes(), str(path))
+        columns, rows = parse_table(path.read_bytes(), str(path), titles=True)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     names = [name.lower() for name in columns if name]
@@ -82,14 +84,15 @@ def _read_excel(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str
         ) from None
     if not lines:
         return [], []
-    header = [name.lower() for name in lines[0]]
-    _refuse_doubled(path, [name for name in header if name])
+    start = header(lines)
+    names = [name.lower() for name in lines[start]]
+    _refuse_doubled(path, [name for name in names if name])
     rows = []
-    for number, cells in enumerate(lines[1:], start=2):
-        named = {name: cell for name, cell in zip(header, cells, strict=False) if name}
+    for number, cells in enumerate(lines[start + 1 :], start=start + 2):
+        named = {name: cell for name, cell in zip(names, cells, strict=False) if name}
         if any(named.values()):
             rows.append((number, named))
-    return [name for name in header if name], rows
+    return [name for name in names if name], rows
 
 
 def _text(cell: Any) -> str:

@@ -60,8 +60,6 @@ def test_nothing_is_said_of_a_folder_that_is_used_whole(tmp_path):
     ("name", "content", "words"),
     [
         ("labels.csv", ["Bildname;Klasse", "0;a"], "no column of its first row (bildname, klasse)"),
-        ("labels.csv", ["Study of 2024", "image,label", "0,a"], "(study of 2024)"),
-        ("labels.csv", ["Study of 2024;;", "image;label;x", "0;a;1"], "(study of 2024)"),
         ("extra.csv", ["image,age", "0,50"], "is called label, group or fold"),
         ("labels.xls", ["old Excel"], "labels.xls is not read; save it as .xlsx or CSV"),
     ],
@@ -338,6 +336,29 @@ def test_the_separator_that_excel_names_is_no_row(tmp_path):
     table(root / "labels.csv", "image;label", *(f"{i};{'ab'[i % 2]}" for i in range(4)),
           before="sep=;\n")  # fmt: skip
     assert layouts.read(root).classes.names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.xlsx"])
+def test_titles_above_the_columns_are_passed_over(tmp_path, name):
+    root = images_and_masks(tmp_path)
+    lines = [("Patients of 2024", "", ""), (), ("image", "label", "patient")]
+    lines += [(f"{i}.png", "ab"[i % 2], f"p{i}") for i in range(4)]
+    if name.endswith(".xlsx"):
+        book = openpyxl.Workbook()
+        for cells in lines:
+            book.active.append(cells)
+        book.save(root / name)
+    else:
+        table(root / name, *map(";".join, lines))
+    found = layouts.read(root)
+    assert (found.classes.names, found.notes) == (("a", "b"), [])
+    assert [entry.group for entry in found.entries] == ["p0", "p2", "p1", "p3"]
+
+
+def test_a_single_column_needs_no_second(tmp_path):
+    root = images_and_masks(tmp_path)
+    table(root / "manifest.csv", "image", *(f"images/{i}.png" for i in range(4)))
+    assert len(layouts.read(root).entries) == 4
 
 
 def test_the_lock_of_an_open_table_is_no_table(tmp_path):
