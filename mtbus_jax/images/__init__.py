@@ -4,7 +4,7 @@ Everything that reads pictures does it here: prediction, curation and the buildi
 `find` lists files; `decode` gives their pictures in 8-bit grey or RGB; `read` gives `Frame`, the
 8-bit grey picture that the networks were trained on, and `from_array` does so for pixels in
 memory. Each has the spacing where the file tells it, and a note for everything that was changed.
-`docs/pictures.md` says what is read how.
+`docs/pictures.md` says how each kind of file is read.
 """
 
 from mtbus_jax.images.finding import Found, Source, files_below, find, is_picture, natural_key
