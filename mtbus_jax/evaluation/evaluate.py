@@ -1,7 +1,8 @@
 """Evaluation of one fold: best weights → one row per test image → ``cases.csv``.
 
-What is tested is the prediction for the image as it is, as published; or, with ``eval.average``,
-the mean over its flipped and turned versions; for an ensemble, the mean over its networks.
+The tested prediction is the one for the unchanged image, as in the published work. With
+``eval.average`` it is the mean over the flipped and turned versions of the image, the unchanged one
+included. For an ensemble it is the mean over the networks.
 """
 
 from __future__ import annotations
@@ -44,21 +45,21 @@ def evaluate_fold(
     (calibration, thresholds) must be fitted on them.
 
     Args:
-      experiment: of the run.
-      evaluator: of the run and the dataset.
+      experiment: the run's experiment.
+      evaluator: the evaluator of the run and the dataset.
       cases: the dataset.
       split: indices of this fold.
-      fold: its number.
+      fold: the fold's number.
       directory: the fold's folder.
       origin: fingerprints of data and split, see `Checkpoints`.
       networks: run folders of an ensemble's networks; None for the weights in ``directory``.
 
     Returns:
-      A row for each test image, from `case_rows`; without test images none, and no column but
+      One row per test image, see `case_rows`. Without test images, an empty table with the columns
       ``uid, fold, label``.
 
     Raises:
-      UserError: if the fold was not trained, or on other data.
+      UserError: if the fold was not trained, or was trained on other data.
     """
     settings = experiment.config.eval
     folders = [directory] if networks is None else [run_folder.fold_dir(n, fold) for n in networks]
@@ -73,7 +74,7 @@ def evaluate_fold(
         index = getattr(split, part)
         if not len(index):
             continue
-        # By network, the images as they are, then flipped and turned.
+        # For each network: the images as they are, then flipped and turned.
         versions = [
             list(evaluator.symmetric_predictions(variables, index, cases))
             if settings.tta
@@ -96,13 +97,14 @@ def evaluate_fold(
 
 
 def mean_prediction(members: Sequence[steps.Predictions]) -> steps.Predictions:
-    """Several predictions of the same images as one, by the mean of their probabilities.
+    """Joins several predictions of the same images by the mean of their probabilities.
 
     Args:
-      members: numpy arrays of the same shapes; a single one is returned as it is.
+      members: numpy arrays of the same shapes; a single member is returned unchanged.
 
     Returns:
-      The mean tumour probability, and as class logits the logarithm of the mean probabilities.
+      The mean tumour probability, and the logarithm of the mean class probabilities as class
+      logits.
     """
     if len(members) == 1:
         return members[0]
@@ -111,20 +113,20 @@ def mean_prediction(members: Sequence[steps.Predictions]) -> steps.Predictions:
         probability = np.mean([member.probability for member in members], axis=0)
     if members[0].class_logits is not None:
         each = [scipy.special.log_softmax(member.class_logits, axis=-1) for member in members]
-        # Not the logarithm of a mean, which may be that of 0.
+        # The mean itself may underflow to 0, so its logarithm is computed directly.
         logits = scipy.special.logsumexp(each, axis=0) - np.log(len(members))
     return steps.Predictions(probability, logits)
 
 
 def with_holes_filled(predictions: steps.Predictions) -> steps.Predictions:
-    """Background that a mask encloses becomes tumour, as in the released segmentation script.
+    """Turns background that a mask encloses into tumour, as in the released segmentation script.
 
-    The probability of a filled pixel is raised to just above the threshold, so that whatever reads
-    the predictions finds the filled mask. A hole is what no path over edge neighbours connects to
-    the border.
+    The probability of a filled pixel is raised to just above the threshold, so that all readers of
+    the predictions find the filled mask. A hole is background that no path of edge neighbours
+    connects to the border.
 
     Args:
-      predictions: numpy arrays; without masks they are returned as they are.
+      predictions: numpy arrays; predictions without masks are returned unchanged.
     """
     if predictions.probability is None:
         return predictions
@@ -142,8 +144,8 @@ def case_rows(cases: types.Cases, predictions: steps.Predictions) -> pd.DataFram
     ``probability_<class>``; with the segmentation task ``true_pixels``, ``predicted_pixels`` and
     the metrics of `segmentation.METRICS`; with both, ``incoherent`` (mask and class disagree on
     whether there is a lesion) and, where a class means "no lesion", ``refined_predicted`` and
-    ``refined_<metric>``. Undefined metrics are empty cells, as are the label and the metrics of an
-    image whose class or mask is not known.
+    ``refined_<metric>``. Undefined metrics are empty cells. So are the label of an image of unknown
+    class and the metrics of an image with an unknown mask.
 
     Args:
       cases: the images, n of them.
@@ -193,15 +195,15 @@ def _where(known: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def read_cases(workdir: Path, *, splits_of: Path | None = None) -> pd.DataFrame:
-    """The rows of all evaluated folds of a run; none where no fold has a test image.
+    """Reads the rows of all evaluated folds of a run; no rows if no fold has a test image.
 
     Args:
       workdir: the run folder.
-      splits_of: that with its ``splits.json``, where it is another one.
+      splits_of: run folder that holds the run's ``splits.json``; None for ``workdir`` itself.
 
     Raises:
-      UserError: if no fold has been evaluated, or a table is broken or not that of its fold's test
-        images.
+      UserError: if no fold has been evaluated, or a table is broken or does not list the test
+        images of its fold.
     """
     paths = {
         fold: run_folder.fold_dir(workdir, fold) / run_folder.CASES
@@ -245,6 +247,6 @@ def _read_fold(
         what = f"{differing[0]!r} is" if differing else "rows of other folds are"
         raise UserError(
             f"{path} has {len(rows)} rows, but fold {fold} has {len(test)} test images in "
-            f"{run_splits.SPLITS}; {what} in one of the two only. {mend}."
+            f"{run_splits.SPLITS}; {what} in only one of the two. {mend}."
         )
     return rows

@@ -1,4 +1,4 @@
-"""``summary.md``: what is in ``summary.json``, as Markdown for a reader."""
+"""Writes the content of ``summary.json`` as Markdown for readers: ``summary.md``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics.meaning import meaning
 
 PUBLISHED_DEVIATION = (
-    "Published ± divide by the number of folds n, if the tables came from the released script; "
-    "ours divide by n − 1. To compare the two, take the columns headed ± with n."
+    "The published ± divides by the number of folds n if the tables came from the released script; "
+    "ours divides by n − 1. To compare the two, use the columns headed ± with n."
 )
 
 
@@ -58,7 +58,7 @@ def _networks_table(result: dict, kind: str) -> list[str]:
     names = list(networks[0])[1:]
     rows = [[network["seed"], *(f"{network[name]:.3f}" for name in names)] for network in networks]
     return [
-        f"An ensemble: the mean of {len(networks)} networks a fold. Each of them alone, {kind}:",
+        f"An ensemble: the mean of {len(networks)} networks a fold. Each network alone, {kind}:",
         "",
         *markdown_table(["seed", *(meaning(name).title for name in names)], rows, labels=0),
     ]
@@ -99,7 +99,7 @@ def image_counts(counts: list[list[int]]) -> str:
     """Images behind a figure: one number, or raw / refined where refining changed it.
 
     Args:
-      counts: images of each fold, for each kind of prediction in the order of the columns.
+      counts: for each kind of prediction, in the order of the columns, the images of each fold.
     """
     totals = [str(sum(n)) for n in counts]
     return totals[0] if len(set(totals)) == 1 else " / ".join(totals)
@@ -127,9 +127,9 @@ def confusion_table(kind: str, counts: list[list[int]], names: list[str]) -> lis
     """Lines of a confusion matrix in percent.
 
     Args:
-      kind: of the predictions and images, such as ``raw``.
-      counts: images by true class and predicted class.
-      names: of the classes.
+      kind: what is counted, for the caption, such as ``raw``.
+      counts: numbers of images by true class and predicted class.
+      names: names of the classes.
     """
     rows = []
     for name, row in zip(names, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Published figures and the recipe behind them, to hold a run against.
+"""Published figures and their training recipe, for comparison with a run.
 
 ``published.csv`` states the figures of Aumente-Maestro et al. 2025 (Comput. Methods Programs
 Biomed. 260, 108540; mean and standard deviation over four folds), with the table each comes from.
@@ -14,8 +14,8 @@ import pandas as pd
 
 from mtbus_jax import models, types
 
-# The recipe of Table 5, by configuration field. Oversampling, refining and tasks are not in it:
-# they are what the tables vary.
+# The recipe of Table 5, by configuration field. Oversampling, refining and tasks are left out,
+# because the tables vary them.
 _RECIPE: dict[str, Any] = {
     "data.split": "published",
     "data.folds": [0, 1, 2, 3],
@@ -69,10 +69,10 @@ _RECIPE: dict[str, Any] = {
     "eval.average": False,
     "eval.fill_holes": False,
 }
-# Feature maps of the first level, by network: those of its published runs or, where the paper does
-# not say, the default of its released code.
+# Feature maps of the first level, by network: from the published runs or, where the paper does not
+# state them, the default of the released code.
 _WIDTHS = {"unetpp": 24, "nnunet": 32, "adityan": 64, "bts_unet": 48}
-# Options with which the published runs of a network went, where its default here is another one.
+# Network options of the published runs that differ from the defaults here.
 _OPTIONS = {"residual_unet": {"legacy": True}, "swin_unetr": {"centred_grey": False}}
 # Tables 10 and 11.
 _RECIPE_CHANGES = {"curated_busi": {}, "bus_uclm": {"loss.weight": 0.4, "train.epochs": 250}}
@@ -83,7 +83,7 @@ class Figure(NamedTuple):
 
     Attributes:
       table: number of the table, or ``text``.
-      mean: over four folds.
+      mean: mean over four folds.
       sd: standard deviation over four folds; NaN where none is printed.
     """
 
@@ -123,19 +123,19 @@ def setting_name(tasks: tuple[str, ...], *, oversample: bool, refined: bool) -> 
 def recipe(dataset: str) -> dict[str, Any]:
     """The published recipe for ``dataset`` by configuration field, without the network's width.
 
-    A dataset without published figures has the recipe of Curated BUSI.
+    A dataset without published figures gets the recipe of Curated BUSI.
     """
     return _RECIPE | _RECIPE_CHANGES.get(dataset, {})
 
 
 def single_task_recipe(tasks: tuple[str, ...], model: str) -> dict[str, Any]:
-    """What the released single-task scripts do otherwise, by configuration field.
+    """Settings of the released single-task scripts that differ from the recipe, by field.
 
     The segmentation script tests the weights of the last epoch and fills the holes in masks before
     scoring. The nnU-Net classifier applies softmax before a focal loss that applies it again.
 
     Args:
-      tasks: of the run; with both nothing differs.
+      tasks: the run's tasks; with both tasks nothing differs.
       model: a key of `models.REGISTRY`.
     """
     if tuple(tasks) == (types.SEGMENTATION,):
@@ -146,10 +146,10 @@ def single_task_recipe(tasks: tuple[str, ...], model: str) -> dict[str, Any]:
 
 
 def network_options(model: str) -> dict[str, Any]:
-    """What the published runs of Table 4 did otherwise than a network's default, by field.
+    """Options of the published runs of Table 4 that differ from a network's defaults, by field.
 
-    The Residual U-Net ran without its skips, and with dropout at test time; Swin UNETR, as all
-    networks, took grey values as they are.
+    The Residual U-Net ran without its skip connections and with dropout at test time. Swin UNETR,
+    like all networks, took the grey values unchanged.
 
     Args:
       model: a key of `models.REGISTRY`.
@@ -161,7 +161,7 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     """Fields that differ from the published recipe, as text; None for a dataset without one.
 
     Args:
-      flat_config: by field, see `run_folder.flatten`.
+      flat_config: the configuration by field, see `run_folder.flatten`.
     """
     dataset = flat_config["data.name"]
     if dataset not in _RECIPE_CHANGES:
@@ -170,15 +170,15 @@ def departures(flat_config: dict[str, Any]) -> list[str] | None:
     model, tasks = flat_config["model.name"], tuple(flat_config["tasks"])
     fields = recipe(dataset) | {"model.width": width} | single_task_recipe(tasks, model)
     for name, value in _OPTIONS.get(model, {}).items():
-        # None is the network's own default.
+        # None stands for the network's default.
         field = f"model.{name}"
         fields[field] = value
         if flat_config.get(field) is None:
             flat_config = flat_config | {field: getattr(models.REGISTRY[model], name)}
-    # Empty: all of them.
+    # An empty list stands for all classes or folds.
     whole = {f: fields[f] for f in ("data.classes", "data.folds") if not flat_config.get(f)}
     flat_config = flat_config | whole
-    # An option of the network that is None is its own default; of all others, the published value.
+    # None stands for the network's default in its options, for the published value elsewhere.
     found = [
         f"{field} = {flat_config[field]} instead of {value}"
         for field, value in fields.items()

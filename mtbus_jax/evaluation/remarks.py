@@ -1,4 +1,4 @@
-"""What a reader must know before the figures of a run: for ``summary.md`` and the report."""
+"""Remarks that a reader needs before the figures of a run, for ``summary.md`` and the report."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Remark(NamedTuple):
     """One thing to know.
 
     Attributes:
-      title: in a few words; "" for a remark that is no warning.
-      text: sentences; names of fields and files stand between backquotes.
-      items: what it lists, such as the fields that differ.
+      title: a few words; "" for a remark that is not a warning.
+      text: sentences, with names of fields and files in backquotes.
+      items: a list to show below the text, such as the fields that differ.
     """
 
     title: str
@@ -23,7 +23,7 @@ class Remark(NamedTuple):
 
 
 def remarks(result: dict[str, Any]) -> Iterator[Remark]:
-    """All that is to be said of the content of ``summary.json``, the gravest first."""
+    """All remarks on the content of ``summary.json``, the most serious first."""
     if leaking := result["leaking_test_images"]:
         yield Remark(
             "Leak",
@@ -36,7 +36,7 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
             "Validation",
             f"{shared} of {result.get('validation_images')} validation images share a patient or a "
             "group with training images of their fold. What is chosen and fitted on them, such as "
-            "trust, is then too hopeful.",
+            "trust, is then too optimistic.",
         )
     if reason := result.get("not_compared"):
         yield Remark(
@@ -69,7 +69,7 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
     if differing := result.get("differing_settings"):
         yield Remark(
             "Folds trained otherwise",
-            "The mean is not that of one recipe. What differs:",
+            "The mean mixes folds of different recipes. What differs:",
             tuple(differing),
         )
     if started := result.get("started_from"):
@@ -83,6 +83,6 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
     elif result["results"] and departures:
         yield Remark(
             "Not the published recipe",
-            "The published figures beside are no yardstick for this run. What differs:",
+            "The published figures are not a fair comparison for this run. What differs:",
             tuple(departures),
         )

@@ -1,7 +1,7 @@
-"""What the best weights of a fold say about its images, kept beside ``cases.csv``.
+"""Stored predictions of a fold's best weights, kept next to ``cases.csv``.
 
-Masks for pictures, and the raw material of everything fitted after training, which needs the
-validation images too.
+Reports draw the masks. Everything that is fitted after training uses the predictions for the
+validation images, so these are stored too.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mtbus_jax.files import write_bytes
 from mtbus_jax.metrics import calibration
 from mtbus_jax.training import steps
 
-# File in the fold's folder, by the part of the split it is about.
+# File in the fold's folder for each part of the split.
 NAMES = {"test": "predictions.npz", "validation": "predictions_validation.npz"}
 
 
 class Stored(NamedTuple):
     """Predictions for n images; None for what the network does not compute.
 
-    Tumour probabilities are kept to 1/512, on the right side of 1/2; below 1/256 they are 0, so
-    that the many pixels of a background add nothing to their sum.
+    Tumour probabilities are stored to within 1/512 and stay on their side of 1/2. Below 1/256 they
+    become 0, so that the many background pixels add nothing to a sum of probabilities.
 
     Attributes:
       uid: ``(n,)`` str.
       probability: ``(n, height, width)`` float32, tumour probability that was tested.
-      mean_probability: same, mean over the members: each network's predictions for the image's
-        flipped and turned versions.
+      mean_probability: ``(n, height, width)`` float32, mean tumour probability over the members.
+        The members are each network's predictions for the image's flipped and turned versions.
       disagreement: ``(n,)`` float32, `calibration.mask_disagreement` between the members.
       class_logits: ``(members, n, classes)`` float32.
       logits: ``(n, classes)`` float32, class logits that were tested.
@@ -76,9 +76,9 @@ def write(
       directory: the fold's folder.
       part: a key of `NAMES`.
       uid: ``(n,)`` str.
-      members: numpy arrays in the same order; of the images as they are, then of flipped and
-        turned versions, turned back; network by network.
-      answer: made of them, the one that is tested.
+      members: numpy arrays in the order of ``uid``, network by network: first the predictions for
+        the images as they are, then those for the flipped and turned versions, turned back.
+      answer: the prediction that is tested, computed from the members.
     """
     arrays = {"uid": uid.astype(str)}
     if members[0].probability is not None:
@@ -113,16 +113,16 @@ def read(directory: Path, part: str = "test") -> Stored:
         for name in ("probability", "mean_probability"):
             if name in arrays:
                 arrays[name] = _from_bytes(arrays[name])
-        if "class_logits" in arrays:  # files from before there was a choice have no "logits"
+        if "class_logits" in arrays:  # older files have no "logits"
             arrays.setdefault("logits", arrays["class_logits"][0])
         found = Stored(arrays["uid"], *(arrays.get(name) for name in Stored._fields[1:]))
         _check_shapes(found)
         return found
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: the fold has not been tested, or by an earlier version. {again}."
+            f"{path} is missing: the fold was not tested, or by an earlier version only. {again}."
         ) from None
-    except Exception as error:  # a cut or foreign file raises nearly anything
+    except Exception as error:  # a truncated or foreign file can raise almost anything
         raise UserError(f"{path} is broken ({type(error).__name__}). {again} again.") from None
 
 
@@ -143,10 +143,10 @@ def check_images(directory: Path, part: str, stored: Stored, uid: np.ndarray) ->
       directory: the fold's folder.
       part: a key of `NAMES`.
       stored: from `read`.
-      uid: ``(n,)`` str, those that the predictions must be of.
+      uid: ``(n,)`` str, the images that the predictions must belong to.
 
     Raises:
-      UserError: if they are of others.
+      UserError: if they belong to other images.
     """
     if stored.uid.tolist() != list(map(str, uid)):
         raise UserError(
@@ -160,7 +160,7 @@ def _check_shapes(stored: Stored) -> None:
     """Refuses arrays that do not belong together.
 
     Raises:
-      ValueError: naming one.
+      ValueError: names the first array that does not fit.
     """
     count = len(stored.uid)
     wanted = {
@@ -181,7 +181,7 @@ def _check_shapes(stored: Stored) -> None:
 
 
 def _to_bytes(probability: np.ndarray) -> np.ndarray:
-    """In steps of 1/256 that keep the side of the threshold: p > 1/2 exactly where byte ≥ 128."""
+    """In steps of 1/256 that never cross the threshold: p > 1/2 exactly where byte ≥ 128."""
     return np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8)
 
 

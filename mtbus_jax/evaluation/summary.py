@@ -1,10 +1,11 @@
 """From the rows of ``cases.csv`` to ``summary.json`` and ``summary.md``.
 
-A fold's figure is the mean over its test images; a run's figure is mean ± standard deviation over
-its folds. Ours divides by n − 1, since folds are a sample. The published one divides by n, if the
-tables of Aumente-Maestro et al. 2025 came from the released script: it takes the deviation after a
-column with the mean has been added to the folds, and the mean itself adds nothing to the sum of
-squares while it raises the count by one. Beside published figures, ours is given with n as well.
+A fold's figure is the mean over its test images. A run's figure is mean ± standard deviation over
+its folds. Our standard deviation divides by n − 1, since folds are a sample. The published one
+divides by n if the tables of Aumente-Maestro et al. 2025 came from the released script. That script
+adds a column with the mean to the folds before it takes the deviation. The mean adds nothing to the
+sum of squares but raises the count by one. Where there are published figures, our deviation is also
+given with division by n.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mtbus_jax.types import CLASSES, Classes
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
 
-# Figures of an ensemble's networks by themselves.
+# Figures given for each network of an ensemble alone.
 _ALONE = ("dsc_average", "acc", "f1_weighted")
 
 
@@ -36,12 +37,13 @@ def fold_figures(
     """All figures of one fold.
 
     Args:
-      rows: of ``cases.csv``, one fold's.
+      rows: the rows of ``cases.csv`` of one fold.
       refined: whether to read the refined columns.
-      classes: of the run.
+      classes: the run's classes.
 
     Returns:
-      By name: the value, and the number of images it is a mean over (undefined ones left out).
+      For each figure, by name: the value and the number of images behind it. Images where the
+      figure is undefined do not count.
     """
     prefix = REFINED if refined else ""
     figures: dict[str, tuple[float, int]] = {}
@@ -68,7 +70,7 @@ def fold_figures(
                 figures[f"{rate}_{name}"] = _defined(value, n)
         figures["f1_weighted"] = _defined(classification.f1_weighted(label, predicted), n)
     if not refined and "predicted" in rows:
-        # Refining moves the decision, not the probabilities: the AUC belongs to the raw column.
+        # Refining changes the decision, not the probabilities: the AUC is a raw figure only.
         probability = known[[f"probability_{name}" for name in classes.names]].to_numpy()
         areas = classification.auc_one_vs_rest(label, probability)
         for name, value in zip(classes.names, areas, strict=True):
@@ -96,12 +98,12 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
     """The content of ``summary.json``.
 
     Args:
-      rows: of all folds, see `read_cases`.
+      rows: the rows of all folds, see `read_cases`.
       config: content of ``config.json``.
       split_info: content of ``splits.json``.
 
     Returns:
-      Of a run without test images one without figures.
+      The content; for a run without test images, it has no figures.
     """
     flat = run_folder.flatten(config)
     tested = sorted(int(fold) for fold in rows.fold.unique())
@@ -165,7 +167,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
 
 
 def _encoder_weights(model: dict[str, Any]) -> dict[str, str]:
-    """Where the encoder's first weights came from, "" if drawn; nothing without such an encoder."""
+    """Where the encoder's initial weights came from, "" if random; {} without such an encoder."""
     network = models.REGISTRY.get(model["name"])
     if not hasattr(network, "encoder_weights"):
         return {}
@@ -214,7 +216,7 @@ def write_summary(workdir: Path) -> dict:
 
 
 def _networks_alone(workdir: Path, seeds: list[int], result: dict) -> list[dict[str, Any]]:
-    """For each network of an ensemble its seed and what it reached by itself: means over folds."""
+    """Seed and mean figures over folds for each network of an ensemble alone."""
     kind = list(result["results"])[-1]
     alone = []
     for number, seed in enumerate(seeds):

@@ -1,4 +1,4 @@
-"""Tables of a run folder as CSV: read whole, or refused."""
+"""Reads the CSV tables of a run folder; refuses incomplete or broken ones."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ import pandas as pd
 
 from mtbus_jax.errors import UserError
 
-# Columns of texts; all others hold numbers, or True and False.
+# Columns that hold text; all others hold numbers, or True and False.
 _TEXTS = frozenset({"uid", "label", "prediction_set", "correction"})
-_TEXTS_LIKE = "predicted"  # and what ends so
+_TEXTS_LIKE = "predicted"  # and names that end with it
 
 
 def read(path: Path, required: Collection[str], *, mend: str) -> pd.DataFrame:
-    """A table of one row for each image.
+    """Reads a table with one row per image.
 
-    A uid such as "NA" and a class called "0" stay the texts they are. Only an empty cell is
-    undefined.
+    A uid such as "NA" and a class called "0" stay text. Only empty cells are undefined.
 
     Args:
       path: the file.
       required: columns that it must have.
-      mend: what to do about one that is broken, a sentence without its full stop.
+      mend: what to do if the file is broken; a sentence without its full stop.
 
     Raises:
-      UserError: if it is cut, has no such columns, a cell is of another kind, or an image is in it
-        twice.
+      UserError: if the file is truncated, lacks a required column, has a cell of the wrong kind,
+        or lists an image twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: no text, or no header
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or no header
         raise _broken(path, str(error) or type(error).__name__, mend) from None
     if not text.endswith("\n"):
         raise _broken(path, "its last line is cut", mend)
@@ -51,7 +50,7 @@ def read(path: Path, required: Collection[str], *, mend: str) -> pd.DataFrame:
     for column in header:
         numbers = pd.api.types.is_numeric_dtype(table[column])
         if column not in texts and not numbers and len(table):
-            raise _broken(path, f"its column {column} holds something else than numbers", mend)
+            raise _broken(path, f"its column {column} holds something other than numbers", mend)
     if table["uid"].isna().any() or table["uid"].duplicated().any():
         raise _broken(path, "an image has no uid, or is in it twice", mend)
     return table
