@@ -1,4 +1,4 @@
-"""Tests networks on other data: ``mtbus external``, or from Python
+"""Tests networks on other data: ``mtbus external``, or from Python:
 
     mtbus_jax.external.evaluate("bus_uclm", "runs/best_on_bus_uclm", run="runs/best")
 """  # fmt: skip

@@ -14,8 +14,8 @@ from mtbus_jax.runtime import host_memory, program_cache
 def main(argv: Sequence[str], *, program: str) -> None:
     """Tests networks on a dataset that they were not trained on: external validation.
 
-    Scores what ``mtbus predict`` answers, at the network's resolution: all trained folds together,
-    with the run's test-time augmentation, trust and refining. The dataset is one by name, or a
+    Scores the answers of ``mtbus predict`` at the network's resolution: all trained folds together,
+    with the run's test-time augmentation, trust and refining. Give the name of a dataset, or a
     folder of your own pictures with masks or classes. See docs/external.md.
     """
     parser = commandline.Parser(program, main.__doc__)
@@ -34,19 +34,19 @@ def main(argv: Sequence[str], *, program: str) -> None:
         action="append",
         default=[],
         metavar="THEIRS=OURS",
-        help="a class of the dataset that the run calls otherwise, such as cyst=benign; cyst= "
-        "leaves its images out of the classification; may be given again",
+        help="a class of the dataset that has another name in the run, such as cyst=benign; cyst= "
+        "leaves its images out of the classification; may be repeated",
     )
-    parser.add_argument("--normal_class", default="", help="of a folder: the class without lesion")
+    parser.add_argument("--normal_class", default="", help="for a folder: the class without lesion")
     parser.switch(
         "--match_intensity",
-        help="bring the grey values of all pictures together to the distribution of the run's own "
-        "dataset, which has to be at hand",
+        help="match the grey values of all pictures together to the distribution of the run's own "
+        "dataset, which must be available",
     )
     parser.switch(
         "--leave_out_known",
-        help="leave out pictures that the run was trained on, known by their pixels; without, a "
-        "dataset that holds some is refused",
+        help="leave out pictures that the run was trained on, recognised by their pixels; without "
+        "this flag, a dataset that holds some is refused",
     )
     add_ensemble_flags(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Networks on a dataset that they were not trained on, and the files that tell of it."""
+"""Tests networks on a dataset that they were not trained on and writes the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtbus_jax.training import bundled, run_folder, seen, warm_start
 
 CASES, SUMMARY_JSON, SUMMARY_MD = run_folder.CASES, run_folder.SUMMARY, "summary.md"
 _ALL_FILES = {CASES, SUMMARY_JSON, SUMMARY_MD}
-# Datasets of the same pictures.
+# Datasets that share their pictures.
 _SAME_PICTURES = {"busi": "curated_busi"}
 
 
@@ -46,15 +46,15 @@ def evaluate(
       dataset: a name of `data.load_cases`, or a folder.
       out: folder for ``cases.csv``, ``summary.json`` and ``summary.md``; made if missing.
       run: run folder or bundle; None for the network that comes with the library.
-      rename: classes of the dataset by the classes of the run that they are; "" for none, whose
-        images count for the masks alone. A class of the same name needs no entry.
-      match_intensity: bring the grey values to the distribution of the run's own dataset, which
-        has to be at hand, see `intensity.match`.
-      folds: of the ensemble, see `Predictor`.
+      rename: for each class of the dataset, the name of the same class in the run; "" for none,
+        so that its images count for the masks only. Classes of the same name need no entry.
+      match_intensity: match the grey values to the distribution of the run's own dataset, which
+        must be available, see `intensity.match`.
+      folds: folds of the ensemble, see `Predictor`.
       tta: see `Predictor`.
       refine: see `Predictor`.
-      places: fields of ``config.data`` that say where datasets lie here, by name.
-      normal_class: of a folder, the class that means "no lesion".
+      places: values for the fields of ``config.data`` that say where datasets are, by field name.
+      normal_class: for a folder, the class that means "no lesion".
       batch_size: pictures that go through the network together.
       leave_out_known: test without the pictures that the run was trained on, instead of refusing a
         dataset that holds some.
@@ -64,7 +64,7 @@ def evaluate(
 
     Raises:
       UserError: for a run, a dataset or a class that does not fit, or an ``out`` that holds other
-        things; nothing is written then.
+        files. Nothing is written in that case.
     """
     out = Path(out).absolute()
     _check_out(out)
@@ -90,7 +90,7 @@ def evaluate(
     if types.CLASSIFICATION not in predictor.tasks:
         if rename:
             raise UserError(f"--rename is for runs that tell classes apart; {run} does not.")
-        # Masks are compared whatever is in them; a class that the run knows by name has a row.
+        # Masks of any class are scored; only classes that the run knows get a figure of their own.
         rename = {n: "" for n in cases.classes.names if n not in predictor.classes.names}
     cases = with_classes(cases, predictor.classes, rename)
     if not (cases.mask_known | cases.label_known).any():
@@ -148,10 +148,10 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
     """Refuses the pictures of a run that the networks' weights come from (``train.start_from``).
 
     Returns:
-      Runs that are gone, so that it cannot be told what they have seen.
+      Runs that no longer exist, so that the pictures they were trained on are unknown.
 
     Raises:
-      UserError: if one was trained on these pictures.
+      UserError: if one of these runs was trained on the pictures.
     """
     config = predictor.trained.config
     whole = run is not None and not bundled.is_bundle(Path(run))
@@ -169,13 +169,14 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
 def _unknown_alone(
     cases: types.Cases, run: Path, config: config_dict.ConfigDict, *, leave_out_known: bool
 ) -> tuple[types.Cases, int, list[str]]:
-    """The images that are no pictures of the run nor of those it started from, by their pixels.
+    """Leaves out images that the run, or a run it started from, was trained on, by their pixels.
 
     Returns:
-      They; how many others there were; and names of runs whose pictures could not be compared.
+      The other images; how many were left out; and names of runs whose pictures could not be
+      compared.
 
     Raises:
-      UserError: if there are others and they are not to be left out, or nothing else.
+      UserError: if some were trained on and ``leave_out_known`` is off, or if all were.
     """
     lineage = [config]
     if not bundled.is_bundle(run):
@@ -204,15 +205,15 @@ def _unknown_alone(
 
 
 def _knows_pixels(run: Path, config: config_dict.ConfigDict) -> bool:
-    """Whether pictures of a run on a folder are told by their pixels: its name may be another's."""
+    """Whether a run on a folder is checked by pixels, since another folder may have its name."""
     return data.stored.is_folder(config.data.name) and seen.read(run) is not None
 
 
 def check_other(dataset: str, trained_on: str) -> None:
-    """Refuses the pictures that the networks were trained on.
+    """Refuses a dataset that the networks were trained on.
 
     Raises:
-      UserError: if they are the same.
+      UserError: if both names stand for the same pictures.
     """
     own = data.is_own(dataset) and Path(dataset).is_dir()
     first = str(Path(dataset).resolve()) if own else _SAME_PICTURES.get(dataset, dataset)
@@ -231,22 +232,22 @@ def with_classes(
     """The cases with the classes of a run instead of their own.
 
     Args:
-      cases: with any classes.
-      classes: of the run.
+      cases: cases with any classes.
+      classes: classes of the run.
       rename: see `evaluate`.
 
     Raises:
-      UserError: for a class that has no counterpart, or a name in ``rename`` that is none.
+      UserError: for a class without a counterpart, or a name in ``rename`` that is not a class.
     """
     for own, theirs in rename.items():
         if own not in cases.classes.names:
             raise UserError(
-                f"--rename={own}={theirs}: {cases.name} has no class {own}, but "
+                f"--rename={own}={theirs}: {cases.name} has no class {own}; it has "
                 f"{', '.join(cases.classes.names)}."
             )
         if theirs and theirs not in classes.names:
             raise UserError(
-                f"--rename={own}={theirs}: the run has no class {theirs}, but "
+                f"--rename={own}={theirs}: the run has no class {theirs}; it has "
                 f"{', '.join(classes.names)}."
             )
     wanted = {name: rename.get(name, name) for name in cases.classes.names}
@@ -262,5 +263,5 @@ def with_classes(
         classes.names.index(name) if name in classes.names else types.NO_LABEL
         for name in wanted.values()
     ]
-    label = np.array([*codes, types.NO_LABEL], np.int32)[cases.label]  # NO_LABEL: the last one
+    label = np.array([*codes, types.NO_LABEL], np.int32)[cases.label]  # NO_LABEL (−1): the last
     return dataclasses.replace(cases, label=label, classes=classes)

@@ -16,14 +16,14 @@ def to_markdown(content: dict[str, Any]) -> str:
     kinds = list(content["results"])
     titles = {"raw": "raw", "refined": "refined (PR)"}
     matched = (
-        "Grey values were brought to the distribution of the training dataset; that looks at the "
-        "pictures tested, all together, and not at their masks or classes. "
+        "Grey values were matched to the distribution of the training dataset. This uses all "
+        "tested pictures together, but not their masks or classes. "
         if content["intensity_matched"]
         else ""
     )
     origin = [
         f"**The first weights came from {markdown(run)}, which is no longer there.** Whether that "
-        "run was trained on these pictures cannot be told.\n"
+        "run was trained on these pictures is unknown.\n"
         for run in content["unknown_origin"]
     ]
     if content["left_out"]:
@@ -31,7 +31,7 @@ def to_markdown(content: dict[str, Any]) -> str:
     for run in content["known_by_name_alone"]:
         origin.append(
             f"**The pictures of {markdown(run)} are known by the dataset's name alone:** it has no "
-            "digests of them, or made them in another way. A copy under another name would not "
+            "digests of them, or computed them in another way. A copy under another name would not "
             "have been noticed.\n"
         )
     figures = {kind: content["results"][kind] for kind in kinds}
@@ -50,10 +50,10 @@ def to_markdown(content: dict[str, Any]) -> str:
         *origin,
         f"{content['images']} images of {content['groups']} groups (patients or near-duplicates) "
         f"at {height} × {width} pixels; the mean of {content['predictions_per_image']} predictions "
-        f"an image, of the networks of fold {', '.join(map(str, content['folds']))}. {matched}"
+        f"per image, from the networks of fold {', '.join(map(str, content['folds']))}. {matched}"
         "Whether the two datasets share patients is not known here.",
         "",
-        f"In brackets {100 * content['level']:.0f} % intervals, by the bootstrap over groups.",
+        f"In brackets: {100 * content['level']:.0f} % intervals from a bootstrap over groups.",
         "",
         *markdown_table(["", *(titles[kind] for kind in kinds), "images"], rows),
     ]
@@ -68,7 +68,7 @@ def to_markdown(content: dict[str, Any]) -> str:
         lines += [
             "",
             f"Mean error of the answers of `mtbus predict` (refining: {content['refining']}), and "
-            f"without the {share} % of which it is least certain:",
+            f"without the {share} % that are the most uncertain:",
             "",
             *markdown_table(["error", "all", f"without {share} %"], table),
         ]

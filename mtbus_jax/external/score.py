@@ -1,4 +1,4 @@
-"""The figures of an external test: values, intervals, and what the uncertainties are worth."""
+"""The figures of an external test: values, intervals, and how well uncertainty ranks errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
       value: over all images; None if it is undefined.
       low: lower end of the interval, or None.
       high: upper end, or None.
-      n: images behind it.
+      n: number of images behind the value.
     """
 
     value: float | None
@@ -37,15 +37,15 @@ class Interval(NamedTuple):
 
 
 def rows_of(cases: types.Cases, predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """One row an image: the columns of ``cases.csv``, and what is said about trust.
+    """One row per image: the columns of ``cases.csv`` and those about trust.
 
-    Beside the columns of `case_rows`: ``group``; the class that ``mtbus predict`` answers as
-    ``answer_class`` and the Dice of its mask as ``answer_dice``; with trust ``uncertainty`` and
+    Besides the columns of `case_rows`, it has ``group``; ``answer_class``, the class that ``mtbus
+    predict`` answers; ``answer_dice``, the Dice of its mask; and with trust ``uncertainty`` and
     ``warning``.
 
     Args:
       cases: n images, with the classes of the run.
-      predictions: of them, in the same order.
+      predictions: the predictions for these images, in the same order.
     """
     probability = logits = None
     if predictions[0].probability is not None:
@@ -72,8 +72,8 @@ def measured(rows: pd.DataFrame, classes: types.Classes, group: np.ndarray) -> d
     """All figures over the images of an external test.
 
     Args:
-      rows: of `rows_of`.
-      classes: of the run.
+      rows: rows from `rows_of`.
+      classes: classes of the run.
       group: ``(n,)``, equal for images that belong together, such as those of a patient.
 
     Returns:
@@ -115,8 +115,8 @@ def intervals(
     independent (Davison, Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 
     Args:
-      rows: n of them.
-      group: ``(n,)`` of each row.
+      rows: n rows from `rows_of`.
+      group: ``(n,)``, the group of each row.
       figures: function from rows to pairs of value and number of images, by name.
     """
     members = [np.flatnonzero(group == each) for each in np.unique(group)]
@@ -143,11 +143,11 @@ def risk(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
     """How much the mean error falls when the most uncertain images are left out.
 
     Args:
-      rows: of `rows_of`, with trust.
+      rows: rows from `rows_of`, with trust.
 
     Returns:
-      For ``wrong_class``, ``dice_loss`` (1 − DSC) and ``wrong`` (class, or DSC below
-      `trust.WRONG_DICE`) the mean ``all`` and ``kept``, over the images whose truth is known.
+      For ``wrong_class``, ``dice_loss`` (1 − DSC) and ``wrong`` (wrong class, or DSC below
+      `trust.WRONG_DICE`), the means ``all`` and ``kept`` over the images whose truth is known.
     """
     errors = {}
     known = np.ones(len(rows), bool)

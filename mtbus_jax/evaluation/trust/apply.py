@@ -1,16 +1,16 @@
 """How far a prediction can be trusted: calibrated probabilities, uncertainty, warnings.
 
-Everything is fitted on validation images alone, one `FoldTrust` per fold; `assess` applies it to
-the outputs of an ensemble, whose members are folds, their networks and, for each, the flipped and
-turned versions of the image; `judge` then says how doubtful an answer is, given as mask and class.
-Fitted (by `fit`) are
+Everything is fitted on validation images only, one `FoldTrust` per fold. `assess` applies it to the
+outputs of an ensemble, which has one member for each combination of fold, network and flipped or
+turned version of the image. `judge` then says how doubtful an answer (mask and class) is. `fit`
+fits
 
 * a temperature for the class logits (Guo et al. 2017, ICML),
 * a threshold for conformal prediction sets (Sadinle et al. 2019, JASA),
 * the probability of a lesion, from how concentrated the mask's probability is and how far the
   members agree on it,
 * the probabilities that the class and the mask are wrong, from five signs of doubt (`Doubt`), and
-  above which value of their union a case earns a warning.
+  the threshold on the probability that either is wrong, above which a case gets a warning.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ import scipy
 from mtbus_jax import types
 from mtbus_jax.metrics import calibration
 
-# Prediction sets may miss the true class this often.
+# Share of cases in which the prediction set may miss the true class.
 ERROR_RATE = 0.1
-# Share of the validation images that would have earned a warning.
+# Share of the validation images that get a warning.
 WARNING_SHARE = 0.2
-# A mask with less Dice than this counts as wrong.
+# A mask with a lower Dice than this counts as wrong.
 WRONG_DICE = 0.5
 
 
 class Logistic(NamedTuple):
     """sigmoid(offset + weights · signs); no weight is negative.
 
-    Each sign speaks for the outcome or not at all: with 68 validation images, a free regression
-    would turn signs that say nearly the same against each other.
+    More of a sign never lowers the probability. With only 68 validation images, an unconstrained
+    regression would give weights of opposite sign to signs that say nearly the same.
     """
 
     offset: float
@@ -71,8 +71,8 @@ class Doubt(NamedTuple):
       class_doubt: 1 − the calibrated probability of the answer's class.
       class_disagreement: mean total variation distance of the members from their mean.
       mask_disagreement: see `calibration.mask_disagreement`.
-      conflict: |q − (1 − c_normal)|: mask and class differ on whether there is a lesion; c_normal
-        is 0 where no class means that.
+      conflict: |q − (1 − c_normal)|, how far mask and class differ on whether there is a lesion.
+        c_normal is the probability of the class "no lesion", 0 if there is no such class.
       dice_doubt: 1 − `expected_dice` of the answer's mask.
     """
 
@@ -88,13 +88,13 @@ class FoldTrust:
     """What was fitted on the validation images of one fold.
 
     Attributes:
-      temperature: of the class logits; 1 without the classification task.
-      conformal_threshold: least probability of a class in a prediction set.
-      presence: tells the probability of a lesion from the mask.
+      temperature: temperature of the class logits; 1 without the classification task.
+      conformal_threshold: lowest probability that a class in a prediction set can have.
+      presence: gives the probability of a lesion from the mask.
       class_error: probability of a wrong class from the signs of `Doubt`.
       mask_error: probability of a mask with a Dice below `WRONG_DICE`, from the same signs.
       warning_threshold: uncertainty above which there is a warning.
-      validation_images: it was fitted on.
+      validation_images: number of images it was fitted on.
     """
 
     temperature: float
@@ -106,7 +106,7 @@ class FoldTrust:
     validation_images: int
 
     def uncertainty(self, doubt: Doubt) -> np.ndarray:
-        """``(n,)`` probability that class or mask is wrong, as if independent of each other."""
+        """``(n,)`` probability that class or mask is wrong, taken as independent."""
         signs = np.stack(doubt, axis=-1)
         return 1 - (1 - self.class_error(signs)) * (1 - self.mask_error(signs))
 
@@ -122,9 +122,9 @@ class Assessment(NamedTuple):
 
     Attributes:
       probability: ``(n, height, width)`` float32, mean tumour probability.
-      class_probability: ``(n, classes)`` calibrated, mean over members.
+      class_probability: ``(n, classes)`` calibrated probabilities, mean over members.
       presence: ``(n,)`` probability of a lesion, judged by the mask.
-      lesion_odds: ``(n,)`` by how much the mask raises the odds of a lesion, see
+      lesion_odds: ``(n,)`` factor by which the mask multiplies the odds of a lesion, see
         `refine.refine_probable`.
       prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
       class_disagreement: ``(n,)`` of the members, as in `Doubt`.
@@ -167,8 +167,8 @@ def assess(
     Args:
       probability: ``(members, n, height, width)`` tumour probabilities, or None.
       class_logits: ``(members, n, classes)``, or None.
-      trust: of the run.
-      folds: fold of each group of members; members come fold by fold, equally many of each.
+      trust: what was fitted for the run.
+      folds: fold of each group of members. Members come fold by fold, the same number per fold.
       normal: code of the class "no lesion", None if there is none.
     """
     mean = disagreement = None
@@ -187,14 +187,14 @@ def join(
     *,
     normal: int | None = types.NORMAL,
 ) -> Assessment:
-    """`assess` where the members' masks are already joined.
+    """Like `assess`, for masks that are already averaged over the members.
 
     Args:
-      mean_probability: ``(n, height, width)``, or None.
-      disagreement: ``(n,)`` of `calibration.mask_disagreement`, or None.
+      mean_probability: ``(n, height, width)`` mean tumour probability, or None.
+      disagreement: ``(n,)`` from `calibration.mask_disagreement`, or None.
       class_logits: ``(members, n, classes)``, or None.
-      trust: of the run.
-      folds: fold of each group of members; members come fold by fold, equally many of each.
+      trust: what was fitted for the run.
+      folds: fold of each group of members. Members come fold by fold, the same number per fold.
       normal: code of the class "no lesion", None if there is none.
     """
     fitted = [trust[fold] for fold in folds]
@@ -211,7 +211,7 @@ def join(
     if members is not None:
         class_probability, class_disagreement = join_classes(members)
         class_presence = lesion_by_class(class_probability, normal)
-        # The lowest of the folds' thresholds gives the largest set: rather too large than wrong.
+        # The lowest threshold of the folds gives the largest set: too large is better than wrong.
         threshold = min(f.conformal_threshold for f in fitted)
         prediction_set = calibration.prediction_sets(class_probability, threshold)
     return Assessment(
@@ -246,15 +246,15 @@ def judge(
     trust: Trust,
     folds: list[int],
 ) -> Judgement:
-    """How doubtful answers are that were made of an assessment.
+    """Says how doubtful the answers are that were derived from an assessment.
 
     Args:
-      assessed: what the members say of the images, from `assess`.
-      mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
-        segmentation task.
-      class_id: ``(n,)`` their classes; None without the classification task.
-      trust: of the run.
-      folds: of the ensemble.
+      assessed: what the members say about the images, from `assess`.
+      mask: ``(n, height, width)`` bool, the answers' masks, after refining if there is any; None
+        without the segmentation task.
+      class_id: ``(n,)`` the answers' classes; None without the classification task.
+      trust: what was fitted for the run.
+      folds: the ensemble's folds.
     """
     fitted = [trust[fold] for fold in folds]
     doubt = signs_of_doubt(assessed, mask, class_id)
@@ -266,7 +266,7 @@ def judge(
 def signs_of_doubt(
     assessed: Assessment, mask: np.ndarray | None, class_id: np.ndarray | None
 ) -> Doubt:
-    """The signs of doubt about answers; arguments as of `judge`."""
+    """The signs of doubt about answers; for the arguments see `judge`."""
     none = np.zeros(len(mask) if class_id is None else len(class_id))
     doubt = Doubt(*[none] * len(Doubt._fields))
     if mask is not None:
@@ -283,14 +283,14 @@ def signs_of_doubt(
 
 
 def expected_dice(probability: np.ndarray, mask: np.ndarray, presence: np.ndarray) -> np.ndarray:
-    """The Dice that the probabilities let expect of a mask m: q · 2 Σ p m / (Σ p + Σ m).
+    """The Dice to expect for a mask m, given the probabilities: q · 2 Σ p m / (Σ p + Σ m).
 
-    Of an empty mask 1 − q, since its Dice is 1 where there is no lesion. For the other masks, the
-    ratio of expectations stands for the expectation of the ratio.
+    For an empty mask it is 1 − q, since its Dice is 1 if there is no lesion. For other masks, the
+    ratio of expectations approximates the expectation of the ratio.
 
     Args:
-      probability: ``(n, height, width)``, p.
-      mask: ``(n, height, width)`` bool.
+      probability: ``(n, height, width)``, tumour probability p.
+      mask: ``(n, height, width)`` bool, m.
       presence: ``(n,)`` probability q that there is a lesion.
 
     Returns:

@@ -73,7 +73,7 @@ def _fold_trust(values: dict[str, Any]) -> FoldTrust:
     """What was fitted for a fold.
 
     Raises:
-      IndexError, KeyError, TypeError or ValueError: for what cannot have been fitted.
+      IndexError, KeyError, TypeError or ValueError: for values that no fit produces.
     """
     presence, prior = values["presence"]
     found = FoldTrust(

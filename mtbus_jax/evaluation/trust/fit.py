@@ -1,4 +1,4 @@
-"""Fits `trust` to the predictions for validation images and what is true of them."""
+"""Fits `trust` to predictions for validation images and their ground truth."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def fit(
 
     Args:
       mean_probability: ``(n, height, width)``, or None without the segmentation task.
-      disagreement: ``(n,)`` of the members' masks, or None without the segmentation task.
+      disagreement: ``(n,)`` disagreement of the members' masks, or None without that task.
       class_logits: ``(members, n, classes)``, or None without the classification task.
-      mask: ``(n, height, width)`` bool, the answers' masks, refined if they are; None without the
-        segmentation task.
-      class_id: ``(n,)`` their classes; None without the classification task.
+      mask: ``(n, height, width)`` bool, the answers' masks, after refining if there is any; None
+        without the segmentation task.
+      class_id: ``(n,)`` the answers' classes; None without the classification task.
       label: ``(n,)`` true class codes.
-      has_lesion: ``(n,)`` bool, whether the true mask holds a pixel.
+      has_lesion: ``(n,)`` bool, whether the true mask has any lesion pixel.
       wrong_class: ``(n,)`` bool; False everywhere without the classification task.
       wrong_mask: ``(n,)`` bool; False everywhere without the segmentation task.
       normal: code of the class "no lesion", None if there is none.
@@ -45,7 +45,7 @@ def fit(
     prior = (has_lesion.sum() + 1) / (len(has_lesion) + 2)
     presence_model = trust.Presence(trust.Logistic(0.0, (0.0, 0.0)), float(prior))
     if class_logits is not None:
-        # `trust.assess` divides by float64 temperatures; a threshold has to be of the same type.
+        # `trust.assess` divides by float64 temperatures; the threshold must use the same type.
         class_logits = np.asarray(class_logits, np.float64)
         temperature = calibration.fit_temperature(class_logits, label)
         mean, between = trust.join_classes(
@@ -85,17 +85,17 @@ def fit(
 
 
 def fit_logistic(signs: np.ndarray, outcome: np.ndarray) -> trust.Logistic:
-    """A logistic curve with weights ≥ 0, the most likely ones given a ridge of 1/2.
+    """Fits a logistic curve with weights ≥ 0 by maximum likelihood with a ridge penalty.
 
-    The ridge is on the weights of standardised signs.
+    The penalty is 1/2 of the sum of the squared weights of the standardised signs.
 
     Args:
       signs: ``(n, signs)`` float.
       outcome: ``(n,)`` bool.
 
     Returns:
-      The curve, of signs that are not standardised. Where the outcome is always the same, or no
-      sign varies, all weights are 0, and its value is the outcome's share by Laplace's rule.
+      The curve, for signs that are not standardised. If the outcome is always the same or no sign
+      varies, all weights are 0 and the curve's value is the outcome's share by Laplace's rule.
     """
     outcome = np.asarray(outcome, bool)
     centre, scale = signs.mean(axis=0), signs.std(axis=0)

@@ -1,8 +1,8 @@
 """Fits `trust` on a run's validation images and measures it on its test images.
 
-Writes ``trust.json``, what was fitted and how well it does, and ``trust.csv``, one row per test
-image. A fold's test images see only what was fitted on that fold's validation images. Images whose
-mask or label is not known are left out.
+Writes ``trust.json`` (what was fitted and how well it works) and ``trust.csv`` (one row per test
+image). Each fold's test images are assessed only with what was fitted on that fold's validation
+images. Images whose mask or label is not known are left out.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from mtbus_jax.metrics import calibration, segmentation
 from mtbus_jax.training import run_folder
 
 ROWS = "trust.csv"
-# Share of the cases that stay when the most uncertain are left out.
+# Share of the cases that remain when the most uncertain ones are left out.
 KEPT = 0.8
-# What an image's error can be, for readers.
+# Titles of an image's possible errors.
 ERROR_TITLES = {
     "wrong": "wrong (class or mask)",
     "wrong_class": "wrong class",
     "dice_loss": "1 − DSC",
 }
-# Beginnings of the columns with a class's probability.
+# Prefixes of the columns with a class's probability.
 _UNCALIBRATED, _CALIBRATED = "uncalibrated_", "calibrated_"
 
 # mask (n, height, width) bool and class id (n,) of n images, None for what is not computed
@@ -44,13 +44,13 @@ _Pair = tuple[np.ndarray | None, np.ndarray | None]
 def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict[str, Any]:
     """Fits, measures and writes both files for the evaluated folds of a run.
 
-    A fold without a validation image or a test image whose truth is known is left out; where no
-    fold remains, nothing is written and what an earlier evaluation wrote is removed.
+    A fold is left out if no validation image or no test image of it has a known truth. If no fold
+    remains, nothing is written and the files of an earlier evaluation are removed.
 
     Args:
       workdir: the run folder.
-      cases: its dataset.
-      folds: its splits.
+      cases: the run's dataset.
+      folds: the run's splits.
 
     Returns:
       The content of ``trust.json``, empty if nothing was written.
@@ -100,7 +100,7 @@ def write_trust(workdir: Path, cases: types.Cases, folds: list[splits.Split]) ->
 def whose_truth_is_known(
     stored: stored_predictions.Stored, truth: types.Cases
 ) -> tuple[stored_predictions.Stored, types.Cases]:
-    """The images of which everything is known that the run predicts."""
+    """Only the images whose truth is known for everything that the run predicts."""
     known = np.ones(len(truth), bool)
     if stored.probability is not None:
         known &= truth.mask_known
@@ -110,10 +110,10 @@ def whose_truth_is_known(
 
 
 def fit_stored(stored: stored_predictions.Stored, truth: types.Cases) -> trust.FoldTrust:
-    """Fits trust on images that have not trained the network.
+    """Fits trust on images that the network was not trained on.
 
     Args:
-      stored: its predictions for n images.
+      stored: the network's predictions for n images.
       truth: the images, in the same order; their masks and labels are known.
     """
     mask = truth.mask[..., 0] > 0
@@ -134,7 +134,7 @@ def fit_stored(stored: stored_predictions.Stored, truth: types.Cases) -> trust.F
 
 
 def _hard(stored: stored_predictions.Stored, classes: types.Classes) -> _Pair:
-    """The tested prediction, whose errors are to be foreseen, refined if it can be."""
+    """The tested prediction, refined if possible; trust foresees its errors."""
     mask = None if stored.probability is None else stored.mask
     if stored.logits is None:
         return mask, None
@@ -146,7 +146,7 @@ def _hard(stored: stored_predictions.Stored, classes: types.Classes) -> _Pair:
 def _wrong(
     mask: np.ndarray | None, class_id: np.ndarray | None, truth: types.Cases
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether class and mask are wrong; a task that is off is never wrong."""
+    """Whether class and mask are wrong; False for a task that the run does not have."""
     wrong_class = wrong_mask = np.zeros(len(truth), bool)
     if class_id is not None:
         wrong_class = class_id != truth.label
@@ -163,7 +163,7 @@ def _dice(mask: np.ndarray, truth: types.Cases) -> np.ndarray:
 def _rows(
     stored: stored_predictions.Stored, truth: types.Cases, fitted: trust.FoldTrust, fold: int
 ) -> pd.DataFrame:
-    """One row per image: what is said about it, what was corrected, and whether it was right."""
+    """One row per image: its assessment, its correction, and whether the answer was right."""
     names, normal = np.array(truth.classes.names), truth.classes.normal
     found = trust.join(
         stored.mean_probability,
@@ -210,7 +210,7 @@ def _rows(
 def corrections(
     mask: np.ndarray, class_logits: np.ndarray, *, normal: int | None = types.NORMAL
 ) -> np.ndarray:
-    """What prediction refining changes, in words; empty where it changes nothing.
+    """What prediction refining changes, as text; empty where it changes nothing.
 
     Args:
       mask: ``(n, height, width)`` bool, before refining.
@@ -227,16 +227,17 @@ def corrections(
 
 
 def measure(rows: pd.DataFrame) -> dict[str, Any]:
-    """How well uncertainty, probabilities and both kinds of refining do on these images.
+    """Measures how well uncertainty, probabilities and both kinds of refining do on these images.
 
     Args:
-      rows: of ``trust.csv``.
+      rows: rows of ``trust.csv``.
 
     Returns:
-      By name: ``images``; ``risk``, for each kind of error its mean over all images, over the
-      `KEPT` least uncertain, and over the `KEPT` with the least error, which no order can beat;
-      with classes ``calibration`` and ``conformal``; with both tasks ``refining``, DSC and accuracy
-      raw, by the hard rules and by the most probable pair.
+      By name: ``images``, ``kept`` and ``warned``; ``risk``, for each kind of error its mean over
+      all images, over the share `KEPT` that is least uncertain, and over the share `KEPT` with the
+      smallest errors (the best possible order); with classes ``calibration`` and ``conformal``;
+      with both tasks ``refining``: DSC and accuracy raw, by the hard rules and by the most probable
+      pair.
     """
     errors: dict[str, np.ndarray] = {"wrong": rows.wrong.to_numpy(float)}
     if "predicted" in rows:
@@ -286,7 +287,7 @@ def to_markdown(content: dict[str, Any]) -> list[str]:
         "",
         f"Fitted on each fold's validation images, measured on its test images: mean error{whose} "
         f"over all test images, without the {share} % most uncertain, and without the {share} % "
-        "that turned out worst, which no uncertainty can beat.",
+        "with the largest errors, the best that any uncertainty could reach.",
         "",
         *markdown_table(
             ["error", "all", f"without {share} %", "at best"],

@@ -1,7 +1,7 @@
-"""Trust for a network that was trained on every image, so that none of them can test it.
+"""Trust for a network that was trained on every image, so that no image is left to test it.
 
-It is fitted on the predictions of a cross-validated run of the same recipe, each for an image that
-its network has not seen. A network that has seen all images errs less, if anything.
+It is fitted on the predictions of a cross-validated run of the same recipe. Each of them is for an
+image that its network was not trained on. A network trained on all images should err no more often.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def content(
 
     Args:
       workdir: folder of the cross-validated run.
-      cases: its dataset.
-      folds: its splits, all of them tested.
-      fold: number of the fold that it is for.
+      cases: the run's dataset.
+      folds: the run's splits, all of them tested.
+      fold: number of the fold under which the content is stored.
 
     Raises:
-      UserError: if predictions are missing or of other images.
+      UserError: if predictions are missing or belong to other images.
     """
     stored, index = [], []
     for number, split in enumerate(folds):
