@@ -1,4 +1,4 @@
-"""The case browser's data and controls; ``assets/cases.js`` and its neighbours make it move."""
+"""The case browser's data and controls; ``assets/cases.js`` and its neighbours drive it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Options = list[tuple[str, str]]
 
 
 def data(run: Run, pictures: Pictures | None) -> dict[str, Any]:
-    """What the script needs but pictures: columns with one entry per test image.
+    """Everything the script needs except pictures: columns with one entry per test image.
 
-    Classes are codes, undefined numbers None; columns that the run does not have are left out.
+    Classes are codes, and undefined numbers are None. Columns that the run lacks are left out.
     """
     rows = run.rows
     columns: dict[str, list] = {"uid": rows.uid.tolist(), "fold": rows.fold.astype(int).tolist()}
@@ -79,7 +79,7 @@ def _rounded(values: pd.Series) -> list[float | None]:
 
 
 def blocks(run: Run, pictures: Pictures | None) -> Iterator[Markup]:
-    """The data as script elements that no browser runs: the columns, then blocks of pictures."""
+    """The data as script elements that browsers do not run: columns, then blocks of pictures."""
     yield Markup(json_element("case-data", data(run, pictures)))
     if pictures is not None:
         for number, block in enumerate(pictures.blocks()):
@@ -87,7 +87,7 @@ def blocks(run: Run, pictures: Pictures | None) -> Iterator[Markup]:
 
 
 def filters(run: Run) -> list[Markup]:
-    """The controls that choose cases: those that this run has something to say about."""
+    """The controls that choose cases, as far as this run has data for them."""
     names: Options = [(name, name) for name in run.classes.names]
     shown = [_select("class", "True class", [("", "all"), *names])]
     if run.has_classes:

@@ -32,7 +32,7 @@ _ERRORS = {
 
 
 def fold_class(fold: int) -> str:
-    """Style of a fold's marks: six colours, then the same ones again."""
+    """Style of a fold's marks: six colours, repeated."""
     return f"c{fold % 6}"
 
 
@@ -79,7 +79,7 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
             chart.line(epochs, series, style)
             columns[f"fold {fold} {part}".strip()] = dict(zip(epochs, series, strict=True))
         entries.append((fold_class(fold), f"fold {fold}"))
-        # Runs from before there was a choice tested their best epoch.
+        # Older runs always tested their best epoch.
         tested = rows[-1].get("tested_epoch", rows[-1]["best_epoch"])
         there = [row for row in rows if row["epoch"] == tested]
         if there and fields.get("validation") in there[0]:
@@ -111,7 +111,7 @@ def _curve(metrics: dict[int, list[dict[str, Any]]], title: str, fields: dict[st
 
 
 def dice_by_class(rows: pd.DataFrame, classes: types.Classes) -> Markup:
-    """How the images' final Dice spreads, by class, with quartiles."""
+    """The distribution of the images' final Dice by class, with quartiles."""
     rows = rows[rows.final_dice.notna()]
     present = [name for name in classes.names if (rows.label == name).any()]
     ticks = list(range(1, len(present) + 1))
@@ -142,7 +142,7 @@ def dice_by_class(rows: pd.DataFrame, classes: types.Classes) -> Markup:
 
 
 def _silhouette(chart: svg.Chart, place: float, values: np.ndarray) -> None:
-    """A histogram of Dice on its side, mirrored; the widest bin has the full width."""
+    """A mirrored histogram of Dice along the vertical axis; the fullest bin has the full width."""
     count, edges = np.histogram(values, bins=_DICE_BINS, range=(0, 1))
     half = 0.4 * count / count.max()
     for low, high, reach, n in zip(edges, edges[1:], half, count, strict=False):
@@ -181,8 +181,8 @@ def reliability(rows: pd.DataFrame, classes: types.Classes) -> Markup:
         chart.points(found.confidence, found.accuracy, style.split()[0], titles=titles)
     text = (
         f"Expected calibration error {number(errors['before'])} before and "
-        f"{number(errors['after'])} after calibration. On the diagonal, a stated confidence comes "
-        "true as often as it says."
+        f"{number(errors['after'])} after calibration. On the diagonal, accuracy equals the stated "
+        "confidence."
     )
     return svg.figure(
         "Reliability",
@@ -199,10 +199,10 @@ def reliability(rows: pd.DataFrame, classes: types.Classes) -> Markup:
 
 
 def risk_coverage(rows: pd.DataFrame, kept: float) -> list[Markup]:
-    """The error that stays when the most uncertain images are left out, one chart per error.
+    """The error that remains when the most uncertain images are left out, one chart per error.
 
     Args:
-      rows: of the run.
+      rows: rows of the run.
       kept: share of images at which the curves are read.
     """
     rows = rows[rows.uncertainty.notna()]
@@ -211,7 +211,7 @@ def risk_coverage(rows: pd.DataFrame, kept: float) -> list[Markup]:
         errors["wrong_class"] = (~rows.class_right).to_numpy(float)
     if "final_dice" in rows:
         errors["dice_loss"] = 1 - rows.final_dice.to_numpy()
-    if len(errors) == 2:  # with one task, wrong is wrong in the only thing there is
+    if len(errors) == 2:  # with one task, "wrong" adds nothing to that task's own error
         del errors["wrong"]
     return [
         _risk(name, error, rows.uncertainty.to_numpy(float), kept) for name, error in errors.items()
@@ -244,7 +244,7 @@ def _risk(name: str, error: np.ndarray, uncertainty: np.ndarray, kept: float) ->
     return svg.figure(
         title,
         chart.drawing(f"{title}: risk against coverage", text),
-        [("c0", "by uncertainty"), ("c2 dash", "best order there is"), ("ideal", "any order")],
+        [("c0", "by uncertainty"), ("c2 dash", "best possible order"), ("ideal", "random order")],
         table(title, ["images kept", "by uncertainty", "best order"], lines),
         text,
     )

@@ -4,8 +4,8 @@
     mtbus compare runs/mt_unetpp runs/no_oversampling --out=compare.html
 
 The report is ``report.html`` in the run folder; training writes it too. Pictures come from the
-dataset, so a report made where the dataset is not has none, and says so. The comparison goes to
-the terminal as Markdown and to ``--out`` as a page.
+dataset: a report made without the dataset has none and says so. The comparison goes to the
+terminal as Markdown and to ``--out`` as a page.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ _PAGE = "compare.html"  # of a comparison
 
 
 def main(argv: Sequence[str], *, program: str = "mtbus_jax.report") -> None:
-    """Does what the arguments say.
+    """Writes a report or a comparison, as the arguments say.
 
     Args:
-      argv: arguments.
+      argv: the command's arguments.
       program: the command's name in messages.
 
     Raises:
-      UserError: for wrong use, a folder that is not a tested run, or runs that cannot be compared.
+      UserError: for wrong arguments, a folder that is not a tested run, or runs that cannot be
+        compared.
     """
     args = _parser(program).parse_args(argv)
     if bool(args.run) == bool(args.compare):
@@ -54,11 +55,12 @@ def compare_runs(argv: Sequence[str], *, program: str) -> None:
     """Puts run folders side by side, as ``--compare`` does: ``mtbus compare runs/a runs/b``.
 
     Args:
-      argv: arguments.
+      argv: the command's arguments.
       program: the command's name in messages.
 
     Raises:
-      UserError: for wrong use, a folder that is not a tested run, or runs that cannot be compared.
+      UserError: for wrong arguments, a folder that is not a tested run, or runs that cannot be
+        compared.
     """
     parser = commandline.Parser(program, "Puts run folders side by side.")
     parser.add_argument(
@@ -73,7 +75,7 @@ def _parser(program: str) -> commandline.Parser:
     parser = commandline.Parser(program, __doc__)
     parser.add_paths(run="run folder (--workdir of main.py) to report on")
     parser.add_places()
-    parser.switch("--no_pictures", help="leave out what shows patients' images")
+    parser.switch("--no_pictures", help="leave out everything that shows patients' images")
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -96,11 +98,11 @@ def _add_out(parser: commandline.Parser) -> None:
 def _report(args: argparse.Namespace) -> None:
     workdir = Path(args.run)
     config = run_folder.load_config(workdir)
-    read(workdir)  # what is wrong with the run itself is no reason for a page without pictures
+    read(workdir)  # a broken run is an error, not a reason to leave out pictures
     cases, reason = _cases(config, args)
     if reason and not args.no_pictures and report.has_pictures(workdir):
         raise UserError(
-            f"{workdir / report.REPORT} has pictures, and the one that replaced it would have "
+            f"{workdir / report.REPORT} has pictures, but the report that would replace it has "
             f"none: {reason} Say where the data lie with --data_dir, --manual_dir, --arrays_file "
             "or, for a folder of your own, --data; --no_pictures writes the report without them."
         )
@@ -113,7 +115,7 @@ def _report(args: argparse.Namespace) -> None:
 def _cases(
     config: config_dict.ConfigDict, args: argparse.Namespace
 ) -> tuple[types.Cases | None, str]:
-    """The run's dataset, or None and the reason."""
+    """The run's dataset and "", or None and the reason why there is none."""
     if args.no_pictures:
         return None, "--no_pictures was given."
     given = commandline.places(args)
@@ -122,7 +124,7 @@ def _cases(
         fold_access.check_dataset(Path(args.run), cases)
         return cases, ""
     except UserError as error:
-        if given:  # what was asked for by name must be there
+        if given:  # places that were given must hold the data
             raise
         return None, str(error)
 

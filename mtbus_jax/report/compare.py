@@ -1,4 +1,4 @@
-"""Runs side by side: paired tests over the test images that they have in common."""
+"""Compares runs with paired tests over the test images that they have in common."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtbus_jax.metrics.statistics import CORRECT, DICE
 from mtbus_jax.report.run import Run, read
 from mtbus_jax.training import seen
 
-# Images listed for each pair of runs whose Dice differs most.
+# Number of images to list per pair of runs, those whose Dice differs most.
 _CHANGED = 8
 
 
@@ -25,10 +25,10 @@ class ComparedRuns:
     """Several runs, compared.
 
     Attributes:
-      names: of the runs, distinct, in the order given.
-      runs: what was read of each, in the same order.
+      names: distinct names of the runs, in the order given.
+      runs: content of each run folder, in the same order.
       warnings: what a reader must know before the figures.
-      tests: every pair of runs, for every measure both have.
+      tests: paired tests of every pair of runs, for every measure that both have.
       changed: by pair of names, the common images whose Dice differs most: ``uid``, ``label``,
         ``a``, ``b``, ``change`` (a − b), the largest first.
     """
@@ -41,13 +41,13 @@ class ComparedRuns:
 
 
 def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
-    """Compares runs of one dataset, by what each says in the end: refined where it can be.
+    """Compares the final answers of runs on one dataset, refined where possible.
 
     Args:
-      workdirs: two run folders or more, all different.
+      workdirs: two or more different run folders.
 
     Raises:
-      UserError: if there are fewer, one is not a tested run, or they cannot be compared.
+      UserError: if there are fewer than two, one is not a tested run, or they cannot be compared.
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2:
@@ -56,7 +56,7 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
         raise UserError("--compare: the same run folder is given twice.")
     runs = [read(path) for path in paths]
     datasets = dict(zip(map(str, paths), (run.summary["dataset"] for run in runs), strict=True))
-    # Folders may have moved: pixels are compared instead.
+    # Folders may have moved, so for them pixels are compared instead.
     if len(set(datasets.values())) > 1 and not all(map(stored.is_folder, datasets.values())):
         listed = ", ".join(f"{path} on {dataset}" for path, dataset in datasets.items())
         raise UserError(f"Runs on different datasets cannot be compared: {listed}.")
@@ -74,10 +74,10 @@ def compare(workdirs: Sequence[Path | str]) -> ComparedRuns:
 
 
 def _check_same_pictures(which: str, a: Run, b: Run, uids: pd.Series) -> None:
-    """Refuses runs whose images of the same names have other pixels, where both runs know them.
+    """Refuses runs whose images differ in pixels under the same names, if both runs know them.
 
     Raises:
-      UserError: if one has.
+      UserError: if the pixels of an image differ.
     """
     first, second = (seen.read(run.workdir) for run in (a, b))
     if first is None or second is None or None in (first.uids, second.uids):
@@ -122,7 +122,7 @@ def _warnings(names: list[str], runs: list[Run]) -> list[str]:
 
 
 def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of both runs' common images, by suffix ``_a`` and ``_b``, and warnings."""
+    """The common images' rows, with columns of the two runs as ``_a`` and ``_b``, and warnings."""
     columns = ["uid", "fold", "label", "final_predicted", "final_dice", "class_right"]
     one, other = (run.rows[[c for c in columns if c in run.rows]] for run in (a, b))
     one = one.rename(columns={c: f"{c}_a" for c in one if c != "uid"})
@@ -132,7 +132,7 @@ def _common(name_a: str, a: Run, name_b: str, b: Run) -> tuple[pd.DataFrame, lis
     if pairs.empty:
         raise UserError(f"{which} have no test image in common, so they cannot be compared.")
     _check_same_pictures(which, a, b, pairs.uid)
-    unlike = pairs.label_a.fillna("") != pairs.label_b.fillna("")  # no class is like no class
+    unlike = pairs.label_a.fillna("") != pairs.label_b.fillna("")  # two missing classes are equal
     if unlike.any():
         raise UserError(
             f"{which} were tested on other data under the same names: "

@@ -20,18 +20,18 @@ from mtbus_jax.report.results import meanings, scale, scale_legend
 from mtbus_jax.report.sections import section
 from mtbus_jax.training import run_folder
 
-# Where data lies; differs without a meaning.
+# Where the data are; differences have no meaning.
 _PLACES = {f"data.{place}" for place in places.PLACES}
 _MEASURES = {DICE: "Dice (Wilcoxon signed-rank)", CORRECT: "class right (McNemar)"}
 _HEADER = ["comparison", "images", "a", "b", "a − b", "95 % interval", "effect", "p", "p (Holm)"]
 _NOTES = (
-    "Tested is what each run says in the end: refined where it has both tasks.",
-    "a and b are means over the common images: of Dice, or the share with the right class.",
+    "The tests compare the final answers of the runs, refined where a run has both tasks.",
+    "a and b are taken over the common images: mean Dice, or the share with the right class.",
     "The interval is a bootstrap over images within folds.",
     "Effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive "
     "where a is better.",
-    "p (Holm) is corrected for all tests of this table; they tell two trained networks apart on "
-    "these images, not two methods: training again with another seed moves the means too.",
+    "p (Holm) is corrected for all tests of this table. The tests compare two trained networks on "
+    "these images, not two methods: training again with another seed changes the means too.",
 )
 
 
@@ -138,7 +138,7 @@ def _run_table(comparison: ComparedRuns) -> Markup:
 
 
 def _differing_fields(comparison: ComparedRuns) -> Markup:
-    """The fields of the configuration in which the runs differ; places of data left out."""
+    """The configuration fields in which the runs differ, without places of data."""
     flat = [run_folder.flatten(run.config) for run in comparison.runs]
     fields = sorted(set().union(*flat) - {"name", *_PLACES})
     rows = [
@@ -169,9 +169,9 @@ def _figure_table(comparison: ComparedRuns, kind: str) -> Markup | None:
 
 
 def _counted(figures: list[dict[str, Any] | None], comparison: ComparedRuns) -> list[str]:
-    """Figures as text, with the number of images where it is not all that were tested.
+    """Figures as text, with the number of images if they do not cover all tested ones.
 
-    A network that finds nothing has a distance for the images without a lesion alone.
+    A network that finds nothing has a distance only for the images without a lesion.
     """
     cells = []
     for figure, run in zip(figures, comparison.runs, strict=True):
@@ -182,7 +182,7 @@ def _counted(figures: list[dict[str, Any] | None], comparison: ComparedRuns) -> 
 
 
 def _names(results: list[dict[str, Any]]) -> list[str]:
-    """The figures that any of several runs has, in the order of the first that has each."""
+    """All figures that any of several runs has, in the order of their first occurrence."""
     return list(dict.fromkeys(name for figures in results for name in figures))
 
 
@@ -211,7 +211,7 @@ def _tests(comparison: ComparedRuns) -> list[Markup]:
 
 
 def _interval(test: Comparison, reach: float) -> Markup:
-    """The difference with its interval around a line at 0, for the eye only."""
+    """The difference with its interval and a line at 0, hidden from screen readers."""
     half, middle = 60, 66
 
     def place(value: float) -> str:

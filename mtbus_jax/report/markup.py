@@ -23,8 +23,8 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
     """One element.
 
     Args:
-      name: of the element, such as ``p``.
-      *children: text, which is escaped, markup, None for nothing, or lists of these.
+      name: name of the element, such as ``p``.
+      *children: text (which is escaped), markup, None for nothing, or lists of these.
       **attributes: ``class_`` stands for ``class`` and ``aria_label`` for ``aria-label``; True
         makes a bare attribute, None and False leave it out.
     """
@@ -63,13 +63,13 @@ def _render(child: Child) -> str:
 def table(
     caption: str, header: Sequence[Child], rows: Iterable[Sequence[Child]], *, class_: str = ""
 ) -> Markup:
-    """A table in a box that scrolls sideways where it does not fit; the first cell heads its row.
+    """A table in a box that scrolls sideways if needed; the first cell of a row is its header.
 
     Args:
-      caption: says what the table shows, for those who jump from table to table.
+      caption: says what the table shows, for readers who jump from table to table.
       header: one cell per column.
-      rows: cells, as many each.
-      class_: of the box.
+      rows: one cell per column in each row.
+      class_: CSS class of the box.
     """
     head = [element("th", cell, scope="col") for cell in header]
     body = [
@@ -92,7 +92,7 @@ def scrollable(label: str, content: Markup, *, class_: str = "") -> Markup:
 
 
 def disclosure(summary: str, *children: Child) -> Markup:
-    """Content behind a line that opens it."""
+    """Content that is closed until the reader opens it by its summary line."""
     return element("details", element("summary", summary), *children)
 
 

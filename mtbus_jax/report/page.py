@@ -1,4 +1,4 @@
-"""Puts a page together: one file, with a policy that forbids it to load or run anything else."""
+"""Builds a page: one file, with a policy that forbids it to load or run anything else."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def page(
     """A whole HTML document.
 
     Args:
-      title: of the document.
-      *body: its content.
+      title: the document's title.
+      *body: the document's content.
       styles: files of ``assets/`` besides the common one.
-      scripts: files of ``assets/``, run in this order after the body is there.
+      scripts: files of ``assets/``, run in this order at the end of the body.
     """
     style = pages.style(_HERE, "style.css", *styles)
     codes = [pages.text(_HERE, name) for name in scripts]
@@ -69,7 +69,7 @@ def header(name: str, facts: list[Child], links: list[tuple[str, str]]) -> Marku
 
 
 def _policy(style: str, codes: list[str]) -> str:
-    """Nothing but these very texts may style or run; pictures come from inside the file."""
+    """Allows only these exact styles and scripts, and only pictures from inside the file."""
     scripts = " ".join(map(pages.source, codes)) or "'none'"
     return (
         f"default-src 'none'; img-src data:; style-src {pages.source(style)}; "

@@ -1,7 +1,8 @@
 """Images and masks as text inside the page.
 
-Images are JPEG: for looking, not for measuring. Masks keep every pixel, as the lengths of runs of
-equal pixels, row by row, starting with background, in base 36: a lesion takes some 300 characters.
+Images are JPEG, for viewing rather than measuring. Masks keep every pixel. They are stored as the
+lengths of runs of equal pixels, row by row, starting with background, in base 36. A lesion takes
+some 300 characters.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from mtbus_jax import types
 from mtbus_jax.errors import UserError
 from mtbus_jax.report.run import Run, predicted_masks
 
-# Pixels that a page may hold: some 40 MB of text. More are made smaller.
+# Pixels that a page may hold, some 40 MB of text. Larger sets are scaled down.
 MOST_PIXELS = 50_000_000
 _QUALITY = 85
-# Cases of a block, which the page decodes as a whole when one of them is shown.
+# Cases per block. The page decodes a whole block to show one of its cases.
 BLOCK = 50
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -30,7 +31,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Of the test images, in the order of the rows.
+    """Pictures of the test images, in the order of the rows.
 
     Attributes:
       image: ``(n, height, width)`` uint8.
@@ -43,7 +44,7 @@ class Pictures:
     prediction: np.ndarray | None
 
     def scale(self) -> float:
-        """Factor by which images are made smaller so that the page stays small, at most 1."""
+        """Factor by which images are scaled so that the page stays small, at most 1."""
         return min(1.0, math.sqrt(MOST_PIXELS / self.image.size))
 
     def blocks(self) -> Iterator[dict[str, list[str]]]:
@@ -68,7 +69,7 @@ def collect(run: Run, cases: types.Cases) -> Pictures:
       cases: the dataset it was tested on.
 
     Raises:
-      UserError: if the dataset is another one than the run's.
+      UserError: if the dataset is not the one that the run was tested on.
     """
     position = {str(uid): i for i, uid in enumerate(cases.uid)}
     missing = [uid for uid in run.rows.uid if uid not in position]
@@ -85,7 +86,7 @@ def collect(run: Run, cases: types.Cases) -> Pictures:
         if other.any():
             raise UserError(
                 f"{int(other.sum())} masks of the dataset {cases.name} differ from those that "
-                f"{run.workdir} was tested on, such as that of {run.rows.uid[other.argmax()]}; "
+                f"{run.workdir} was tested on, such as the mask of {run.rows.uid[other.argmax()]}; "
                 "give the data that the run was tested on."
             )
     return Pictures(cases.image[index, ..., 0], truth, predicted_masks(run))

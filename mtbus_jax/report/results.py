@@ -1,4 +1,4 @@
-"""The figures of a run as tables: beside the published ones, by fold, and as confusion matrices."""
+"""The figures of a run as tables: next to published ones, by fold, as confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCALE = 132
 
 
 def figure_table(summary: dict[str, Any]) -> Markup:
-    """Every figure, raw and refined, beside the published ones, on a common scale."""
+    """Every figure, raw and refined, next to the published ones, on a common scale."""
     results = summary["results"]
     kinds = list(results)
     published = [k for k in kinds if any(f["published"] for f in results[k]["figures"].values())]
@@ -58,7 +58,7 @@ def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Mar
         ours = plus_minus(with_n(figures[kind]) if each else None)
         cells += [element("td", ours), element("td", plus_minus(each), class_="published")]
     marks = [(f"mark-{kind}", figure) for kind, figure in figures.items()]
-    # Of several published settings, the last is the one of the final result.
+    # Of several published settings, the last one belongs to the final result.
     marks += [("mark-published", each) for each in list(beside.values())[-1:]]
     cells.append(element("td", scale(marks) if of_figure.share else None, class_="scale"))
     counts = image_counts([figure["n"] for figure in figures.values() if figure])
@@ -67,7 +67,7 @@ def _figure_row(name: str, figures: dict[str, Any], published: list[str]) -> Mar
 
 
 def scale(marks: list[tuple[str, dict[str, Any] | None]]) -> Markup:
-    """Means with their standard deviations on a line from 0 to 1, for the eye only."""
+    """Means and standard deviations on a line from 0 to 1, hidden from screen readers."""
     drawn = [element("line", x1=6, y1=10, x2=_SCALE - 6, y2=10, class_="grid")]
     for class_, figure in marks:
         if figure is None or figure["mean"] is None:
@@ -86,14 +86,14 @@ def scale(marks: list[tuple[str, dict[str, Any] | None]]) -> Markup:
 
 
 def _mark(class_: str, x: float) -> Markup:
-    if class_ == "mark-published":  # another shape, so that colour is not all
+    if class_ == "mark-published":  # another shape, so that colour is not the only sign
         points = f"{x:.1f},4 {x + 5:.1f},10 {x:.1f},16 {x - 5:.1f},10"
         return element("polygon", points=points, class_=class_)
     return element("circle", cx=f"{x:.1f}", cy=10, r=4, class_=class_)
 
 
 def scale_legend(entries: list[tuple[str, str]]) -> Markup:
-    """What the marks of `scale` mean: (class, text) each."""
+    """What the marks of `scale` mean; each entry is (class, text)."""
     items = []
     for class_, text in entries:
         picture = element(
@@ -104,7 +104,7 @@ def scale_legend(entries: list[tuple[str, str]]) -> Markup:
 
 
 def fold_table(summary: dict[str, Any]) -> Markup:
-    """Every figure of every fold, behind a line that opens it."""
+    """Every figure of every fold, in a block that is closed at first."""
     rows = []
     for kind, result in summary["results"].items():
         for name, figure in result["figures"].items():
@@ -115,7 +115,7 @@ def fold_table(summary: dict[str, Any]) -> Markup:
 
 
 def networks(summary: dict[str, Any]) -> list[Markup]:
-    """What the networks of an ensemble reach by themselves; nothing for another run."""
+    """Figures of each network of an ensemble alone; empty for other runs."""
     alone = summary.get("networks", [])
     if not alone:
         return []
@@ -123,15 +123,15 @@ def networks(summary: dict[str, Any]) -> list[Markup]:
     rows = [[str(each["seed"]), *(number(each[name]) for name in names)] for each in alone]
     header = ["seed", *(meaning(name).title for name in names)]
     kind = KINDS[list(summary["results"])[-1]]
-    text = f"An ensemble: the mean of {len(alone)} networks a fold. Above, each alone, {kind}."
+    text = f"An ensemble: the mean of {len(alone)} networks a fold. Above: each one alone, {kind}."
     return [markup.table("Networks by themselves", header, rows), element("p", text, class_="note")]
 
 
 def meanings(names: Iterable[str]) -> Markup:
-    """What each figure is, behind a line that opens it.
+    """What each figure means, in a block that is closed at first.
 
     Args:
-      names: of the figures.
+      names: names of the figures.
     """
     items = [
         [element("dt", each.title), element("dd", each.sentence)] for each in map(meaning, names)

@@ -1,4 +1,4 @@
-"""What a report is made of: everything a run folder holds, read once and checked."""
+"""Everything a report needs from a run folder, read once and checked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EMPTIED, RENAMED = "mask emptied", "class set to normal"
 
 T = TypeVar("T")
 
-# What `trust.csv` knows and `cases.csv` does not.
+# Columns that `trust.csv` adds to those of `cases.csv`.
 _TRUST_COLUMNS = (
     *("uncertainty", "warning", "prediction_set", "presence"),
     *("probable_predicted", "probable_dice"),
 )
-# And by class.
+# Prefixes of those that it adds for each class.
 _TRUST_PREFIXES = ("calibrated_", "uncalibrated_")
 
 
@@ -41,7 +41,7 @@ class Run:
       environment: content of ``environment.json``; None if it is missing.
       splits: content of ``splits.json``; None if it is missing.
       metrics: rows of ``metrics.jsonl`` by fold.
-      rows: one per test image, see `case_rows`.
+      rows: one row per test image, see `case_rows`.
       trust: content of ``trust.json``; None if it is missing.
     """
 
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def classes(self) -> types.Classes:
-        """That the run tells apart."""
+        """The classes that the run tells apart."""
         return types.Classes.of(self.config["data"])
 
     @property
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def has_trust(self) -> bool:
-        """Whether uncertainties and warnings are there."""
+        """Whether the run has uncertainties and warnings."""
         return "uncertainty" in self.rows and bool(self.rows.uncertainty.notna().any())
 
 
@@ -89,8 +89,8 @@ def read(workdir: Path) -> Run:
     """Reads a run folder.
 
     Raises:
-      UserError: if it is not a run, has not been tested, its figures have the classes in another
-        order, or a file of it is broken.
+      UserError: if the folder is not a run, has not been tested, has figures with the classes in
+        another order, or has a broken file.
     """
     config = run_files.read_config(workdir)
     tested = read_cases(workdir)
@@ -143,12 +143,12 @@ def case_rows(
     *,
     refine: bool = True,
 ) -> pd.DataFrame:
-    """One row per test image, from ``cases.csv`` and, where there is one, ``trust.csv``.
+    """One row per test image, from ``cases.csv`` and, if there is one, ``trust.csv``.
 
-    Beside the columns of `evaluate.case_rows` and the uncertainties of ``trust.csv`` it has what
-    the run says in the end, refined where it can be unless ``refine`` is off:
-    ``final_predicted``, ``final_dice``, ``class_right``, ``wrong`` (class or mask, as in `trust`),
-    and where it is refined ``correction``, what that changed, in words.
+    Besides the columns of `evaluate.case_rows` and the uncertainties of ``trust.csv``, it has the
+    run's final answer, which is refined if possible unless ``refine`` is off: ``final_predicted``,
+    ``final_dice``, ``class_right`` and ``wrong`` (class or mask, as in `trust`). If the answer is
+    refined, ``correction`` says what refining changed.
     """
     rows = tested.copy()
     refined = refine and f"{REFINED}predicted" in rows
@@ -184,7 +184,7 @@ def predicted_masks(run: Run) -> np.ndarray | None:
     None if the run does not segment or predictions were not kept.
 
     Raises:
-      UserError: if the predictions are of other images.
+      UserError: if the predictions belong to other images.
     """
     paths = [run_folder.fold_dir(run.workdir, fold) for fold in run.folds]
     if not run.has_masks or not all((p / stored_predictions.NAMES["test"]).exists() for p in paths):

@@ -24,7 +24,7 @@ def section(name: str, title: str, *children: Child) -> Markup:
 
 
 def missing(what: str, mend: str) -> Markup:
-    """Says that something is not there, and how it would be."""
+    """Says that something is missing and how to get it."""
     return element(
         "p", element("strong", "Not in this run folder: "), what, " ", mend, class_="missing"
     )
@@ -46,13 +46,13 @@ def warnings(summary: dict[str, Any]) -> list[Markup]:
 
 
 def _with_code(text: str) -> list[Child]:
-    """Sentences with what stands between backquotes as code."""
+    """Sentences in which text between backquotes becomes code."""
     parts = text.split("`")
     return [element("code", part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def tiles(run: Run) -> Markup:
-    """The few figures to read first: of the last kind of result, with the published beside."""
+    """The few figures to read first: those of the final result, with the published ones."""
     kind = list(run.summary["results"])[-1]
     figures = run.summary["results"][kind]["figures"]
     items = []
@@ -83,7 +83,7 @@ def tiles(run: Run) -> Markup:
 
 
 def corrections(run: Run) -> Markup:
-    """What refining changed by itself, and whether that was for the better."""
+    """What refining changed, and whether that was an improvement."""
     rows = run.rows
     lines = []
     for correction in (EMPTIED, RENAMED):
@@ -126,8 +126,8 @@ def trust_section(run: Run) -> list[Child]:
         drawn.insert(0, charts.reliability(run.rows, run.classes))
     images = sum(fold["validation_images"] for fold in run.trust["folds"].values())
     text = (
-        f"Fitted on the {images} validation images of the folds, each fold's on its own; shown "
-        "are the test images."
+        f"Fitted on the {images} validation images of the folds, separately for each fold. The "
+        "charts show the test images."
     )
     tables = element("div", _trust_facts(run), _refining(run.trust), class_="beside")
     note = f"Wrong: another class, or a mask with Dice below {trust.WRONG_DICE}."
@@ -178,7 +178,7 @@ def setup(run: Run) -> list[Child]:
         )
     ]
     if run.environment is None:
-        parts.append(missing("environment.json.", "A run that is continued writes it."))
+        parts.append(missing("environment.json.", "Continuing the run writes it."))
     else:
         values = run_folder.flatten(run.environment)
         parts.append(
@@ -188,7 +188,7 @@ def setup(run: Run) -> list[Child]:
             )
         )
     if run.splits is None:
-        parts.append(missing("splits.json.", "A run that is continued writes it."))
+        parts.append(missing("splits.json.", "Continuing the run writes it."))
     else:
         rows = [
             [

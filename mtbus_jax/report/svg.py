@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn with classes, so that the style sheet colours them for light and dark.
+"""Charts as SVG with CSS classes, so that the style sheet colours them for light and dark.
 
-A chart is for the eye. Beside it `figure` puts its legend and its numbers as a table, for screen
-readers and for whoever wants to know exactly.
+`figure` adds a legend and a table with the chart's numbers, for screen readers and for readers who
+want exact values.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Axis:
     """One axis.
 
     Attributes:
-      label: with the unit.
-      low: its lower end.
-      high: its upper end, above ``low``.
-      ticks: where to put a tick.
-      digits: of the tick labels.
-      suffix: of the tick labels, such as ``%``.
+      label: name of the axis, with the unit.
+      low: lower end of the axis.
+      high: upper end of the axis, above ``low``.
+      ticks: values with a tick.
+      digits: decimal places of the tick labels.
+      suffix: end of the tick labels, such as ``%``.
     """
 
     label: str
@@ -72,13 +72,13 @@ def _round_step(least: float) -> float:
 
 
 def _digits(step: float) -> int:
-    """Digits behind the point that multiples of a step of `_round_step` need to be told apart."""
+    """Decimal places that tell multiples of a step of `_round_step` apart."""
     needed = max(0, -math.floor(math.log10(step) + 1e-9))
     return needed if abs(round(step, needed) - step) < 1e-6 * step else needed + 1
 
 
 class Chart:
-    """A drawing with two axes; marks are added in data coordinates, NaN left out."""
+    """A drawing with two axes. Marks are added in data coordinates; NaN is left out."""
 
     def __init__(self, x: Axis, y: Axis):
         """Draws the frame."""
@@ -120,7 +120,7 @@ class Chart:
         titles: Sequence[str] | None = None,
         radius: float = 3.5,
     ) -> None:
-        """Dots, with a text that shows where the pointer rests."""
+        """Dots; each shows its text when the pointer rests on it."""
         for i, (a, b) in enumerate(zip(x, y, strict=True)):
             if math.isfinite(b):
                 title = element("title", titles[i]) if titles else None
@@ -138,7 +138,7 @@ class Chart:
     def box(
         self, x: tuple[float, float], y: tuple[float, float], class_: str, *, title: str
     ) -> None:
-        """A filled rectangle over a range of x and of y, with a text for the pointer."""
+        """A filled rectangle over a range of x and of y, which shows its text to the pointer."""
         left, right = map(self.column, x)
         bottom, top = map(self.row, y)
         self._marks.append(
@@ -161,7 +161,7 @@ class Chart:
         )
 
     def drawing(self, title: str, description: str) -> Markup:
-        """The SVG element with its accessible name, unique on a page, and description."""
+        """The SVG element with its accessible name, which is unique on a page, and description."""
         name = re.sub(r"\W+", "-", title.lower()).strip("-")
         return element(
             "svg",
@@ -204,9 +204,9 @@ def _line(x1: float | str, y1: float | str, x2: float | str, y2: float | str, cl
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> Markup:
-    """What the classes of marks mean: (class, text) each, in lines that wrap.
+    """What the classes of marks mean; each entry is (class, text). Lines wrap.
 
-    A class with ``dot`` or ``bar`` in it is shown as such, any other as a line.
+    A class that includes ``dot`` or ``bar`` is shown as a dot or a bar, any other as a line.
     """
     items = []
     for class_, text in entries:
@@ -228,7 +228,7 @@ def figure(
     numbers: Markup,
     note: Child = None,
 ) -> Markup:
-    """A chart with its heading, legend, and its numbers behind a line that opens them."""
+    """A chart with its heading, its legend and a table of its numbers, closed at first."""
     return element(
         "figure",
         element("figcaption", title),

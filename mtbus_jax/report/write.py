@@ -13,7 +13,7 @@ from mtbus_jax.report.run import Run, read
 
 REPORT = "report.html"
 
-# In reports without pictures, and in no other.
+# Text that occurs only in reports without pictures.
 _NO_PICTURES = "pictures, which come from the dataset."
 _SCRIPTS = ("masks.js", "cases.js", "list.js", "viewer.js", "browser.js")
 
@@ -26,14 +26,14 @@ def write_report(
     Args:
       workdir: the run folder.
       cases: the dataset it was tested on; None for a report without pictures.
-      without_pictures: why ``cases`` is None, for the reader of the report.
+      without_pictures: the reason why ``cases`` is None, for the reader of the report.
 
     Returns:
       The path of the file.
 
     Raises:
-      UserError: if the folder is not a tested run, a file of it is broken, or ``cases`` is another
-        dataset.
+      UserError: if the folder is not a tested run, one of its files is broken, or ``cases`` is
+        another dataset.
     """
     run = read(Path(workdir))
     collected = None if cases is None else pictures.collect(run, cases)
@@ -149,8 +149,8 @@ def _about_pictures(run: Run, collected: pictures.Pictures) -> list[Markup]:
     if collected.scale() < 1:
         height, width = (round(side * collected.scale()) for side in collected.image.shape[1:])
         text = (
-            f"There are many images: the page shows them at {height} × {width} pixels. Masks are "
-            "as they were tested."
+            f"There are many images: the page shows them at {height} × {width} pixels. Masks keep "
+            "the size that was tested."
         )
         notes.append(element("p", text, class_="note"))
     return notes

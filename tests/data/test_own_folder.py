@@ -521,7 +521,7 @@ def test_a_folder_that_moves_is_the_same_dataset(tmp_path, monkeypatch):
     places = ["--run", str(workdir)]
     with pytest.raises(UserError, match=r"There is no folder .*--config.data.name=FOLDER"):
         crossval.evaluate(workdir)
-    with pytest.raises(UserError, match=r"has pictures, and .*There is no folder .*--data"):
+    with pytest.raises(UserError, match=r"has pictures, but .*There is no folder .*--data"):
         command.main(places)
     assert report.has_pictures(workdir)
     command.main([*places, "--no_pictures"])

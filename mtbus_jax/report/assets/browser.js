@@ -9,7 +9,7 @@ const NAMES = [...form.elements].filter(control => control.name).map(control => 
 let chosen = [];
 let position = -1;
 
-/** The filters as they stand, those at their default left out. */
+/** The current filters, without those at their default. */
 function filterState() {
   const entries = NAMES.map(name => [name, form.elements[name].value]);
   return Object.fromEntries(entries.filter(([, value]) => value));
@@ -38,7 +38,7 @@ function show(at, aloud) {
   list.select(at);
   viewer.show(i);
   document.getElementById("position").textContent = `${at + 1} of ${chosen.length}`;
-  // Not the disabled property: a button that loses the focus would throw the reader out.
+  // Not the disabled property: a disabled button loses the focus, and the keyboard its place.
   document.getElementById("previous").setAttribute("aria-disabled", at === 0);
   document.getElementById("next").setAttribute("aria-disabled", at === chosen.length - 1);
   if (aloud) {
@@ -95,7 +95,7 @@ function recall() {
 
 form.addEventListener("submit", event => event.preventDefault());
 form.addEventListener("input", event => {
-  // In a new order, what comes first is what was asked for.
+  // After sorting, the reader wants to see the first case.
   refresh(event.target.name === "sort" ? "" : currentUid());
   rememberLater();
 });
@@ -107,7 +107,7 @@ document.getElementById("previous").addEventListener("click", () => step(-1));
 document.getElementById("next").addEventListener("click", () => step(1));
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  // Where letters are typed, or arrows move something else already.
+  // Not where the reader types letters, or where arrows already move something else.
   if (event.target.closest("input:not([type=checkbox]), select, textarea, .scroll")) return;
   const letters = document.getElementById("keys").checked;
   if (event.key === "ArrowRight" || (letters && event.key === "j")) step(1);

@@ -5,7 +5,7 @@ const run = JSON.parse(document.getElementById("case-data").textContent);
 const columns = run.columns;
 const caseCount = columns.uid.length;
 
-/** What the run says in the end is right by these names of the filter "Correctness". */
+/** Tests of the run's final answer, by option of the filter "Correctness". */
 const CORRECTNESS = {
   right: i => !columns.wrong[i],
   wrong: i => Boolean(columns.wrong[i]),
@@ -15,12 +15,12 @@ const CORRECTNESS = {
   mask_poor: i => isPoor(columns.final_dice[i]),
 };
 
-/** Whether a Dice is known and low; null, of an unknown mask, is less than any number. */
+/** Whether a Dice is known and low. For an unknown mask it is null, which `<` takes as 0. */
 function isPoor(dice) {
   return dice !== null && dice !== undefined && dice < run.goodDice;
 }
 
-/** Whether it is known which class a case has. */
+/** Whether the class of a case is known. */
 function hasClass(i) {
   return columns.label[i] !== null;
 }
@@ -53,7 +53,7 @@ function chooseCases(state) {
   if (state.sort) {
     const falling = state.sort.startsWith("-");
     const values = columns[SORTED_BY[state.sort.replace("-", "")]];
-    // Undefined ones come last either way; equal ones stay as in the dataset.
+    // Undefined values come last in both directions; ties keep the order of the dataset.
     const key = i => (values[i] === null ? Infinity : falling ? -values[i] : values[i]);
     chosen.sort((i, j) => key(i) - key(j) || i - j);
   }
@@ -95,7 +95,7 @@ function valueOf(name, i) {
   return columns[name] && columns[name][i];
 }
 
-/** Marks of a case that its row and its view show: [text, style]. */
+/** Badges of a case for its row and its view, each [text, style]. */
 function badgesOf(i) {
   const badges = [];
   if (valueOf("final_class", i) !== undefined && hasClass(i)) {

@@ -2,7 +2,7 @@
 "use strict";
 
 class CaseList {
-  /** `box` is the scrolling listbox; `onSelect(position)` hears of a choice made in it. */
+  /** `box` is the scrolling listbox; it calls `onSelect(position)` when the reader chooses a case. */
   constructor(box, onSelect) {
     this.box = box;
     this.onSelect = onSelect;
@@ -108,7 +108,7 @@ class CaseList {
     row.dice.classList.toggle("bad-text", isPoor(valueOf("final_dice", i)));
     const short = make("abbr", { title: "uncertainty" }, "unc.");
     fillFigure(row.uncertainty, short, valueOf("uncertainty", i));
-    // What is right or wrong, the row says already.
+    // The row already shows what is right or wrong.
     const badges = badgesOf(i).filter(([, style]) => style === "warn" || style === "changed");
     row.badges.replaceChildren(
       ...badges.map(([text, style]) => make("span", { className: "badge " + style }, text))

@@ -1,7 +1,7 @@
 // The view of one case: its pictures with marks, and what the run says about it.
 "use strict";
 
-// Pixels along the longer side of a canvas, about; a whole multiple of the mask's.
+// Approximate pixels along the longer side of a canvas, made a whole multiple of the mask's.
 const CANVAS_SIDE = 640;
 
 class Viewer {
@@ -110,7 +110,7 @@ function predictionLayer(prediction, truth, caption) {
   };
 }
 
-/** What is known about a case: [term, content…] each. */
+/** What is known about a case; each entry is [term, content…]. */
 function factsOf(i) {
   const has = name => columns[name] !== undefined;
   const facts = [["True class", className(columns.label[i])]];
@@ -141,7 +141,7 @@ function factsOf(i) {
   return facts;
 }
 
-/** A value before and after refining, or once if refining left it alone. */
+/** A value before and after refining, or once if refining did not change it. */
 function change(name, text, i) {
   const after = columns["final_" + name][i];
   const before = valueOf("raw_" + name, i);
