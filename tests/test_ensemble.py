@@ -227,8 +227,8 @@ def test_the_summary_and_the_report_show_its_networks(runs, joined):
             assert network[name] == pytest.approx(own[name]["mean"])
             assert f"{network[name]:.3f}" in text
             assert f"{network[name]:.3f}" in page
-    assert "mean of 2 networks a fold" in text
-    assert "mean of 2 networks a fold" in page
+    assert "mean of 2 networks per fold" in text
+    assert "mean of 2 networks per fold" in page
     assert "network_*/fold_*" in page  # where the curves are
     assert "both" in page
     assert ".partial" not in text + page

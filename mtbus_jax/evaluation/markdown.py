@@ -34,7 +34,7 @@ def to_markdown(result: dict) -> str:
         )
     if "encoder_weights" in result:
         source = result["encoder_weights"]
-        started = markdown(source) if source else "drawn weights"
+        started = markdown(source) if source else "random weights"
         lines.append(f"The encoder started from {started}.")
     for remark in remarks(result):
         lines += ["", _remark(remark)]
@@ -58,7 +58,7 @@ def _networks_table(result: dict, kind: str) -> list[str]:
     names = list(networks[0])[1:]
     rows = [[network["seed"], *(f"{network[name]:.3f}" for name in names)] for network in networks]
     return [
-        f"An ensemble: the mean of {len(networks)} networks a fold. Each network alone, {kind}:",
+        f"An ensemble: the mean of {len(networks)} networks per fold. Each network alone, {kind}:",
         "",
         *markdown_table(["seed", *(meaning(name).title for name in names)], rows, labels=0),
     ]

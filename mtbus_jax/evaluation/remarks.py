@@ -68,7 +68,7 @@ def remarks(result: dict[str, Any]) -> Iterator[Remark]:
         )
     if differing := result.get("differing_settings"):
         yield Remark(
-            "Folds trained otherwise",
+            "Folds trained differently",
             "The mean mixes folds of different recipes. What differs:",
             tuple(differing),
         )

@@ -123,7 +123,7 @@ def networks(summary: dict[str, Any]) -> list[Markup]:
     rows = [[str(each["seed"]), *(number(each[name]) for name in names)] for each in alone]
     header = ["seed", *(meaning(name).title for name in names)]
     kind = KINDS[list(summary["results"])[-1]]
-    text = f"An ensemble: the mean of {len(alone)} networks a fold. Above: each one alone, {kind}."
+    text = f"An ensemble, the mean of {len(alone)} networks per fold. Above, each alone: {kind}."
     return [markup.table("Networks by themselves", header, rows), element("p", text, class_="note")]
 
 

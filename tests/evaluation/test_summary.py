@@ -259,8 +259,8 @@ def test_departures_are_written_and_folds_done_count_not_folds_asked_for(run):
     ("weights", "stored", "words"),
     [
         ("weights/resnet18.pth", "weights/resnet18.pth", "started from weights/resnet18.pth."),
-        ("", "", "started from drawn weights."),
-        (None, "", "started from drawn weights."),
+        ("", "", "started from random weights."),
+        (None, "", "started from random weights."),
     ],
 )
 def test_the_summary_says_where_an_encoder_started(tmp_path, weights, stored, words):

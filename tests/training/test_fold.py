@@ -400,7 +400,7 @@ def test_folds_trained_for_different_numbers_of_epochs_are_named(tmp_path):
     result = crossval.train_and_evaluate(config, tmp_path)
     assert result["differing_settings"] == ["train.epochs is 2 in fold 0, 3 in fold 1"]
     text = (tmp_path / "summary.md").read_text()
-    assert "**Folds trained otherwise:**" in text
+    assert "**Folds trained differently:**" in text
     assert "What differs: train.epochs is 2 in fold 0, 3 in fold 1." in text
     config = tiny.make_config(epochs=3)
     result = crossval.train_and_evaluate(config, tmp_path)  # fold 0 goes on for an epoch

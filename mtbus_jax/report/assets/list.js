@@ -2,7 +2,7 @@
 "use strict";
 
 class CaseList {
-  /** `box` is the scrolling listbox; it calls `onSelect(position)` when the reader chooses a case. */
+  /** `box` is the scrolling listbox; `onSelect(position)` is called when a case is chosen in it. */
   constructor(box, onSelect) {
     this.box = box;
     this.onSelect = onSelect;
