@@ -1,5 +1,5 @@
-"""Duplicate recognition, its review and its audit, for any archive of ultrasound images.
+"""Finds duplicates in any archive of ultrasound images, and audits splits for them.
 
-`pipeline.curate` does the whole of it; `python -m mtbus_jax.curate` is its command line. Only
-`audit` is meant for training code: it needs NumPy alone.
+`pipeline.curate` does all of it; `python -m mtbus_jax.curate` is its command line. Training code
+may import `audit` only, which needs nothing but NumPy.
 """

@@ -12,7 +12,7 @@ from statsmodels.stats.diagnostic import lilliefors
 from mtbus_jax.curate.groups import Group, mask_iou
 from mtbus_jax.curate.pipeline import Findings
 
-# Lower ends of the classes of the mask-agreement table, and how each is written.
+# Lower ends of the bins of the mask-agreement table, and their labels.
 _AGREEMENT = (
     (0.9, "0.9 to 1"),
     (0.7, "0.7 to 0.9"),
@@ -28,12 +28,13 @@ class Sample:
     """Summary of one set of values.
 
     Attributes:
-      n: how many.
+      n: number of values.
       mean: arithmetic mean.
       sd: standard deviation (n - 1).
       low: lower end of the central 99 %.
       high: upper end of the central 99 %.
-      lilliefors: statistic and p value of Lilliefors' test of normality (p ≥ 0.001); NaN below 4.
+      lilliefors: statistic and p value of Lilliefors' test of normality (p ≥ 0.001); NaN for fewer
+        than 4 values.
     """
 
     n: int
@@ -50,7 +51,7 @@ class SsimComparison:
 
     Attributes:
       copies: summary of the pairs inside groups.
-      others: summary of the rest.
+      others: summary of all other pairs.
       threshold: upper end of the others' central 99 %.
       mann_whitney: U of the copies and two-sided p value; NaN if either set is empty.
     """
@@ -110,7 +111,7 @@ def mask_agreement(findings: Findings) -> tuple[np.ndarray, dict[str, int]]:
     The masks are compared as the network sees them, at ``options.size``; two empty ones agree.
 
     Returns:
-      ``(m,)`` IoU, and the number of pairs in each class of the table.
+      ``(m,)`` IoU, and the number of pairs in each bin of the table.
     """
     archive = findings.archive
     pairs = [p for p in inside_groups(findings.groups) if archive.has_mask[p].all()]
@@ -123,7 +124,7 @@ def mask_agreement(findings: Findings) -> tuple[np.ndarray, dict[str, int]]:
 
 
 def class_counts(label: Sequence[str], grouped: np.ndarray) -> list[tuple[str, int, int, int]]:
-    """Per class: images before, in groups, and after every member of every group is removed.
+    """Per class: number of images, how many are in groups, and how many remain without those.
 
     Args:
       label: ``(n,)`` class names.

@@ -1,4 +1,4 @@
-"""What is kept in memory of an archive while it is searched for copies; the pixels stay on disk."""
+"""The data kept in memory while an archive is searched for copies; the pixels stay on disk."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mtbus_jax.curate.features import LocalFeatures, local_features
 from mtbus_jax.errors import UserError
 from mtbus_jax.images.preprocess import resize_nearest
 
-# Grey values; an image with less contrast shows nothing that could be compared.
+# Standard deviation in grey values. An image with less contrast shows nothing to compare.
 _BLANK = 1.0
 _THREADS = max(1, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """What is kept in memory of each readable image, ``n`` in all.
+    """The data kept in memory of each readable image, ``n`` in all.
 
     Attributes:
-      entries: where each image lies and what is known of it.
+      entries: the file of each image, with its class, patient and masks.
       small: ``(n, size, size)`` uint8.
       mask: ``(n, size, size)`` bool; empty where there is no mask.
       has_mask: ``(n,)`` bool.
       features: local features.
       digest: equal for identical pictures.
       marks: marks, text and colour found in each image.
-      problems: files that were left out, or whose mask was.
+      problems: files that were left out or whose mask was left out.
     """
 
     entries: list[folder.Entry]
@@ -112,7 +112,7 @@ def read_archive(
 
 
 def _read(entry: folder.Entry, size: int) -> tuple[tuple | None, list[folder.Problem]]:
-    """What is kept of an image, in the order of `Archive`, None if it cannot be compared."""
+    """Reads an image: its values in the order of `Archive`, None if it cannot be compared."""
     try:
         picture = folder.read_picture(entry)
     except ValueError as error:

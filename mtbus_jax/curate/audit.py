@@ -1,4 +1,4 @@
-"""Which near-duplicates, or patients, sit on both sides of a split; NumPy in, plain data out.
+"""Finds near-duplicates, or patients, on both sides of a split; NumPy in, plain data out.
 
 >>> report = audit_split(["a", "b", "c"], ["twins", "twins", ""], [0, 1, 1])
 >>> report.touched
@@ -53,8 +53,8 @@ class AuditReport:
       groups: number of groups of at least two such images.
       leaks: the groups that are in more than one fold, the largest first.
       touched: number of images that have a relative in another fold, and so in their training set.
-      tested: images in each fold.
-      touched_in: of these, the ones touched.
+      tested: number of images in each fold.
+      touched_in: number of touched images in each fold.
     """
 
     images: int
@@ -66,7 +66,7 @@ class AuditReport:
 
     @property
     def clean(self) -> bool:
-        """Whether no group is on both sides."""
+        """Whether no group is in more than one fold."""
         return not self.leaks
 
     def summary(self) -> str:
@@ -93,12 +93,12 @@ def audit_split(
 ) -> AuditReport:
     """Audits a split in which each fold is tested by a model trained on the other folds.
 
-    A single split into training and test images is the case of two folds called ``train`` and
-    ``test``; only ``touched_in["test"]`` matters then.
+    For a single split into training and test images, call the two folds ``train`` and ``test``;
+    only ``touched_in["test"]`` matters then.
 
     Args:
       uid: ``(n,)`` names.
-      group: ``(n,)`` names of near-duplicate groups or patients; ``""`` for an image of its own.
+      group: ``(n,)`` names of near-duplicate groups or patients; ``""`` for an image in none.
       fold: ``(n,)`` test folds, numbers or names; images with `types.NO_FOLD` are left out.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Which pairs are worth a close look, without looking closely at all of them.
+"""Proposes the pairs that are worth a close look, without a close look at every pair.
 
 Two compact descriptions feed faiss, a library of nearest-neighbour search: local features vote for
-the images that they recur in, and thumbnails find the images that look alike as a whole. Both cost
-about as much per image however large the archive is; the exact measures see their proposals alone.
+the images in which they recur, and thumbnails find images that look alike as a whole. The cost per
+image hardly depends on the size of the archive. The exact measures see only the proposed pairs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-# faiss reports at length, on import, which build of itself it has found.
+# On import, faiss logs at length which of its builds it has found.
 logging.getLogger("faiss.loader").setLevel(logging.WARNING)
 
 import faiss  # noqa: E402
@@ -22,11 +22,11 @@ from mtbus_jax.images.preprocess import resize_nearest  # noqa: E402
 
 # Neighbours that each local feature may vote for.
 _NEIGHBOURS = 12
-# Above so many vectors, faiss searches cells around learnt centres instead of everything.
+# Above this many vectors, faiss searches cells around learnt centres instead of everything.
 _EXACT_VECTORS = 20_000
 _PROBED_CELLS = 8
-# Large archives vote with their strongest features only, so many in all. A copy still gets a
-# large part of its original's votes.
+# Large archives vote with their strongest features only, about this many in all. A copy still gets
+# a large part of its original's votes.
 _MOST_VECTORS = 1_000_000
 _IMAGES_AT_A_TIME = 256
 _CHUNK = 65_536
@@ -83,7 +83,7 @@ class FeatureVotes:
           mirrored: let the left-right mirrored images vote instead.
 
         Returns:
-          ``(n, n)`` sparse, symmetric, zero diagonal; raised where few features vote.
+          ``(n, n)`` sparse, symmetric, zero diagonal; scaled up where few features vote.
         """
         if self._index is None:
             return sparse.csr_matrix((self._n, self._n), dtype=np.float32)
@@ -104,7 +104,7 @@ class FeatureVotes:
             other = elected != voters[keep]
             entries = (weight[keep][other], (voters[keep][other] - start, elected[other]))
             parts.append(sparse.coo_matrix(entries, shape=(len(part), self._n)).tocsr())
-        # What chance brings grows like the root of the number of features.
+        # Chance votes grow with the square root of the number of features.
         total = sparse.vstack(parts, format="csr") * (FEATURES / min(FEATURES, self._most)) ** 0.5
         return total.maximum(total.T).tocsr()
 
@@ -141,7 +141,8 @@ def look_alikes(images: np.ndarray, *, per_image: int) -> np.ndarray:
       ``(m, 2)`` integers, first < second, sorted, without repetition.
     """
     n = len(images)
-    # Averages, not samples, of the 16 × 16 tiles; ranks of brightness do not matter, shape does.
+    # Averages over 16 × 16 tiles, not samples. Centred and scaled to unit length below, so that
+    # shape matters and brightness does not.
     tiles = np.stack([resize_nearest(image, 128, 128) for image in images])
     tiles = tiles.reshape(n, _THUMBNAIL, 128 // _THUMBNAIL, _THUMBNAIL, -1)
     vectors = tiles.mean((2, 4), dtype=np.float32).reshape(n, -1)

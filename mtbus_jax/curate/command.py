@@ -2,9 +2,9 @@
 
     mtbus curate --input=Dataset_BUSI_with_GT --out=curation
 
-writes ``report.md`` with its plots, ``review.html`` to decide by eye, and the tables
-``groups.csv``, ``pairs.csv``, ``ranking.csv``, ``marks.csv`` and ``problems.csv``. The pairs that a
-person ticked on the review sheet come back through ``--accepted``. It needs the packages of
+writes ``report.md`` with its plots, the review sheet ``review.html``, and the tables
+``groups.csv``, ``pairs.csv``, ``ranking.csv``, ``marks.csv`` and ``problems.csv``. Pass the pairs
+that a person ticked on the review sheet to ``--accepted``. The command needs the packages of
 ``pip install -e '.[curate]'``.
 """
 
@@ -46,7 +46,7 @@ def _parser(program: str) -> commandline.Parser:
         "--full_ssim_up_to",
         type=commandline.within(int, 0),
         default=3000,
-        help="number of images up to which SSIM is computed for every pair; above it, for "
+        help="number of images up to which SSIM is computed for every pair; above it, only for "
         "candidates; default: %(default)s",
     )
     return parser
@@ -75,7 +75,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
             f"--out={out} lies inside --input={root}, where its plots would be taken for images of "
             f"the archive. Give a folder elsewhere."
         )
-    # These refuse before the slow imports.
+    # These checks come before the slow imports.
     known = {entry.uid: None for entry in folder.find_entries(root)}
     folder.check_writable(out)
     try:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.curate") -> None:
         threshold=args.threshold,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    # Whatever is wrong in a file is said before the slow work.
+    # Errors in these files are reported before the slow work.
     folds = kept = removed = accepted = None
     if args.folds:
         folds = output.read_named(Path(args.folds), "folds", known, "fold")

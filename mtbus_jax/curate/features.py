@@ -1,9 +1,9 @@
 """Local features of one image: SIFT keypoints with RootSIFT descriptors.
 
 A copy keeps its local patterns of speckle when it is cropped, shifted, resized, mirrored, saved
-again or brightened; two different frames of one lesion do not, since speckle is the interference
-of scatterers in one position of the transducer. Hence local features tell copies from look-alikes,
-which SSIM of the whole frame does not.
+again or brightened; two different frames of one lesion do not share them, since speckle comes from
+the interference of scatterers at one position of the transducer. Hence local features tell copies
+from look-alikes; SSIM of the whole frame does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 FEATURES = 300
-# Longer side, in pixels, to which larger images are reduced first; speckle survives it.
+# Larger images are first reduced to this longer side, in pixels; speckle survives it.
 WORKING_SIDE = 384
 
 # Where each of the 4 × 4 cells × 8 directions of a SIFT descriptor lands when the image is
@@ -38,7 +38,7 @@ class LocalFeatures:
     shape: tuple[int, int]
 
     def mirrored(self) -> LocalFeatures:
-        """The features that the left-right mirrored image has."""
+        """The features of the left-right mirrored image."""
         position = self.position.copy()
         position[:, 0] = self.shape[1] - 1 - position[:, 0]
         return LocalFeatures(position, self.descriptor[:, _MIRROR], self.shape)
@@ -53,7 +53,7 @@ def local_features(image: np.ndarray, *, count: int = FEATURES) -> LocalFeatures
 
     Args:
       image: ``(height, width)`` uint8.
-      count: how many features at most; a flat image has none.
+      count: largest number of features; a flat image has none.
 
     Returns:
       The features, strongest first.
@@ -70,7 +70,7 @@ def local_features(image: np.ndarray, *, count: int = FEATURES) -> LocalFeatures
     if descriptors is None:
         empty = np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8)
         return LocalFeatures(*empty, image.shape)
-    # Ties and the detector's own order are settled by position, so that the result is repeatable.
+    # Ties are broken by position, not by the detector's order, so that the result is repeatable.
     order = sorted(range(len(keypoints)), key=lambda k: (-keypoints[k].response, keypoints[k].pt))
     order = order[:count]
     position = np.array([keypoints[k].pt for k in order], np.float32)

@@ -1,12 +1,12 @@
-"""An archive on disk: which files are images, which are their masks, what class and which patient.
+"""An archive on disk: its images, with their masks, classes and patients.
 
-Layouts that are known by themselves, anywhere below the given folder:
+Layouts that are recognised automatically, anywhere below the given folder:
 
 * BUSI: ``benign (20).png`` with masks ``benign (20)_mask.png``, ``benign (20)_mask_1.png`` …;
 * BUS-UCLM: ``images/ALWI_000.png`` with ``masks/ALWI_000.png`` and ``INFO.csv`` beside both, the
   first four letters being the patient;
-* anything else: every picture is an image but the masks, which `images.pairing` tells by their
-  names, and a parent folder called after a class is the label.
+* anything else: every picture is an image except the masks, which `images.pairing` recognises by
+  their names, and a parent folder named after a class gives the label.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Entry:
     Attributes:
       uid: unique name, such as ``benign_20``, ``ALWI_000`` or ``folder/name``.
       path: the image file.
-      label: class name, or ``""`` where the archive does not tell.
-      patient: patient, or ``""``.
+      label: class name, or ``""`` if unknown.
+      patient: patient, or ``""`` if unknown.
       masks: mask files, possibly none.
     """
 
@@ -53,7 +53,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A file that could not be used, or not as it is, and why."""
+    """A file that could not be used, or only in part, and the reason."""
 
     path: Path
     reason: str
@@ -182,7 +182,7 @@ def _entry(
 
 
 def _unique(root: Path, entries: list[Entry]) -> list[Entry]:
-    """Gives entries that share a uid their path, with its suffix, instead."""
+    """Replaces a uid that several entries share by each entry's path, with its suffix."""
     counts = collections.Counter(entry.uid for entry in entries)
     taken: set[str] = set()
     unique = []
@@ -190,7 +190,7 @@ def _unique(root: Path, entries: list[Entry]) -> list[Entry]:
         uid = entry.uid
         if counts[uid] > 1:
             uid = images.as_text(entry.path.relative_to(root))
-        # Two names that are no UTF-8 may become the same text.
+        # Two names that are not UTF-8 may become the same text.
         candidate, number = uid, 1
         while candidate in taken:
             number += 1
@@ -201,7 +201,7 @@ def _unique(root: Path, entries: list[Entry]) -> list[Entry]:
 
 
 def read_picture(entry: Entry) -> Picture:
-    """Decodes one image, the first where the file holds several.
+    """Decodes one image, the first if the file holds several.
 
     Raises:
       ValueError: with the reason, if the file cannot be decoded or is too small to compare.
@@ -221,10 +221,10 @@ def read_mask(entry: Entry, shape: tuple[int, int]) -> tuple[np.ndarray | None, 
     """The union of an image's masks.
 
     Returns:
-      ``(height, width)`` bool, or None without any mask; and what is odd about the masks, in words.
+      ``(height, width)`` bool, or None without any mask; and notes on what is odd about the masks.
 
     Raises:
-      ValueError: with the reason, if a mask cannot be decoded or has another size than the image.
+      ValueError: with the reason, if a mask cannot be decoded or differs in size from the image.
     """
     if not entry.masks:
         return None, []
@@ -245,7 +245,7 @@ def read_mask(entry: Entry, shape: tuple[int, int]) -> tuple[np.ndarray | None, 
 
 
 def check_writable(out: Path) -> None:
-    """Refuses early an output folder that cannot be one.
+    """Refuses an output folder that cannot be used, before the slow work.
 
     Raises:
       UserError: if it is a file or its parent cannot be written.

@@ -1,12 +1,13 @@
-"""The second, geometric check of a pair: can one image be laid over the other, speckle on speckle?
+"""The second, geometric check of a pair: does the speckle of two images match when registered?
 
 1. Local features of both images are matched and a similarity transform (shift, rotation, scale,
-   and optionally a mirror) is fitted by RANSAC; where that fails, the frames are laid edge on edge.
+   and optionally a mirror) is fitted by RANSAC; where that fails, the frames are aligned edge to
+   edge.
 2. The finer image is warped onto the coarser one and both are high-passed, which leaves speckle and
    fine edges.
 3. In blocks of 24×24 pixels inside the overlap the two details are correlated. The *detail
    correlation* of the pair is the median over blocks, so that text, caliper marks or a shared
-   scanner frame, which fill a minority of blocks, decide nothing.
+   scanner frame, which fill a minority of blocks, do not decide it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _LEAST_INLIERS = 8
 # Tolerance of the fit, in pixels of the second image.
 _TOLERANCE = 3.0
 _SCALES = (0.2, 5.0)
-# Grey values; darker surroundings hold no echo, flatter blocks no detail.
+# Grey values: darker surroundings hold no echo, and flatter blocks no detail.
 _DARK = 8
 _FLAT = 0.5
 
@@ -38,7 +39,8 @@ class Geometry:
     Attributes:
       detail: detail correlation, -1..1; 0 where too little texture overlaps.
       overlap: overlapping area as a fraction of the smaller image's.
-      inliers: feature matches that agree with the transform; 0 when frames were laid edge on edge.
+      inliers: feature matches that agree with the transform; 0 if the frames were aligned edge to
+        edge.
       scale: size of the first image's pixels in the second image.
       rotation: degrees.
       shift: rows and columns by which the first image's centre moves, relative to the second's
@@ -88,7 +90,7 @@ def _detail(image: np.ndarray) -> np.ndarray:
 
 
 def _block_correlations(first: np.ndarray, second: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Correlation of each textured block, nearly all of which is valid."""
+    """Correlation in each textured block that is almost entirely valid."""
     rows, cols = first.shape[0] // _BLOCK, first.shape[1] // _BLOCK
 
     def blocks(values):
@@ -111,10 +113,10 @@ def _overlay(first: np.ndarray, second: np.ndarray, transform: np.ndarray) -> tu
     scale = float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
     if not _SCALES[0] < scale < _SCALES[1]:
         return 0.0, 0.0
-    if scale > 1:  # onto the coarser grid, since detail cannot be made up
+    if scale > 1:  # onto the coarser grid, since upscaling adds no detail
         return _overlay(second, first, cv2.invertAffineTransform(transform))
-    # Both are brought to the working size of the coarser image; reducing averages, so that no
-    # detail folds over.
+    # Both are brought to the working size of the coarser image; reducing averages, which prevents
+    # aliasing.
     target = min(1.0, _WORKING_SIDE / max(second.shape))
     small = _reduced(second, target)
     fine = _reduced(first, min(1.0, scale * target))
@@ -166,10 +168,10 @@ def compare(
       second: ``(height, width)`` uint8, of any size.
       first_features: local features of ``first``.
       second_features: local features of ``second``.
-      mirrored: mirror the first image left-right before.
+      mirrored: mirror the first image left-right first.
 
     Returns:
-      The better of the feature fit and the frames laid edge on edge.
+      The better of the feature fit and the frames aligned edge to edge.
     """
     if mirrored:
         first, first_features = np.ascontiguousarray(first[:, ::-1]), first_features.mirrored()

@@ -1,4 +1,4 @@
-"""From pairs to groups of copies: the decision rule, the groups and what is odd about them."""
+"""Makes groups of copies from pairs: the decision rule, the groups and checks on them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scipy.sparse import csgraph
 
 from mtbus_jax.curate.geometry import Geometry
 
-# Detail correlation from which the automatic rule calls a pair copies. On BUSI the unrelated
+# Least detail correlation at which the automatic rule calls a pair copies. On BUSI the unrelated
 # pairs end at 0.11 and the copies that its authors' readers agreed on begin at 0.68.
 THRESHOLD = 0.3
-# A smaller overlap says little about two frames.
+# Least overlap at which the detail correlation counts; a smaller one says little.
 LEAST_OVERLAP = 0.15
 
 _KINDS = {2: "duplet", 3: "triplet", 4: "quadruplet"}
@@ -23,7 +23,7 @@ _KINDS = {2: "duplet", 3: "triplet", 4: "quadruplet"}
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A candidate pair and all that is known about it.
+    """A candidate pair and everything known about it.
 
     Attributes:
       first: index of one image.
@@ -43,7 +43,7 @@ class Pair:
 
     @property
     def score(self) -> float:
-        """What the automatic rule looks at: 1 for identical pictures, else the detail correlation.
+        """The value that the automatic rule tests: 1 if identical, else the detail correlation.
 
         Zero where the frames hardly overlap.
         """
@@ -58,7 +58,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Images that show one frame, as linked by pairs.
+    """Images of the same frame, linked by accepted pairs.
 
     Attributes:
       name: such as ``triplet_07``.

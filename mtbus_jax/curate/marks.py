@@ -1,9 +1,9 @@
 """Marks that a scanner or a reader left on an image: calipers, text, colour.
 
-A network learns them as short cuts, since lesions that were measured are not a random sample. The
-detectors look for what only machines draw: crosses of straight thin arms, rows of glyphs on one
-base line, and colour. They are made to raise few false alarms, so their counts are lower bounds:
-dotted lines, and crosses on bright tissue, are missed.
+A network learns them as shortcuts, since measured lesions are not a random sample. The detectors
+look for what only machines draw: crosses with straight thin arms, rows of glyphs on one baseline,
+and colour. They are tuned to raise few false alarms, so their counts are lower bounds: dotted
+lines, and crosses on bright tissue, are missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy import stats
 
 from mtbus_jax.files import cell, csv_line
 
-# Correlation with a drawn cross from which a bright cross is a caliper mark.
+# A bright cross is a caliper mark if it correlates with a drawn cross at least this much.
 _CROSS = 0.79
 _ARMS = (3, 4, 5, 6, 7, 8)
 _MARGIN = 11
@@ -29,7 +29,8 @@ _LEAST_GLYPHS = 3
 # Grey levels.
 _BRIGHT = 150
 _CONTRAST = 90
-# Spread of the three channels that is colour rather than a tint, and how much of the image has it.
+# A pixel is coloured, not just tinted, if its channels differ by more than this; an image is
+# coloured if at least this share of its pixels is.
 _SPREAD = 60
 _COLOURED = 0.0005
 
@@ -92,7 +93,7 @@ def _correlations(patches: np.ndarray) -> np.ndarray:
 
 
 def _count_calipers(image: np.ndarray, tophat: np.ndarray) -> int:
-    """Bright crosses of thin straight arms, at most one within 15 pixels."""
+    """Number of bright crosses with thin straight arms, at most one within 15 pixels."""
     across = cv2.erode(tophat, np.ones((1, 5), np.uint8))
     along = cv2.erode(tophat, np.ones((5, 1), np.uint8))
     strength = np.minimum(across, along)
@@ -117,7 +118,7 @@ def _count_calipers(image: np.ndarray, tophat: np.ndarray) -> int:
 
 
 def _longest_text(image: np.ndarray, tophat: np.ndarray) -> int:
-    """Glyphs on the longest line of text."""
+    """Number of glyphs on the longest line of text; 0 if there is no text."""
     bright = ((image > _BRIGHT) & (tophat > _CONTRAST)).astype(np.uint8)
     _, _, boxes, _ = cv2.connectedComponentsWithStats(bright, connectivity=8)
     col, row, width, height, area = boxes[1:].T

@@ -1,10 +1,10 @@
-"""Whether a network does better on images with burned-in marks than on those without.
+"""Tests whether a network does better on images with burned-in marks than on those without.
 
     python -m mtbus_jax.curate.marks_effect --marks=curation/marks.csv --run=runs/mt_unetpp
 
 prints one table, class by class, from the tested images of a run folder. A caliper or a label next
-to a lesion gives it away, so a gap here is a sign of a short cut; marked and unmarked images differ
-in other ways too, so it is no proof.
+to a lesion gives it away, so a gap here is a sign of a shortcut. It is no proof: marked and
+unmarked images also differ in other ways.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_marked(path: Path) -> dict[str, bool]:
     """Uid → whether the image carries any mark, from ``marks.csv``.
 
     Raises:
-      UserError: if the file is missing or another table.
+      UserError: if the file is missing or is another table.
     """
     try:
         table = pd.read_csv(path, dtype={"uid": str}, keep_default_na=False)
@@ -48,8 +48,8 @@ def compare(cases: pd.DataFrame, marked: dict[str, bool]) -> pd.DataFrame:
 
     Returns:
       One row per class and measure: ``class, measure, marked_n, marked, unmarked_n, unmarked, p``.
-      p is of a two-sided Mann–Whitney test for Dice and of Fisher's exact test for accuracy, not
-      corrected for several tests; NaN where a side has no image.
+      p comes from a two-sided Mann–Whitney test for Dice and Fisher's exact test for accuracy, not
+      corrected for multiple tests; NaN if either side has no image.
 
     Raises:
       UserError: if an image is not in the table of marks.
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Does what the arguments say.
 
     Args:
-      argv: arguments; default: the process's own.
+      argv: arguments; default: those of the process.
 
     Raises:
       UserError: if a file is missing or the two do not belong together.

@@ -1,4 +1,4 @@
-"""Everything that a run writes. The files appear together at the end, or not at all."""
+"""Writes all files of a curation. They appear together at the end, or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import cell, csv_line, parse_table, without_sign
 
-# What a curation writes, and what tells one from another folder with such names.
+# The files of a curation; a folder that lacks any of `_ALWAYS` was written by something else.
 _ALWAYS = {"review.html", "pairs.csv"}
 _FILES = {"report.md", "ranking.csv", "groups.csv", "marks.csv", "problems.csv", "summary.json"}
 _FILES |= {"plots", *_ALWAYS}
@@ -32,7 +32,7 @@ def read_named(path: Path, flag: str, known: Collection[str], column: str | None
       path: the file, whose images are named by a column ``uid`` (or ``image``) or by the columns
         ``class`` and ``id``.
       flag: name of the flag, for messages.
-      known: names of the images that there are; others are refused.
+      known: names of the images in the archive; others are refused.
       column: the column of the value, or None to read the names alone.
 
     Returns:
@@ -40,7 +40,7 @@ def read_named(path: Path, flag: str, known: Collection[str], column: str | None
 
     Raises:
       UserError: if the file is missing, lacks a column, has a row that is cut short or too long,
-        names an unknown image, or one image with two values.
+        names an unknown image, or gives one image two values.
     """
     source = f"--{flag}={path}"
     try:
@@ -195,10 +195,10 @@ def _write_all(
 
 
 def check_out(out: Path) -> None:
-    """Refuses a folder that cannot be written, or has files of these names from something else.
+    """Refuses a folder that cannot be written, or has such files that no curation wrote.
 
     Raises:
-      UserError: naming one.
+      UserError: naming one of them.
     """
     folder.check_writable(out)
     ours = {path.name for path in out.iterdir()} & _FILES
@@ -222,7 +222,7 @@ def write_all(
       findings: what the recognition found.
       out: folder, made if missing; files of the same names are replaced.
       folds: uid → fold of a split to audit.
-      removed: ``(n,)`` bool, images that a published list removes.
+      removed: ``(n,)`` bool, images that a published list removes as copies.
     """
     check_out(out)
     work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))

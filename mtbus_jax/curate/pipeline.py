@@ -1,4 +1,4 @@
-"""The whole recognition, from a folder to groups; what it finds is written by `output`."""
+"""Finds the groups of copies in a folder of images; `output` writes the findings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options:
     Attributes:
       size: side in pixels of the square images that SSIM sees.
       full_ssim_up_to: number of images up to which SSIM is computed for every pair.
-      threshold: detail correlation from which the automatic rule calls a pair copies.
+      threshold: least detail correlation at which the automatic rule calls a pair copies.
       report: receives one line about each stage.
     """
 
@@ -51,10 +51,10 @@ class Findings:
 
     Attributes:
       archive: the images.
-      ssim: ``(n, n)`` float32, or None where only candidates were measured.
+      ssim: ``(n, n)`` float32, or None if only candidates were measured.
       pairs: every candidate pair that was checked, highest SSIM first.
       accepted: the pairs taken for copies.
-      groups: of the accepted pairs.
+      groups: groups that the accepted pairs form.
       decided_by: ``automatic rule`` or the name of the accepted-pairs file.
       options: settings.
     """
@@ -71,7 +71,7 @@ class Findings:
 def check_pairs(
     archive: Archive, pairs: np.ndarray, *, mirrored: bool = False
 ) -> list[groups.Geometry]:
-    """The geometric check of chosen pairs; images are read again, so that few are in memory.
+    """The geometric check of chosen pairs; reads images again, so that few are in memory at once.
 
     Args:
       archive: the images.
@@ -104,7 +104,7 @@ def check_pairs(
 
 
 def identical_pairs(digest: Sequence[str]) -> np.ndarray:
-    """``(m, 2)`` pairs of neighbours in each set of identical pictures."""
+    """``(m, 2)`` pairs of consecutive images in each set of identical pictures."""
     last: dict[str, int] = {}
     pairs = []
     for index, value in enumerate(digest):
@@ -191,7 +191,7 @@ def accept(
     pairs: Sequence[groups.Pair],
     names: Iterable[tuple[str, str]],
 ) -> list[groups.Pair]:
-    """The pairs that a person accepted; one that was no candidate is checked now.
+    """The pairs that a person accepted; a pair that was not a candidate is checked now.
 
     Args:
       archive: the images.
@@ -229,14 +229,14 @@ def accept(
 
 
 def group_names(root: Path, pictures: Sequence[tuple[str, Path]]) -> dict[str, str]:
-    """Which of some pictures are near-duplicates of each other, by the automatic rule.
+    """Groups pictures that are near-duplicates of each other, by the automatic rule.
 
     Args:
       root: the folder that they lie in.
       pictures: name and file of each, two or more.
 
     Returns:
-      The group of each picture that has one, by name.
+      Names of the groups by name of the picture; pictures in no group are left out.
 
     Raises:
       UserError: if fewer than two of them can be compared.

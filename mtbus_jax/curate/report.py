@@ -37,7 +37,7 @@ def write_report(
     Args:
       findings: what the recognition found.
       folder: existing folder for the plots.
-      audits: what was audited → the result.
+      audits: results of the audits, by what was audited.
       removed: ``(n,)`` bool, images that a published list removes as copies; None without a list.
     """
     sections = [
@@ -110,7 +110,7 @@ def _ssim_section(findings: Findings, folder: Path) -> str:
     if findings.ssim is None:
         text += (
             "\n\nThe archive is large: SSIM was computed for candidate pairs only, so the *other "
-            "pairs* are the likelier ones and not all of them."
+            "pairs* are not all pairs but the likelier ones."
         )
     if np.isfinite(result.mann_whitney[1]):
         u, p = result.mann_whitney

@@ -32,7 +32,7 @@ _MOST_PAIRS = 800
 
 
 def fingerprint(uid: Sequence[str]) -> str:
-    """Sixteen hexadecimal digits that stand for the names in an archive."""
+    """Sixteen hexadecimal digits that identify the names in an archive."""
     return hashlib.sha256("\n".join(uid).encode()).hexdigest()[:16]
 
 
@@ -119,7 +119,7 @@ def write_review(findings: Findings, path: Path) -> None:
 
 
 def _sheet(uid: Sequence[str], pairs: list[Pair], accepted: set[tuple[int, int]]) -> str:
-    """A digest of what a sheet shows, by which a browser keeps its ticks."""
+    """A digest of what a sheet shows, under which a browser stores its ticks."""
     shown = [[uid[p.first], uid[p.second], (p.first, p.second) in accepted] for p in pairs]
     return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:16]
 
@@ -139,10 +139,10 @@ def read_accepted(path: Path, known: Sequence[str] | None = None) -> list[tuple[
 
     Args:
       path: of the file.
-      known: uids of the archive; None checks no names.
+      known: uids of the archive; None skips the check of the names.
 
     Raises:
-      UserError: if the file is missing, says something else, or names other images.
+      UserError: if the file is missing, has another format, or names other images.
     """
     pairs = _read_pairs(path)
     strange = sorted({uid for pair in pairs for uid in pair} - set(known or ()))

@@ -1,7 +1,7 @@
 """Structural similarity of every pair of images, or of chosen pairs, as one JAX program.
 
-The definition is that of scikit-image's `structural_similarity` with its defaults (Wang et al.
-2004): a 7×7 uniform window, sample covariances, the mean over windows that lie inside the image.
+The definition follows scikit-image's `structural_similarity` with its defaults (Wang et al. 2004):
+a 7×7 uniform window, sample covariances, the mean over windows that lie inside the image.
 
 For images ``a`` and ``b``, a window of ``N`` = 49 pixels and the window sums ``S``::
 
@@ -45,13 +45,13 @@ def _window_sums(values: jax.Array) -> jax.Array:
 
 @jax.jit
 def _statistics(images: jax.Array) -> tuple[jax.Array, ...]:
-    """What one image brings to each of its pairs.
+    """The values of each image that all its pairs use.
 
     Args:
       images: ``(height, width, n)`` uint8.
 
     Returns:
-      The image less its rounded mean (whole numbers), its window means less the same number,
+      The image minus its rounded mean (whole numbers), its window means minus the same number,
       its window means, its window variances; ``(height, width, n)`` and three times
       ``(height-6, width-6, n)``, float32.
     """
@@ -193,7 +193,7 @@ def ssim_matrix(images: np.ndarray, *, block: int = BLOCK) -> np.ndarray:
 
 
 def ssim_pairs(images: np.ndarray, pairs: np.ndarray, *, batch: int = 32) -> np.ndarray:
-    """SSIM of chosen pairs, in batches of one size.
+    """SSIM of chosen pairs, in batches of equal size.
 
     Args:
       images: ``(n, height, width)`` uint8.

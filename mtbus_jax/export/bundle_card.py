@@ -12,13 +12,13 @@ from mtbus_jax.training import trained_folds
 
 
 class Rounding(NamedTuple):
-    """What keeping parameters as float16 changes, over all images of the dataset.
+    """How storing parameters as float16 changes the output, over all images of the dataset.
 
     Attributes:
-      images: how many.
-      probability: largest difference of a probability of a pixel or a class.
-      pixels: share of pixels that change sides in the mask.
-      classes: images whose class changes.
+      images: number of images compared.
+      probability: largest difference of a pixel's or a class's probability.
+      pixels: share of pixels whose mask value changes.
+      classes: number of images whose predicted class changes.
     """
 
     images: int
@@ -40,11 +40,11 @@ def text(
 
     Args:
       trained: the networks in the bundle.
-      tested: those that the figures are of.
-      results: of `summary.summarise`, one for each run that was tested.
-      images: of the dataset.
+      tested: the networks that the figures were measured with.
+      results: what `summary.summarise` returned, one for each tested run.
+      images: number of images in the dataset.
       rounding: what float16 changes.
-      own: whether the two are the same.
+      own: whether ``trained`` and ``tested`` are the same networks.
     """
     config = trained.config
     height, width = trained.image_size

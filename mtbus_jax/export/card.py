@@ -23,12 +23,12 @@ _RESIZING = {
     preprocess.AREA: "each pixel the mean over the area that it covers, pixels covered in part "
     "counting in part, rounded half up; no cropping",
 }
-# Heading of what a card says beyond the model.
+# Heading of a card's first section that is not about the model itself.
 DATA = "## Data"
 # Weights by the value of `train.keep`, as a card names them.
 _KEPT = {"best": "best", "last": "last", "average": "averaged"}
 
-# Rows of the card's table, by name in summary.json; summary.md has all of them.
+# References for the method, and for datasets by name.
 _CITATIONS = {
     "method": "Aumente-Maestro, Díez, Remeseiro: A multi-task framework for breast cancer "
     "segmentation and classification in ultrasound imaging. Computer Methods and Programs in "
@@ -42,10 +42,10 @@ _CITATIONS["curated_busi"] = _CITATIONS["busi"]
 
 
 def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
-    """The content of ``preprocessing.json``: all that is needed around the model.
+    """The content of ``preprocessing.json``: every step before and after the model.
 
     Args:
-      trained: the original.
+      trained: the exported networks.
       files: the model files.
     """
     height, width = trained.image_size
@@ -117,11 +117,11 @@ def model_card(
     """The text of ``model_card.md``.
 
     Args:
-      trained: the original.
+      trained: the exported networks.
       files: the model files.
       about: lines on data, figures, use and citation, see `source.about`.
       environment: content of ``environment.json``; None for a bundle, which has none.
-      checked_on: the images on which files and original were compared, in words.
+      checked_on: description of the images on which the files were compared with the network.
     """
     lines = [
         f"# Model card: {trained.config.name}",
@@ -192,7 +192,7 @@ def _refining(trained: Trained) -> str:
 
 
 def _devices(environment: dict[str, Any]) -> str:
-    """What `run_folder.environment` calls "cpu: cpu" or "gpu: NVIDIA H200", each kind once."""
+    """Names of the devices, each kind once, from texts such as "gpu: NVIDIA H200"."""
     counts: dict[str, int] = {}
     for device in environment.get("devices", ["unknown hardware"]):
         platform, _, kind = device.partition(": ")
@@ -202,7 +202,7 @@ def _devices(environment: dict[str, Any]) -> str:
 
 
 def data_section(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) -> list[str]:
-    """Lines about the data: dataset, folds, leaks; arguments as of `model_card`."""
+    """Lines about the data: dataset, folds, leaks; arguments as in `about`."""
     config = trained.config
     lines = [
         DATA,
@@ -237,15 +237,15 @@ def figures_section(trained: Trained, result: dict[str, Any], *, joined: bool = 
 
     Args:
       trained: the networks that were tested.
-      result: of `summary.summarise`.
+      result: what `summary.summarise` returned.
       joined: whether the model is the average of these networks.
     """
     kinds = {"raw": "raw", "refined": "refined"}
     kinds = {kind: title for kind, title in kinds.items() if kind in result["results"]}
     if not kinds:
         text = (
-            "None: every image was trained on, so nothing is known here of how good the network "
-            "is. Test it on other data."
+            "None: every image was used for training, so it is unknown how good the network is. "
+            "Test it on other data."
         )
         return ["## Figures", "", text, ""]
     several = "" if len(trained.members) == len(trained.folds) else "s, averaged,"
@@ -283,8 +283,8 @@ def about(trained: Trained, result: dict[str, Any], split_info: dict[str, Any]) 
     """Lines on data, figures, use and citation of a run.
 
     Args:
-      trained: the original.
-      result: of `summary.summarise`, for the exported folds.
+      trained: the exported networks.
+      result: what `summary.summarise` returned for the exported folds.
       split_info: content of ``splits.json``.
     """
     return [

@@ -3,9 +3,9 @@
     mtbus export --run=runs/mt_unetpp --out=export
     mtbus export --run=runs/mt_unetpp --web --out=mt_unetpp.html
 
-The second writes one HTML file that computes in a browser. Each model file is read again and
-compared with the network before anything appears in ``--out``.
-ONNX needs an environment of its own, see docs/export.md.
+The second writes one HTML file that runs in a browser. Each model file is read again and compared
+with the network before anything appears in ``--out``. ONNX needs a separate environment, see
+docs/export.md.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def export_run(
 ) -> list[formats.Written]:
     """Writes the folder ``out``: model files, `PREPROCESSING`, `CARD` and, with ONNX, `SCRIPT`.
 
-    Where the run enhances its pictures, `ENHANCEMENT` does it for whoever has no JAX.
+    If the run enhances its pictures, the folder also holds `ENHANCEMENT`, which needs no JAX.
 
     Args:
       run: the run folder, or a bundle.
       out: the folder to make; an earlier export there is replaced.
-      folds: whose probabilities to average; None for all trained ones.
-      wanted: formats of `formats.FILES`.
-      onnx_python: interpreter of the environment of ``requirements-export.txt``.
+      folds: the folds whose probabilities are averaged; None for all trained ones.
+      wanted: formats to write, keys of `formats.FILES`.
+      onnx_python: Python interpreter of the environment of ``requirements-export.txt``.
 
     Returns:
       The model files.
 
     Raises:
       UserError: for wrong use, an unfinished run, or a file that does not equal the network;
-        ``out`` is as it was then.
+        ``out`` is then unchanged.
     """
     run, out = Path(run), Path(out).absolute()
     _check_out(out)
@@ -94,8 +94,8 @@ def _check_out(out: Path) -> None:
     if found and not (made_here and found <= _ALL_FILES):
         other = sorted(found - _ALL_FILES) or sorted(found)
         raise UserError(
-            f"--out={out} holds other things than an earlier export ({other[0]}); give an empty or "
-            "a new folder."
+            f"--out={out} holds something other than an earlier export ({other[0]}); give an empty "
+            "or a new folder."
         )
 
 
@@ -121,12 +121,12 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
     parser.add_argument(
         "--folds",
         type=commandline.numbers,
-        help="whose average to export, such as 0,1; default: all trained",
+        help="folds to average, such as 0,1; default: all trained",
     )
     parser.add_argument(
         "--formats",
         type=commandline.names,
-        help=f"with commas; default: {','.join(formats.FILES)}",
+        help=f"separated by commas; default: {','.join(formats.FILES)}",
     )
     parser.add_argument(
         "--onnx_python",
@@ -134,7 +134,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.export") -> None:
         default=os.environ.get("MTBUS_ONNX_PYTHON") or formats.ONNX_PYTHON,
         help="interpreter of the environment of requirements-export.txt; default: %(default)s",
     )
-    parser.switch("--web", help="write one HTML file that computes in a browser, from disk")
+    parser.switch("--web", help="write one HTML file that runs in a browser, from disk")
     parser.add_argument(
         "--weights",
         choices=WEIGHTS,

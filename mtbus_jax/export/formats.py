@@ -1,4 +1,4 @@
-"""Writes a file of each format and computes what the written file gives, for comparison."""
+"""Writes a model file of each format, runs it and compares its output with the network's."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ STABLEHLO, ONNX = "stablehlo", "onnx"
 FILES = {STABLEHLO: "model.stablehlo", ONNX: "model.onnx"}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-# Largest difference of a probability from the original's that a written file may show, and the
-# batch sizes at which it is looked for.
+# Largest difference allowed between a probability from a file and the network's, and the batch
+# sizes at which they are compared.
 TOLERANCE = 1e-4
 BATCH_SIZES = (1, 3)
 
@@ -36,8 +36,8 @@ Outputs = dict[str, np.ndarray]  # by name, a row for each image
 ONNX_PYTHON = ".venv-onnx/bin/python"
 _SET_UP = (
     f"Set up an environment for the converter once, with the two commands: python -m venv "
-    f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is found at "
-    f"{ONNX_PYTHON}, in MTBUS_ONNX_PYTHON, or give --onnx_python=…. Without it, "
+    f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is looked for at "
+    f"{ONNX_PYTHON} and in MTBUS_ONNX_PYTHON, or give --onnx_python=…. Without it, "
     f"--formats={STABLEHLO} works; --web does not."
 )
 
@@ -49,7 +49,7 @@ class Written:
     Attributes:
       name: of the file.
       difference: largest absolute difference of a probability.
-      versions: packages that wrote and ran it, by name.
+      versions: versions of the packages that wrote and ran it, by name.
     """
 
     name: str
@@ -58,10 +58,10 @@ class Written:
 
 
 def check_available(formats: tuple[str, ...], onnx_python: str) -> None:
-    """Refuses what cannot be written here, before anything is.
+    """Refuses formats that cannot be written here, before anything is written.
 
     Raises:
-      UserError: for an unknown format, or a missing environment or package of it.
+      UserError: for an unknown format, or if ONNX's environment or a package in it is missing.
     """
     unknown = [each for each in formats if each not in FILES]
     if unknown or not formats:
@@ -92,7 +92,7 @@ def write(
 
     Args:
       form: `STABLEHLO` or `ONNX`.
-      trained: the original.
+      trained: the networks.
       images: to compare on; ``(n, height, width, 1)`` float32.
       folder: where to write.
       onnx_python: interpreter of the converter's environment.
@@ -117,12 +117,12 @@ def write(
 
 
 def reference(trained: Trained, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What a file must give: outputs by name, one row per image; see `interface.reference`."""
+    """The outputs that a file must give, by name, one row per image; see `interface.reference`."""
     return interface.reference(trained.module, trained.variables, images)
 
 
 def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> float:
-    """The largest absolute difference over all outputs; ∞ if one is missing, or of other shape."""
+    """The largest absolute difference over all outputs; ∞ if one is missing or shapes differ."""
     same = expected.keys() == found.keys() and all(
         expected[name].shape == np.shape(found[name]) for name in expected
     )
@@ -137,7 +137,7 @@ def write_stablehlo(
     """Writes a `jax.export` file with a free batch size, and runs it.
 
     Args:
-      trained: the original.
+      trained: the networks.
       images: ``(n, height, width, 1)`` float32.
       path: of the file.
 
@@ -146,8 +146,8 @@ def write_stablehlo(
     """
     height, width = trained.image_size
     shape = jax.export.symbolic_shape(f"batch, {height}, {width}, 1")
-    # Accelerators round products to fewer digits unless told otherwise, and then the file would not
-    # give there what was compared here.
+    # By default, accelerators round products to fewer digits. The file would then not give there
+    # the values that were compared here.
     function = interface.ensemble(trained.module, trained.variables)
     with jax.default_matmul_precision("highest"):
         exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(
@@ -158,7 +158,7 @@ def write_stablehlo(
 
 
 def run_stablehlo(path: Path, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """What a file of `write_stablehlo` computes on the CPU.
+    """Runs a file of `write_stablehlo` on the CPU.
 
     Args:
       path: of the file.
@@ -182,10 +182,10 @@ def write_onnx(
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, str]]:
     """Writes an ONNX file with a free batch size and runs it with onnxruntime.
 
-    Both in a process of the converter's environment, see `to_onnx`.
+    Both happen in a separate process in the converter's environment, see `to_onnx`.
 
     Args:
-      trained: the original.
+      trained: the networks.
       images: ``(n, height, width, 1)`` float32.
       path: of the file.
       onnx_python: interpreter of that environment.
@@ -208,7 +208,7 @@ def onnx_members(
     """An ONNX file for each member, and what onnxruntime computes with it.
 
     Args:
-      trained: the original.
+      trained: the networks.
       images: ``(n, height, width, 1)`` float32.
       onnx_python: interpreter of the converter's environment.
       short: whether large weights are stored in 16 bits, see `to_onnx.shorten`.
@@ -236,8 +236,8 @@ def _convert(
     if done.returncode:
         raise UserError(
             f"{trained.config.model.name} cannot be converted to ONNX: "
-            f"{_last_line(done.stderr)}. Report this; --formats={STABLEHLO} does without ONNX, and "
-            "--web cannot."
+            f"{_last_line(done.stderr)}. Report this; --formats={STABLEHLO} works without ONNX, "
+            "--web does not."
         )
     with np.load(job / "outputs.npz") as stored:
         arrays = {tuple(key.split("/")): array for key, array in stored.items()}
@@ -259,7 +259,7 @@ def _write_job(
     short: bool = False,
     batch_sizes: tuple[int, ...] = BATCH_SIZES,
 ) -> dict[str, Any]:
-    """Everything that `to_onnx.main` reads, with the library's own code beside it."""
+    """Writes everything that `to_onnx.main` reads, with a copy of the library's code beside it."""
     members = []
     for number, variables in enumerate(trained.variables):
         members.append(f"member_{number}")
@@ -286,7 +286,7 @@ def _write_job(
 
 
 def properties(trained: Trained) -> dict[str, str]:
-    """Facts that an ONNX file carries about itself."""
+    """Metadata stored in an ONNX file."""
     return {
         "class_names": ",".join(trained.classes.names),
         "run": trained.config.name,
@@ -298,8 +298,8 @@ def properties(trained: Trained) -> dict[str, str]:
 def _run_python(
     python: str, *arguments: str, packages: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs another Python with ``packages`` on its path, and nothing of this process's own."""
-    # Flags are those of this jaxlib; another one aborts at a flag that it does not know.
+    """Runs another Python with ``packages`` on its path, without this process's settings."""
+    # XLA_FLAGS is for this jaxlib; another version aborts at a flag that it does not know.
     own = ("PYTHONPATH", "PYTHONHOME", "XLA_FLAGS")
     environment = {k: v for k, v in os.environ.items() if k not in own}
     environment["JAX_PLATFORMS"] = "cpu"

@@ -1,4 +1,4 @@
-"""Input and outputs of every exported model, whatever its file format, and what they must equal."""
+"""Input, outputs and reference values of every exported model, whatever its file format."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _OUTPUT_OF_TASK = {types.SEGMENTATION: TUMOUR, types.CLASSIFICATION: CLASSES}
 
 
 def output_names(tasks: tuple[str, ...]) -> list[str]:
-    """Names of the outputs for some tasks, in the order in which the model returns them."""
+    """Names of the outputs for the tasks, in the order in which the model returns them."""
     return [name for task, name in _OUTPUT_OF_TASK.items() if task in tasks]
 
 
 def probabilities(outputs: types.Outputs) -> dict[str, jax.Array]:
-    """What an exported model returns, from what the network returns.
+    """Turns the outputs of a network into those of an exported model.
 
     Args:
-      outputs: of a network.
+      outputs: what the network returned.
 
     Returns:
       ``tumour_probability``, ``(batch, height, width, 1)``, and ``class_probability``,
-      ``(batch, classes)``, as far as the network has the task.
+      ``(batch, classes)``, each if the network has the task.
     """
     result = {}
     if outputs.segmentation:
@@ -46,7 +46,7 @@ def ensemble(
 
     Args:
       module: the network.
-      members: its variables, one set per fold; numpy arrays.
+      members: the network's variables, one set per fold; numpy arrays.
 
     Returns:
       A function of ``(batch, height, width, 1)`` float32 grey values 0..255 that gives what
@@ -65,11 +65,11 @@ def ensemble(
 def reference(
     module: nn.Module, members: Sequence[dict[str, Any]], images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The same from the network itself: one image and one set of weights at a time, on the CPU.
+    """Reference outputs of the network: one image and one set of weights at a time, on the CPU.
 
     Args:
       module: the network.
-      members: its variables, one set per fold.
+      members: the network's variables, one set per fold.
       images: ``(n, height, width, 1)`` float32, grey values 0..255.
 
     Returns:
@@ -90,7 +90,7 @@ def on_cpu():
     """A context in which JAX computes on the CPU, with the full precision of float32.
 
     Raises:
-      UserError: if the environment leaves JAX no CPU.
+      UserError: if JAX_PLATFORMS excludes the CPU.
     """
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])

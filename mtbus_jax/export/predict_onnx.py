@@ -22,16 +22,16 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 NOTICE = "Research software, not a medical device."
-# As in the library: what is larger may be a few bytes that unpack to gigabytes.
+# As in the library: a few bytes can unpack to gigabytes.
 MAX_PIXELS, MIN_SIDE, MAX_SIDE = 64_000_000, 16, 65_535
 TOO_LARGE = f"has more than {MAX_PIXELS // 10**6} million pixels; scale it down"
 
 
 class Model:
-    """The exported network with what belongs before and after it."""
+    """The exported network with the steps before and after it."""
 
     def __init__(self, folder):
-        """Reads ``model.onnx`` and ``preprocessing.json``; they must be of one export."""
+        """Reads ``model.onnx`` and ``preprocessing.json``; both must come from one export."""
         import onnxruntime
 
         self.facts = json.loads((folder / "preprocessing.json").read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ class Model:
 
 
 def enhancer(folder, facts):
-    """What enhances a grey picture as in training: ``enhancement.py`` of the export, or nothing."""
+    """The function that enhances a grey picture as in training, or one that changes nothing."""
     method = facts.get("enhancement", "none")
     if method == "none":
         return lambda grey: grey
@@ -132,7 +132,7 @@ def resize_area(image, height, width):
 
 
 def overlaps(source, target):
-    """What of each source pixel lies in each target pixel, in parts of 1/target."""
+    """The part of each source pixel that lies in each target pixel, in units of 1/target."""
     start, pixel = np.arange(target)[:, None] * source, np.arange(source) * target
     common = np.minimum(start + source, pixel + target) - np.maximum(start, pixel)
     return np.maximum(common, 0).astype(np.float64)
@@ -145,7 +145,7 @@ def sampled(source, target):
 
 
 def enlarge(probability, height, width):
-    """From network pixels to picture pixels, linear between the pixels that were sampled."""
+    """Interpolates from network to picture size, linearly between the pixels that were sampled."""
     rows, cols = (
         _weights(*sizes) for sizes in zip(probability.shape, (height, width), strict=True)
     )
@@ -170,7 +170,7 @@ def main():
     args = parser.parse_args()
     targets = [args.out / f"{path.stem}_mask.png" for path in args.pictures]
     if len(set(targets)) < len(targets):
-        parser.error("two pictures have one name: their masks would overwrite each other")
+        parser.error("two pictures have the same name: their masks would overwrite each other")
     there = [target for target in targets if target.exists()]
     if there and not args.overwrite:
         parser.error(f"{there[0]} exists; give another --out, or --overwrite to replace it")

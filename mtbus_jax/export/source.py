@@ -28,11 +28,11 @@ def load(run: Path, folds: tuple[int, ...] | None = None) -> trained_folds.Train
 
     Args:
       run: the run folder, or a bundle.
-      folds: which, in any order; None for all that have been started.
+      folds: folds to load, in any order; None for all that have been started.
 
     Raises:
-      UserError: see `trained.load`; and if a fold is not trained and tested to the end, so that
-        nothing is known of its network, or a file about the run is missing.
+      UserError: see `trained_folds.load`; also if a fold has not been trained and tested to the
+        end, since its network's accuracy is then unknown, or if a file about the run is missing.
     """
     original = trained_folds.load(run, folds)
     if bundled.is_bundle(run):
@@ -52,7 +52,7 @@ def about(run: Path, original: trained_folds.Trained) -> list[str]:
     """What a card says about data and figures, as Markdown lines.
 
     Args:
-      run: the run folder; of a bundle, what its own card says, with limits and citation.
+      run: the run folder, or a bundle, whose own card is used with its limits and citation.
       original: from `load`.
 
     Raises:
@@ -75,13 +75,13 @@ def about(run: Path, original: trained_folds.Trained) -> list[str]:
 
 
 def check_images(config: config_dict.ConfigDict) -> tuple[np.ndarray, str]:
-    """Images of the run's dataset, or simulated ones if it is not here; builds nothing.
+    """Images of the run's dataset, or simulated ones if it is not here; builds no dataset.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
 
     Returns:
-      ``(n, height, width, 1)`` float32 grey values 0..255, and what they are in words.
+      ``(n, height, width, 1)`` float32 grey values 0..255, and a description of the images.
     """
     height, width = config.data.image_size
     cases = _dataset(config)

@@ -1,10 +1,10 @@
-"""Flax network → ONNX; runs in an environment of its own, see ``requirements-export.txt``.
+"""Converts a Flax network to ONNX, in the environment of ``requirements-export.txt``.
 
     python -m mtbus_jax.export.to_onnx JOB
 
 reads the folder JOB that `mtbus_jax.export.formats` prepared, and adds to it ``model.onnx``, or a
 file for each member, ``outputs.npz`` (what onnxruntime computes with them) and ``versions.json``.
-jax2onnx wants another orbax than the library, so nothing of the library but its networks is
+jax2onnx needs another version of orbax than the library, so only the library's networks are
 imported here.
 """
 
@@ -32,7 +32,7 @@ from mtbus_jax.models import deformable, resampling
 
 # Old enough for runtimes of 2023 (tried with onnxruntime 1.16); every network here converts to it.
 OPSET, IR_VERSION = 18, 8
-# Values of a tensor from which on `shorten` takes it.
+# `shorten` converts tensors with at least this many values.
 SHORTENED_FROM = 1024
 PACKAGES = ("flax", "jax", "jax2onnx", "onnx", "onnxruntime")
 
@@ -64,28 +64,28 @@ def convert(module: nn.Module, variables: dict[str, Any], image_size: tuple[int,
         input_names=[interface.IMAGE],
         output_names=names,
     )
-    # jax2onnx leaves shapes of inner values behind that its own rewriting made wrong; runtimes
-    # infer them anyway, and warn about those.
+    # jax2onnx leaves shapes of inner values that its own rewriting made wrong. Runtimes infer the
+    # shapes anyway, and warn about the wrong ones.
     del model.graph.value_info[:]
     return model
 
 
-# Taken before jax2onnx puts its own in their place.
+# Saved before jax2onnx replaces them by its own.
 _JAX_RESIZE, _DROPOUT = jax.image.resize, nn.Dropout.__call__
 _RANDOM = {name: getattr(jax.random, name) for name in ("key", "fold_in", "bernoulli")}
 
 
 @contextlib.contextmanager
 def replaced_layers() -> Iterator[None]:
-    """Puts equivalents that jax2onnx 0.17.1 can convert in the place of what it cannot.
+    """Replaces what jax2onnx 0.17.1 cannot convert by equivalents that it can.
 
     * Transposed convolutions: no ``transpose_kernel=True`` (the kernel is turned instead) and no
       explicit padding (the border is cut off instead).
     * `jax.image.resize` and `resampling.doubled`: not with a free batch size (two matrix products
       instead).
-    * `deformable.sample`: it looks up pixels of each image (a matrix product instead).
-    * Dropout at test time, from fixed seeds: drawn while converting, a constant of the model.
-    * A rule for each platform: the one for any.
+    * `deformable.sample`: it looks up single pixels of each image (a matrix product instead).
+    * Dropout at test time, from fixed seeds: drawn during conversion, stored as a constant.
+    * Code that depends on the platform: the default for all platforms.
     """
     convolve = nn.ConvTranspose.__call__
     replacements = [
@@ -152,13 +152,13 @@ def _doubled(image: jax.Array) -> jax.Array:
 
 
 def _doubling_matrix(length: int) -> np.ndarray:
-    """The matrix ``(2·length, length)`` that doubles a column: hat functions about each place."""
+    """The matrix ``(2·length, length)`` that doubles a column: a hat function for each place."""
     places = np.arange(2 * length)[:, None] * (length - 1) / (2 * length - 1)
     return np.maximum(1 - np.abs(places - np.arange(length)), 0).astype(np.float32)
 
 
 def _sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
-    """Every pixel's share is a product of two hat functions, which are 0 one pixel away."""
+    """Samples with weights that are products of two hat functions, which are 0 one pixel away."""
     batch, height, width, channels = image.shape
     down, right = (
         jax.nn.relu(1 - jnp.abs(place[..., None] - np.arange(length, dtype=np.float32)))
@@ -171,7 +171,7 @@ def _sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
 
 
 def _at_once(function: Callable) -> Callable:
-    """Computes on the spot what tracing would put into the model."""
+    """Makes a function compute at once what tracing would otherwise put into the model."""
 
     def call(*args, **kwargs):
         with jax.ensure_compile_time_eval():
@@ -184,7 +184,7 @@ def average(members: dict[str, Any]) -> Any:
     """One model that averages the outputs of several.
 
     Args:
-      members: models of `convert` by a name that their inner values get as prefix.
+      members: models from `convert`, by the name that prefixes their inner values.
     """
     import onnx
 
@@ -211,9 +211,9 @@ def average(members: dict[str, Any]) -> Any:
 def shorten(model: Any) -> None:
     """Stores large weights as 16-bit integers, with a scale for each slice along one axis.
 
-    They become float32 again as the file is loaded. float16 would take the same room, but has 11
-    bits for every weight, and integers use all 16 for the largest of a slice. Small tensors, such
-    as biases and statistics of normalisation, stay as they are.
+    They become float32 again when the file is loaded. float16 would take the same space but has
+    only 11 bits for every weight; integers use all 16 for the largest weight of a slice. Small
+    tensors, such as biases and statistics of normalisation, stay as they are.
 
     Args:
       model: an ``onnx.ModelProto``, changed in place.
@@ -226,7 +226,7 @@ def shorten(model: Any) -> None:
         if values.dtype != np.float32 or values.size < SHORTENED_FROM:
             kept.append(tensor)
             continue
-        # Which axis the converter has put the channels on, the values tell: its steps are finer.
+        # The channels are on one of these axes. The values tell which: its steps are finer.
         candidates = [_integers(values, axis) for axis in (0, values.ndim - 1)]
         integers, scale = min(candidates, key=lambda each: np.log(each[1]).mean())
         short, wide, scales = (f"{tensor.name}/{part}" for part in ("short", "wide", "scale"))
@@ -250,7 +250,7 @@ def _integers(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(path: Path, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """What onnxruntime computes with a file, on the CPU.
+    """Runs a file with onnxruntime on the CPU.
 
     Args:
       path: of the ``.onnx`` file.

@@ -4,7 +4,7 @@
     mtbus reproduce --league --workdir=runs/league
 
 writes ``table_5.md``, ``.csv`` and ``.tex`` and the tests of significance. Given again, the command
-goes on where it was. ``--dry_run`` says what it would train and how long that takes here;
+continues where it stopped. ``--dry_run`` shows what it would train and how long that takes here;
 ``--epochs``, ``--image_size``, ``--width`` and ``--folds`` scale it down, and the title says so.
 """
 
@@ -30,7 +30,7 @@ def _parser(program: str) -> commandline.Parser:
     add(
         "--paper",
         choices=("acsnet", "residual_unet"),
-        help="a table of another paper instead, beside the runs in --runs; nothing is trained",
+        help="a table of another paper instead, with the runs in --runs; nothing is trained",
     )
     add(
         "--runs",
@@ -45,7 +45,7 @@ def _parser(program: str) -> commandline.Parser:
         help="folder for runs and results; made if missing",
     )
     parser.add_configuration(f"{_BASE}; with --league {_LEAGUE_BASE}")
-    add("--epochs", type=int, help="train for so many epochs instead")
+    add("--epochs", type=int, help="train for this many epochs instead")
     add("--image_size", type=commandline.numbers, help="height,width in pixels instead")
     add("--width", type=int, help="feature maps of the first level instead, for every network")
     add("--folds", type=commandline.numbers, help="do these folds only, as in --folds=0,1")
@@ -72,21 +72,21 @@ def _parser(program: str) -> commandline.Parser:
         default=(),
         help="league: files of ImageNet weights, as in --weights=resnet18=FILE",
     )
-    parser.switch("--no_measure", help="league: measure no network's cost")
-    parser.switch("--dry_run", help="say what would be trained, and how long")
-    parser.switch("--no_train", help="write from what is there")
+    parser.switch("--no_measure", help="league: do not measure the networks' costs")
+    parser.switch("--dry_run", help="show what would be trained, and how long it takes")
+    parser.switch("--no_train", help="train nothing; write from finished runs")
     add(
         "--max_attempts",
         type=int,
         default=2,
-        help="leave a job alone after so many failures; default: %(default)s",
+        help="give up on a job after this many failures; default: %(default)s",
     )
     parser.switch("--retry_failed", help="try such jobs again")
     add(
         "--launcher",
         choices=("inline", "submitit"),
         default="inline",
-        help="where jobs run: in this process, or as processes of their own, local or (with a "
+        help="where jobs run: in this process, or in separate processes, local or (with a "
         "--slurm_… option) on a cluster; default: %(default)s",
     )
     add(
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace, given: configuration.Given, command: str) -> N
 
 
 def _refuse_beside(args: argparse.Namespace, mode: str, names: Sequence[str]) -> None:
-    """Refuses flags that ``mode`` would not read, where they are not at their defaults."""
+    """Refuses flags that ``mode`` ignores, unless they have their default values."""
     defaults = vars(_parser("").parse_args([]))
     for name in names:
         if getattr(args, name) != defaults[name]:

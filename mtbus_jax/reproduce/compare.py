@@ -12,12 +12,12 @@ from mtbus_jax.reproduce.rows import Section
 
 
 def compare(sections: list[tuple[Section, list[RowResult]]]) -> list[tuple[str, Comparison]]:
-    """The last row of each section (a) against every other one (b); Dice, classes, or both.
+    """Compares the last row of each section (a) with every other (b), by Dice, class, or both.
 
-    Rows that are missing are left out, as is what a section does not show or a row does not have.
+    Missing rows are left out, and so are measures that the section or a row does not have.
 
     Args:
-      sections: of one table, with the results of their rows.
+      sections: the sections of one table, with the results of their rows.
 
     Returns:
       Comparisons with the titles of their sections; p-values are corrected for the whole table.

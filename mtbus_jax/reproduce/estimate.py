@@ -1,4 +1,4 @@
-"""What a study would still train, and how long that takes on this machine, from a measured step."""
+"""Estimates how long the unfinished part of a study takes on this machine, from a measured step."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Estimate:
     """What one run still needs.
 
     Attributes:
-      name: of the run.
-      finished: folds that are done.
-      missing: folds that are not.
+      name: name of the run.
+      finished: number of folds that are done.
+      missing: number of folds that are not done.
       steps: optimiser steps of the missing folds, if none stops early.
       seconds_per_step: measured; NaN if nothing is missing.
     """
@@ -46,7 +46,7 @@ class Estimate:
 
     @property
     def hours(self) -> float:
-        """Of training."""
+        """Hours of training."""
         return self.steps * self.seconds_per_step / 3600 if self.missing else 0.0
 
 
@@ -54,7 +54,7 @@ def estimate(jobs: list[Job]) -> list[Estimate]:
     """One estimate per run; writes nothing into the study's folder.
 
     Args:
-      jobs: of all runs.
+      jobs: the jobs of all runs.
 
     Raises:
       UserError: for a bad value or missing data.
@@ -104,12 +104,13 @@ def seconds_per_step(config: config_dict.ConfigDict, cases: types.Cases) -> floa
 
 
 class Step(NamedTuple):
-    """What an optimiser step takes.
+    """Time and memory of an optimiser step.
 
     Attributes:
       seconds: median, without compiling.
-      memory_bytes: on one device by XLA's plan: weights, moments, gradients and feature maps, with
-        the images of one batch; less what is given back in place. The dataset comes on top.
+      memory_bytes: memory on one device by XLA's plan, for weights, moments, gradients, feature
+        maps and the images of one batch; outputs that reuse inputs count once. The dataset comes
+        on top.
     """
 
     seconds: float

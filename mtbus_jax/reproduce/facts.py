@@ -1,4 +1,4 @@
-"""What a reader of a table must know of its runs: scale, leaks, hardware."""
+"""What a reader of a table must know about its runs: scale, leaks, hardware."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Facts:
       scale: departures from the published recipe in short, for a title; empty if there are none.
       departures: the same, field by field.
       split: how the folds are drawn.
-      folds: which were used.
-      leaks: by dataset, test images that share a patient or a group of near-duplicates with
-        training or validation images of their fold, and test images.
+      folds: the folds that were used.
+      leaks: by dataset, number of test images that share a patient or a group of near-duplicates
+        with training or validation images of their fold, and number of all test images.
       hardware: one line for each kind of machine.
       runs: names of the run folders.
-      command: that wrote it.
+      command: the command that wrote the table.
     """
 
     scale: str
@@ -107,7 +107,7 @@ def _unique(groups) -> tuple[str, ...]:
 
 
 def _departures(config: dict[str, Any]) -> list[str]:
-    # Which classes are used is what Table 4 is about.
+    # Table 4 varies the classes on purpose.
     return published.departures({k: v for k, v in config.items() if k != "data.classes"}) or []
 
 
@@ -136,13 +136,13 @@ def _leaks(study: Study, runs: tuple[TableRun, ...]) -> dict[str, tuple[int, int
             folds = study.config(run).data.folds
             leaking = sum(content["leaking_test_images"][fold] for fold in folds)
             images = sum(content["test_images"][fold] for fold in folds)
-            # Of runs that use more or fewer classes, the one with the most.
+            # Runs may use different classes; the one with the most leaking images counts.
             found[run.dataset] = max((leaking, images), found.get(run.dataset, (0, 0)))
     return found
 
 
 def hardware(directory: Path) -> list[str]:
-    """On what a run folder was trained, one line; none if nothing has been trained in it."""
+    """The hardware that a run folder was trained on, one line; empty if nothing was trained."""
     path = directory / run_folder.ENVIRONMENT
     if not path.exists():
         return []

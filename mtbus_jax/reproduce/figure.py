@@ -1,8 +1,8 @@
 """The figure of example cases: image, truth, and the errors of each configuration side by side.
 
-One row per case. Of Okabe and Ito's palette, agreement and the two kinds of error have the three
-colours that stay furthest apart under every kind of colour blindness when laid half transparent
-over greys. A line of the full colour surrounds each region, so that slivers show too.
+One row per case. Agreement and the two kinds of error have those three colours of Okabe and Ito's
+palette that stay furthest apart, under every kind of colour blindness, when laid half transparent
+over greys. A line of the full colour surrounds each region, so that thin regions show too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEGEND = {
 }
 
 TINT = 0.5  # share of the colour inside an outline; the rest is the image
-_PANEL_SIDE = 384  # pixels; the longer side of a panel comes as near as a whole factor lets it
+_PANEL_SIDE = 384  # pixels; the longer side of a panel comes as close as a whole factor allows
 _MIN_COLUMN = 240  # pixels, for the texts of narrow panels
 _INK, _SOFT_INK = (20, 20, 20), (80, 80, 80)
 _SAMPLE_GREY = 110
@@ -155,7 +155,7 @@ def _paint(
     pixels = np.repeat(enlarge(image)[..., None], 3, axis=2).astype(float)
     for colour, region in regions.items():
         region = enlarge(region)
-        # What lies beyond the frame is not of the region, so that the outline closes there.
+        # Pixels beyond the frame are not part of the region, so that the outline closes there.
         core = ndimage.binary_erosion(region, iterations=line_width)
         pixels[region] = (1 - TINT) * pixels[region] + TINT * np.array(colour)
         pixels[region & ~core] = colour
@@ -163,7 +163,7 @@ def _paint(
 
 
 class _Page:
-    """The measures all strips of the figure share, in pixels, and the strips.
+    """The strips of the figure, and the measures that they share, in pixels.
 
     A strip is a picture as wide as the page; the figure is strips below each other.
     """
@@ -184,12 +184,12 @@ class _Page:
         self.width = self.left + panels * (self.column_width + self.gap)
 
     def panel(self, image: np.ndarray, regions: dict[Colour, np.ndarray]) -> Image.Image:
-        """The image with its regions, as large as the panel's size lets it be."""
+        """The image with its regions, as large as the panel's size allows."""
         factor = min(self.panel_height // image.shape[0], self.panel_width // image.shape[1])
         return _paint(image, regions, factor=factor, line_width=self.line_width)
 
     def panel_strip(self, panels: list[Image.Image], label: list[str]) -> Image.Image:
-        """The panels, alike in size, side by side; on their left the label, read upwards.
+        """The panels, equal in size, side by side, with the label on their left, read upwards.
 
         A label longer than the panels makes the strip higher; the panels stay by their captions.
         """
@@ -273,7 +273,7 @@ class _Page:
         return Image.new("RGB", (self.width, height), "white")
 
     def _middle(self, column: int) -> int:
-        """Of column ``column``, the horizontal middle."""
+        """The horizontal middle of column ``column``."""
         return self.left + column * (self.column_width + self.gap) + self.column_width // 2
 
     def _label_lines(self, label: list[str]) -> list[str]:
@@ -286,7 +286,7 @@ class _Page:
             pen.text(place, line, fill=colour, font=self.font, anchor="ma")
 
     def _wrap(self, text: str, width: int) -> list[str]:
-        """Lines of ``text``, none wider than ``width``; a word too long for one is cut."""
+        """Lines of ``text``, none wider than ``width``; a word too long for a line is cut."""
         lines = []
         for paragraph in text.splitlines():
             line = ""

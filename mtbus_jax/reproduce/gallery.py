@@ -1,4 +1,4 @@
-"""The picture of example cases: which test images, and what each configuration made of them."""
+"""The figure of example cases: selects test images and shows each configuration's predictions."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def write_figure(
     """Writes ``figure_<N>.png``, one column per result, and ``figure_<N>.md``, its legend.
 
     Args:
-      study: that the results are from.
-      results: of rows with masks, none missing; the last is the reference.
-      number: of the figure.
-      facts: about the runs.
-      uids: which test images; without them, of each class the one with the reference's median Dice.
+      study: the study that the results come from.
+      results: results of rows with masks, none missing; the last is the reference.
+      number: number of the figure.
+      facts: facts about the runs.
+      uids: test images to show; if empty, the one of each class with the reference's median Dice.
 
     Returns:
       The paths, in that order.
@@ -76,7 +76,7 @@ def write_figure(
 
 
 def _legend(number: int, picture: str, shown: list[str], chosen: bool, facts: Facts) -> str:
-    how = "chosen by name" if chosen else "of each class the one with the last column's median Dice"
+    how = "chosen by name" if chosen else "the one of each class with the last column's median Dice"
     title = facts.scaled(f"Figure {number}: segmentations of test images")
     lines = [f"# {title}", "", f"![{title}]({picture})", ""]
     lines += [f"Test images {', '.join(shown)}, {how}."]
@@ -86,7 +86,7 @@ def _legend(number: int, picture: str, shown: list[str], chosen: bool, facts: Fa
 
 
 def median_cases(reference: RowResult) -> list[str]:
-    """Of each class the test image with the median Dice; the lower one of two, then by uid."""
+    """The test image of each class with the median Dice; of two the lower, of equals by uid."""
     ranked = reference.cases.assign(shown_dice=reference.dice).sort_values(["shown_dice", "uid"])
     of_class = [ranked[ranked.label == name] for name in types.CLASS_NAMES]
     return [rows.uid.iloc[(len(rows) - 1) // 2] for rows in of_class if len(rows)]
@@ -97,7 +97,7 @@ def _case(result: RowResult, uid: str) -> pd.Series:
 
 
 def _mask(study: Study, result: RowResult, uid: str) -> np.ndarray:
-    """``(height, width)`` bool, refined where the row is."""
+    """``(height, width)`` bool, refined if the row is."""
     row: Row = result.row
     case = _case(result, uid)
     stored = stored_predictions.read(run_folder.fold_dir(study.directory(row.seg), int(case.fold)))

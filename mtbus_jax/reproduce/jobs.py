@@ -1,7 +1,7 @@
-"""Doing jobs: skipped where finished, resumed where stopped, recorded where failed.
+"""Runs jobs: skips finished ones, resumes stopped ones and records failed ones.
 
-Beside its folds a run folder of a study holds ``jobs/fold_<k>.json``, what became of each fold, and
-for a failed one ``jobs/fold_<k>.log``.
+Besides its folds, a run folder of a study holds ``jobs/fold_<k>.json`` with the state of each fold
+and, for a failed one, ``jobs/fold_<k>.log``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from mtbus_jax.training import checkpoint, run_files, run_folder, run_splits
 from mtbus_jax.training.logbook import METRICS, read_metrics
 from mtbus_jax.training.run_folder import CASES
 
-# Starts `run_job` for each job, returns when all have ended, with the log of each if it has one.
+# Starts `run_job` for each job, waits until all have ended, and returns the log of each, or None.
 Launcher = Callable[[list[Job]], list[Path | None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of a job.
+    """The state of a job.
 
     Attributes:
       state: ``new``, ``running``, ``stopped`` (from the keyboard), ``finished``, ``failed``.
       starts: how often it was started.
       attempts: how many of the starts failed.
-      epochs: that it was asked to train, at the last start.
-      stop_patience: epochs without a better one after which it was to stop, at the last start.
+      epochs: number of epochs that it was to train, at the last start.
+      stop_patience: epochs without improvement after which it was to stop, at the last start.
       from_epoch: epochs on disk at the last start.
       error: of the last failure, one paragraph.
       log: file with the details of the last failure.
@@ -63,9 +63,9 @@ def read_record(job: Job) -> Record:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the fold is trained, to as many epochs as wanted now, and tested.
+    """Whether the fold is tested, and trained to the number of epochs that is wanted now.
 
-    Reads small files only. A fold that `main.py` did counts too, also after it had failed here.
+    Reads small files only. A fold done by `main.py` counts too, even if it failed here before.
     """
     directory = run_folder.fold_dir(job.workdir, job.fold)
     if not all((directory / name).exists() for name in (CASES, *_predictions(job))):
@@ -75,7 +75,7 @@ def is_finished(job: Job) -> bool:
         return record.state == "finished" and (record.epochs, record.stop_patience) == _asked(job)
     rows = read_metrics(directory)
     if not rows or (directory / CASES).stat().st_mtime < (directory / METRICS).stat().st_mtime:
-        return False  # tested before it was trained on
+        return False  # tested before its latest training
     epochs, stop_patience = _asked(job)
     epoch = rows[-1]["epoch"]
     return epoch >= epochs or epoch - rows[-1]["best_epoch"] > stop_patience
@@ -89,7 +89,7 @@ def _tested_since(job: Job) -> bool:
 
 
 def _predictions(job: Job) -> list[str]:
-    """Files that a tested fold holds: for each part of its split that has images."""
+    """Prediction files of a tested fold: one for each part of its split that has images."""
     if not (job.workdir / run_splits.SPLITS).exists():
         return list(stored_predictions.NAMES.values())
     folds = run_files.read_splits(job.workdir)["folds"]
@@ -98,7 +98,7 @@ def _predictions(job: Job) -> list[str]:
 
 
 def is_running(job: Job) -> bool:
-    """Whether another process is at it now."""
+    """Whether another process is doing the job now."""
     if not _path(job, "lock").exists():
         return False
     with _lock(job) as free:
@@ -111,7 +111,7 @@ def has_failed(job: Job) -> bool:
 
 
 def state_in_words(job: Job) -> str:
-    """A job that is not finished, and why."""
+    """Says that a job is not finished, and why."""
     record = read_record(job)
     if is_running(job):
         return f"{job.name} is being trained by another process"
@@ -134,8 +134,8 @@ def attempt_all(jobs: list[Job], launch: Launcher, *, max_attempts: int) -> None
     """Launches every unfinished job until it is finished or has failed too often.
 
     Args:
-      jobs: to do, finished ones among them.
-      launch: how.
+      jobs: the jobs; finished ones are skipped.
+      launch: how to run them.
       max_attempts: failures after which a job is left alone.
     """
     for job in jobs:
@@ -159,7 +159,7 @@ def _is_pending(job: Job, max_attempts: int) -> bool:
 def run_job(job: Job) -> None:
     """Trains and tests one fold; a failure is recorded, not raised.
 
-    Does nothing if another process is at it.
+    Does nothing if another process is doing the job.
 
     Raises:
       UserError: if the record cannot be written.
@@ -195,10 +195,10 @@ def run_job(job: Job) -> None:
 
 
 def _note_death(job: Job, log: Path | None = None, *, locked: bool = False) -> None:
-    """Corrects a record that says ``running`` of a job whose process is gone without a word.
+    """Corrects a record that says ``running`` although the job's process has vanished.
 
-    It counts as a failed attempt unless the job had come further than its last start: a job that is
-    stopped again and again by a time limit still gets done.
+    This counts as a failed attempt unless the job trained an epoch since its last start, so that a
+    job that a time limit stops again and again still gets done.
     """
     record = read_record(job)
     if record.state != "running" or (not locked and is_running(job)):

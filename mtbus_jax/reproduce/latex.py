@@ -1,4 +1,4 @@
-"""A table as LaTeX; of packages it needs booktabs only."""
+"""A table as LaTeX; the only package it needs is booktabs."""
 
 from __future__ import annotations
 

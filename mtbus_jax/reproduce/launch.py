@@ -23,15 +23,15 @@ _LOCAL_MINUTES, _SLURM_MINUTES = 365 * 24 * 60, 24 * 60
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """What a job asks of SLURM; None is the cluster's default, all None is no cluster.
+    """Resources for a SLURM job; None means the cluster's default, all None no cluster.
 
     Attributes:
       partition: where to queue.
       account: whom to charge.
       time: limit in minutes; default 24 hours.
-      gpus: of each job.
-      cpus: of each job.
-      mem_gb: memory of each job, GB.
+      gpus: GPUs per job.
+      cpus: CPU cores per job.
+      mem_gb: memory per job, GB.
     """
 
     partition: str | None = None
@@ -53,7 +53,7 @@ def inline(jobs: list[Job]) -> list[Path | None]:
         _say(f"[{number}/{len(jobs)}] {job.name}")
         run_job(job)
         _say_failure(job)
-        # The programs of a network that is done with would stay in memory.
+        # Otherwise the programs of finished networks would stay in memory.
         jax.clear_caches()
     return [None] * len(jobs)
 
@@ -65,16 +65,16 @@ def through_submitit(
     parallel: int = 0,
     work: Callable[[Job], None] = run_job,
 ) -> Launcher:
-    """Makes a launcher that runs each job in a process of its own.
+    """Makes a launcher that runs each job in a separate process.
 
     Args:
       folder: for submitit's files and the processes' output.
-      slurm: what to ask of SLURM; with no option set the processes are local.
-      parallel: how many at once; 0 is one locally and all on a cluster.
+      slurm: resources to request; with no option set the processes are local.
+      parallel: number of jobs at once; 0 means one locally and all on a cluster.
       work: what to do with a job.
 
     Raises:
-      UserError: if submitit is missing, or there is no SLURM.
+      UserError: if submitit is missing, or SLURM is wanted and missing.
     """
     try:
         import submitit

@@ -1,4 +1,4 @@
-"""What a table says, as rectangles of texts, before it becomes Markdown or LaTeX."""
+"""The content of a table as grids of texts, before it becomes Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mtbus_jax.reproduce.facts import Facts
 from mtbus_jax.reproduce.results import RowResult
 from mtbus_jax.reproduce.rows import Row, Section, Table
 
-# Undefined for some images, so that the number behind the mean belongs beside it.
+# Undefined for some images, so the number of images behind the mean is shown beside it.
 _COUNTED = ("hausdorff", "recall", "precision")
 _NOT_APPLICABLE = "—"
 
 
-# Name of a line with published figures.
+# Label of a line with published figures.
 PUBLISHED = "published"
-# Name of a line with ours as the published figures are, see `summary`.
+# Label of a line with our figures, their deviations with n like the published ones; see `summary`.
 OURS_WITH_N = "± with n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """All that is written of a table.
+    """Everything that is written about a table.
 
     Attributes:
-      table: which one.
-      sections: with the results of their rows.
+      table: the table.
+      sections: its sections, with the results of their rows.
       comparisons: tests of significance, with the titles of their sections.
       facts: about the runs.
     """
@@ -42,19 +42,19 @@ class Content:
 
     @property
     def title(self) -> str:
-        """Says what the table shows, and in which way it is less than the published one."""
+        """Says what the table shows, and how it departs from the published recipe."""
         return self.facts.scaled(f"Table {self.table.number}: {self.table.title}")
 
     @property
     def missing(self) -> list[str]:
-        """Names of the jobs without which rows are missing."""
+        """Names of the unfinished jobs that missing rows need."""
         results = [result for _, results in self.sections for result in results]
         return list(dict.fromkeys(name for result in results for name in result.missing))
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A rectangle of texts with a heading line; the first ``labels`` columns are names."""
+    """A grid of texts with a heading line; the first ``labels`` columns are names."""
 
     heading: list[str]
     lines: list[list[str]]
@@ -62,7 +62,7 @@ class Grid:
 
 
 def grids(content: Content) -> list[tuple[str, Grid]]:
-    """The table's rectangles with their headings."""
+    """The table's grids with their titles."""
     result = []
     for section, results in content.sections:
         if section.metrics:
@@ -99,7 +99,7 @@ def _ours(result: RowResult, metric: str) -> str:
 def _ours_with_n(
     result: RowResult, metrics: tuple[str, ...], reference: dict[str, published.Figure]
 ) -> list[str]:
-    """Our figures where there is a published one, on its footing."""
+    """Our figures that have a published counterpart, with its definition of the deviation."""
     cells = []
     for metric in metrics:
         figure = result.figures.get(metric) if metric in reference else None
@@ -112,7 +112,7 @@ def _theirs(figure: published.Figure | None) -> str:
 
 
 def published_figures(row: Row) -> dict[str, published.Figure]:
-    """What is published of the row, by metric."""
+    """The published figures of the row, by metric."""
     run = row.runs[0]
     return published.figures(run.dataset, run.model, row.setting)
 

@@ -1,4 +1,4 @@
-"""The jobs that a command still needs: trained as its flags say, or told at its end."""
+"""Trains the jobs that a command still needs, as its flags say, or reports them at its end."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TOLD = 8  # jobs that a message names
 
 
 def slurm_of(args: argparse.Namespace) -> launch.Slurm:
-    """What the flags ask of SLURM.
+    """The resources that the flags request from SLURM.
 
     Raises:
-      UserError: for flags of a launcher that is not chosen.
+      UserError: for --slurm_… or --parallel_jobs without --launcher=submitit.
     """
     options = {
         name: getattr(args, f"slurm_{name}")
@@ -58,16 +58,16 @@ def train(missing: list[Job], args: argparse.Namespace, slurm: launch.Slurm) -> 
 
 
 def leave_devices_to_jobs(args: argparse.Namespace) -> None:
-    """With submitit the devices belong to the jobs; here only tables are computed."""
+    """With submitit, leaves the devices to the jobs; this process only computes tables."""
     if args.launcher == "submitit":
         jax.config.update("jax_platforms", "cpu")
 
 
 def refuse(missing: list[Job], args: argparse.Namespace) -> None:
-    """Ends the command as failed if a job is missing, naming it and why.
+    """Ends the command with an error that names the missing jobs and why they are missing.
 
     Raises:
-      UserError: if there is one.
+      UserError: if a job is missing.
     """
     if not missing:
         return
@@ -77,7 +77,7 @@ def refuse(missing: list[Job], args: argparse.Namespace) -> None:
     if args.no_train:
         mend = "Leave --no_train out to train them."
     elif any(jobs_lib.has_failed(job) for job in missing):
-        mend = "Mend that and give the command again with --retry_failed."
+        mend = "Fix that and give the command again with --retry_failed."
     else:
         mend = "Give the command again once no other process trains them."
     raise UserError(f"{len(missing)} jobs are missing: {'; '.join(texts)}. {mend}")

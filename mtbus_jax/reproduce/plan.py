@@ -1,4 +1,4 @@
-"""From the runs of a table to configurations and jobs; a job is one fold of one run."""
+"""Turns the runs of a table into configurations and jobs; a job is one fold of one run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mtbus_jax.training.logbook import check_epochs
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What a study is scaled down by; None leaves what the configuration says.
+    """How a study is scaled down; None keeps the value of the configuration.
 
     Attributes:
-      epochs: of training.
+      epochs: epochs of training.
       image_size: height and width in pixels.
       width: feature maps of the first level, the same for every network.
-      folds: which are trained and tested.
+      folds: the folds that are trained and tested.
     """
 
     epochs: int | None = None
@@ -48,12 +48,12 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """One fold of one run; needs nothing else, so that it can be sent to another machine.
+    """One fold of one run; self-contained, so that it can be sent to another machine.
 
     Attributes:
       workdir: the run folder.
-      config: of the run.
-      fold: which to train and test.
+      config: configuration of the run.
+      fold: the fold to train and test.
     """
 
     workdir: Path
@@ -62,7 +62,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Names it in messages."""
+        """The job's name in messages."""
         return f"{self.config.name}, fold {self.fold}"
 
 
@@ -71,7 +71,7 @@ class Study:
     """A folder of runs that share a base configuration and a scale.
 
     Attributes:
-      workdir: holds one run folder per run, by its name, and the tables.
+      workdir: folder of the tables and the run folders, which are named after their runs.
       base: configuration that every run starts from.
       explicit: fields of ``base`` that the user set one by one; a dataset's recipe does not
         replace these.
@@ -91,7 +91,7 @@ class Study:
         """The configuration of ``run``: base, then the dataset's recipe, the run, the scale.
 
         Raises:
-          UserError: if the user set a field that the tables are about, or the base lacks one.
+          UserError: if the user set a field that the tables set, or the base lacks a field.
         """
         reserved = sorted(self.explicit & (run.overrides.keys() | {"data.folds"}))
         if reserved:
@@ -108,7 +108,7 @@ class Study:
             for field, value in own.items()
             if value != table_5[field] == flat.get(field) and field not in self.explicit
         }
-        # Said, where the base leaves it at "all", so that runs can be planned without the data.
+        # Set where the base leaves it at "all", so that runs can be planned without the data.
         recipe |= {f: own[f] for f in ("data.folds", "data.classes") if not flat[f]}
         fields = recipe | run.overrides | self.scale.overrides
         lacking = sorted(fields.keys() - flat.keys())
@@ -126,7 +126,7 @@ class Study:
         return jobs
 
     def check_folders(self, runs: tuple[TableRun, ...]) -> None:
-        """Refuses run folders that hold something else than ``runs``; reads a few small files.
+        """Refuses run folders that hold something other than ``runs``; reads a few small files.
 
         Raises:
           UserError: for a run of another configuration, or one trained for more epochs.
@@ -137,19 +137,19 @@ class Study:
             check_folder(self.directory(run), self.config(run))
 
 
-# What a run says of its data once it has been read, where its configuration left it open.
+# Fields that a run fills in from its data if its configuration leaves them open.
 _RESOLVED = ("classes", "class_names", "normal_class")
 
 
 def check_folder(directory: Path, config: config_dict.ConfigDict) -> None:
-    """Refuses a run folder that cannot be, or continue, a run of ``config``.
+    """Refuses a run folder that does not hold a run of ``config`` or cannot continue it.
 
-    Reads small files only, and not the data: what the configuration leaves open is taken to be what
-    the run there has found. Training looks again, at the data.
+    Reads small files only, not the data: fields that the configuration leaves open take the values
+    that the run found. Training checks them again, with the data.
 
     Args:
-      directory: the run folder, there or not.
-      config: with all folds named.
+      directory: the run folder; it need not exist.
+      config: the configuration, with all folds named.
 
     Raises:
       UserError: for a run of another configuration, or one trained for more epochs.
@@ -169,14 +169,14 @@ def check_folder(directory: Path, config: config_dict.ConfigDict) -> None:
 def check_jobs(jobs: list[Job]) -> None:
     """Finds a bad value, a missing dataset or fold before anything is trained or written.
 
-    Builds a dataset that is not built yet, so that no two jobs do.
+    Builds a dataset that is not built yet, so that two jobs do not both build it.
 
     Raises:
       UserError: for the first thing found.
     """
     for job in {job.workdir: job for job in jobs}.values():
         config = copy.deepcopy(job.config)
-        # Devices are a matter of the machine that trains, which may be another one.
+        # The number of devices is up to the machine that trains, which may be another one.
         config.train.devices = 1
         Experiment.from_config(config).abstract_state()
         cases = data.load_configured(config)

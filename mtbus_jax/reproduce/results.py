@@ -1,4 +1,4 @@
-"""From the run folders of a study to the figures of a table's rows."""
+"""Reads the figures of a table's rows from the run folders of a study."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Statistic:
     """One figure of a row.
 
     Attributes:
-      mean: over folds; NaN if undefined in each.
+      mean: mean over folds; NaN if undefined in every fold.
       sd: standard deviation (n − 1) over folds; NaN for fewer than two.
-      folds: in which it is defined.
-      images: behind it, over all folds.
+      folds: number of folds in which it is defined.
+      images: number of images behind it, over all folds.
     """
 
     mean: float
@@ -43,12 +43,12 @@ class Statistic:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowResult:
-    """A row with what its runs gave.
+    """A row with the results of its runs.
 
     Attributes:
       row: the row.
       missing: names of the jobs that are not finished; if there are any, the rest is empty.
-      cases: one row per test image, as `evaluate.case_rows`; of a joined row, both runs' columns.
+      cases: one row per test image, as `evaluate.case_rows`; if joined, the columns of both runs.
       figures: by name, see `summary.fold_figures`.
     """
 
@@ -87,7 +87,7 @@ class RowResult:
 
 
 def row_result(study: Study, row: Row) -> RowResult:
-    """Reads what the runs of ``row`` gave.
+    """Reads the results of the runs of ``row``.
 
     Raises:
       UserError: if two runs that are joined were not tested on the same images.
@@ -128,10 +128,10 @@ def _figures(cases: pd.DataFrame, refined: bool) -> dict[str, Statistic]:
 
 
 def join(seg: pd.DataFrame, cls: pd.DataFrame, *, image_size: tuple[int, int]) -> pd.DataFrame:
-    """Two single-task runs as if they were one network: ST(Seg+Cls).
+    """Joins two single-task runs as if they were one network: ST(Seg+Cls).
 
-    Refining empties whole masks or leaves them as they are. So for an image it needs to know no
-    more of the mask than whether it is empty, and of an emptied one no more than its truth's size.
+    Refining empties a whole mask or leaves it as it is. So it suffices to know whether each mask is
+    empty and, for the metrics of an emptied mask, the size of the true lesion.
 
     Args:
       seg: rows of ``cases.csv`` of a run with the segmentation task alone.

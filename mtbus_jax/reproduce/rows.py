@@ -16,7 +16,7 @@ _WITHOUT_NORMAL = ("benign", "malignant")
 
 @dataclasses.dataclass(frozen=True)
 class TableRun:
-    """One configuration, trained on every fold; the rest is the base configuration.
+    """One configuration, trained on every fold; other fields are those of the base configuration.
 
     Single-task runs follow the released scripts of their rows (`published.single_task_recipe`):
     segmentation tests the last epoch's weights and fills the holes in masks, and the nnU-Net
@@ -29,7 +29,7 @@ class TableRun:
       model: a key of `models.REGISTRY`.
       tasks: a non-empty subset of `types.TASKS`.
       oversample: whether with deterministic oversampling (DO).
-      classes: whose images are used.
+      classes: classes whose images are used.
     """
 
     dataset: str
@@ -50,7 +50,7 @@ class TableRun:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The configuration's fields that this run is about, with their values."""
+        """The configuration's fields that this run sets, with their values."""
         return {
             "name": self.name,
             "data.name": self.dataset,
@@ -112,7 +112,7 @@ class Table:
       number: in the paper.
       title: what it shows.
       sections: from top to bottom.
-      note: what a reader of the published figures beside ours must know, or empty.
+      note: what a reader must know to compare the published figures with ours, or empty.
     """
 
     number: int
@@ -186,9 +186,9 @@ def _table_4() -> Table:
             section("Benign and malignant", "ST(Seg) benign+malignant", _WITHOUT_NORMAL),
             section("All classes", "ST(Seg) normal+benign+malignant", types.CLASS_NAMES),
         ),
-        "The Hausdorff distance is one in pixels and a missed lesion has recall 0; where no pixel "
-        "is marked, precision is undefined and left out. The paper's released code computes these "
-        "otherwise, so its figures for them are not comparable.",
+        "The Hausdorff distance is in pixels and a missed lesion has recall 0; where no pixel is "
+        "marked, precision is undefined and left out. The paper's released code computes these "
+        "differently, so its figures for them are not comparable.",
     )
 
 
@@ -238,7 +238,7 @@ def _table_7() -> Table:
         "confusion matrices and incoherent ratios on Curated BUSI",
         sections("unetpp") + sections("nnunet"),
         "Confusion matrices are in percent of the true class, all folds pooled. The incoherent "
-        "ratio is the share of images of which exactly one of mask and class says normal, before "
+        "ratio is the share of images for which exactly one of mask and class says normal, before "
         "refining.",
     )
 
@@ -284,7 +284,7 @@ TABLES: dict[int, Table] = {
     )
 }
 
-# By number: the configurations that are the picture's columns.
+# By number: the configurations that are the figure's columns.
 FIGURES: dict[int, tuple[Row, ...]] = {
     6: (
         _single("curated_busi", "unetpp", "seg"),

@@ -45,8 +45,8 @@ def to_markdown(content: Content) -> str:
     lines += [
         f"{facts.split.capitalize()} split, folds {', '.join(map(str, facts.folds))}. A figure is "
         "the mean over the test images of a fold, then mean ± standard deviation over folds; the "
-        "published one stands below ours. Ours divides by n − 1; the line ± with n gives it as the "
-        "published ones have it, if they came from the released script.",
+        "published one stands below ours. Our deviation divides by n − 1; the line ± with n "
+        "divides by n, as the published ones do if they came from the released script.",
     ]
     if content.table.note:
         lines += ["", content.table.note]

@@ -340,7 +340,7 @@ def test_only_an_earlier_export_is_replaced(run, tmp_path, monkeypatch):
 
 def test_a_folder_with_a_file_called_like_ours_is_not_replaced(run, tmp_path):
     (tmp_path / "preprocessing.json").write_text('{"resize": "bilinear"}')
-    with pytest.raises(UserError, match="other things than an earlier export"):
+    with pytest.raises(UserError, match="something other than an earlier export"):
         exported(run, tmp_path)
     assert (tmp_path / "preprocessing.json").read_text() == '{"resize": "bilinear"}'
 

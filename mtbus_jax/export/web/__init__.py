@@ -1,4 +1,4 @@
-"""A trained run as one HTML file that computes in a browser; see `export_page`."""
+"""A trained run as one HTML file that runs in a browser; see `export_page`."""
 
 from __future__ import annotations
 

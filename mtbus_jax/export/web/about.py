@@ -1,4 +1,4 @@
-"""What the page says about its network: the card of an export, in the words of a page."""
+"""The page's text about its network: an export's model card, adapted to the page."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def about(trained: Trained, contents: Contents, measured: list[str]) -> str:
     """HTML about model, data, figures, use and citation.
 
     Args:
-      trained: the original.
-      contents: of the page.
+      trained: the original networks.
+      contents: networks and facts of the page.
       measured: Markdown lines on data and figures, see `source.about`.
     """
     lines = [
@@ -57,7 +57,7 @@ def _model(trained: Trained, contents: Contents) -> list[str]:
 
 def _page(contents: Contents) -> list[str]:
     lines = [
-        "## Of this page",
+        "## About this page",
         "",
         "- JPEG pictures are decoded by the browser, whose values can differ by one or two of 255 "
         "from those of other decoders.",

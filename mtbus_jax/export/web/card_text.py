@@ -1,4 +1,4 @@
-"""The card's text as HTML; it holds names of users, so all of it is escaped."""
+"""The card's text as HTML. It can hold names that users chose, so all of it is escaped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def to_html(lines: Sequence[str]) -> str:
-    """What a card is written in: headings of level 2, paragraphs, lists, tables, bold and code.
+    """Converts a card's Markdown: level-2 headings, paragraphs, lists, tables, bold and code.
 
     Args:
-      lines: of Markdown, without line breaks inside.
+      lines: lines of Markdown, each without line breaks.
 
     Returns:
       HTML with headings of level 4.

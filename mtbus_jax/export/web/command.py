@@ -20,7 +20,8 @@ class WrittenPage:
 
     Attributes:
       path: of the file.
-      difference: largest absolute difference of a probability of its networks from the original's.
+      difference: largest absolute difference between its networks' probabilities and the
+        original's.
     """
 
     path: Path
@@ -36,19 +37,19 @@ def export_page(
     onnx_python: str = formats.ONNX_PYTHON,
     runtime_from: Path | str | None = None,
 ) -> WrittenPage:
-    """Writes one HTML file that runs a run's networks in a browser, from disk, without a request.
+    """Writes one HTML file that runs the networks in a browser, from disk, without requests.
 
     Args:
       run: the run folder, or a bundle.
       out: the file to write, ``….html``; an earlier one is replaced.
-      folds: whose probabilities to average; None for all trained ones.
-      weights: how the weights are stored, of `contents.WEIGHTS`.
+      folds: the folds whose probabilities are averaged; None for all trained ones.
+      weights: how the weights are stored, one of `contents.WEIGHTS`.
       onnx_python: interpreter of the environment of ``requirements-export.txt``.
       runtime_from: the npm package of the runtime, see `runtime.load`.
 
     Raises:
       UserError: for wrong use, an unfinished run, a missing converter or runtime, or networks that
-        do not equal the original; ``out`` is as it was then.
+        do not equal the original; ``out`` is then unchanged.
     """
     run, out = Path(run), Path(out)
     if out.suffix.lower() != SUFFIX or out.is_dir() or not out.parent.is_dir():

@@ -16,7 +16,7 @@ from mtbus_jax.export import formats, interface
 from mtbus_jax.images import overlay
 from mtbus_jax.training.trained_folds import Trained
 
-# How weights may be stored, and by how much a probability may differ then.
+# Ways to store the weights, each with the largest allowed difference of a probability.
 TOLERANCES = {"int16": 1e-3, "float32": formats.TOLERANCE}
 WEIGHTS = tuple(TOLERANCES)
 
@@ -28,10 +28,10 @@ class Contents:
     Attributes:
       facts: for the page's scripts, JSON.
       members: ONNX files, in the order of ``facts["members"]``.
-      weights: how they are stored, of `WEIGHTS`.
+      weights: how their weights are stored, one of `WEIGHTS`.
       difference: largest absolute difference of a probability from the original's.
-      checked_on: the images on which they were compared, in words.
-      versions: packages that wrote and ran them, by name.
+      checked_on: description of the images on which they were compared.
+      versions: versions of the packages that wrote and ran them, by name.
     """
 
     facts: dict[str, Any]
@@ -48,12 +48,12 @@ def collect(
     """Converts the networks and compares them with the original.
 
     Args:
-      run: the run folder, for what is known of its trust.
-      trained: the original.
+      run: the run folder, from which its trust is read.
+      trained: the original networks.
       images: to compare on; ``(n, height, width, 1)`` float32.
-      checked_on: what they are, in words.
+      checked_on: description of ``images``.
       onnx_python: interpreter of the converter's environment.
-      weights: of `WEIGHTS`.
+      weights: how to store the weights, one of `WEIGHTS`.
 
     Raises:
       UserError: if a network cannot be converted or does not equal the original.
@@ -76,11 +76,11 @@ def collect(
 
 
 def facts_of(trained: Trained, fitted: trust.Trust | None) -> dict[str, Any]:
-    """What the page's scripts need to know, as `mtbus predict` does it without options.
+    """The facts with which the page's scripts predict as `mtbus predict` does without options.
 
     Args:
       trained: the folds to export.
-      fitted: trust of the run, None if there is none; it must know all the folds to be used.
+      fitted: trust of the run, or None; it is used only if it covers all the exported folds.
     """
     config, classes = trained.config, trained.classes
     height, width = trained.image_size

@@ -1,4 +1,4 @@
-"""Puts the page together: one file, with a policy that forbids it to load anything else."""
+"""Assembles the page: one file, with a security policy that forbids it to load anything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtbus_jax.export.web.runtime import PACKAGE, VERSION, Runtime
 
 _HERE = "mtbus_jax.export.web"
 
-# Run in this order, after the body is there; all but the first share one scope.
+# They run in this order, once the body is loaded; all but the first share one scope.
 SCRIPTS = (
     *("check.js", "bytes.js", "picture.js", "png.js", "jpeg.js"),
     *("dicom_file.js", "dicom_shown.js", "dicom.js", "read.js"),
@@ -31,7 +31,7 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
 
     Args:
       contents: facts and networks.
-      runtime: that computes them.
+      runtime: the code that runs the networks.
       about: HTML about the network.
     """
     facts = contents.facts
@@ -49,31 +49,31 @@ def document(contents: Contents, runtime: Runtime, about: str) -> str:
         "style": style,
         "summary": html.escape(_summary(facts)),
         "versions": html.escape(
-            f"Look at each picture in {len(facts['versions'])} versions, as it is and flipped or "
-            "turned, as the run's evaluation did, which uncertainty and warning were fitted to. "
-            "One alone is faster."
+            f"Predict each picture in {len(facts['versions'])} versions, as it is and flipped or "
+            "turned, as in the run's evaluation, to which uncertainty and warnings were fitted. "
+            "A single version is faster."
         ),
         "about": f"{_about(about)}\n{_licence()}",
         "version": html.escape(mtbus_jax.__version__),
         "data": "\n".join(data),
         "scripts": "\n".join(f"<script>{code}</script>" for code in codes),
     }
-    # In one pass: what fills a slot may hold braces of its own.
+    # In one pass, since the text that fills a slot may itself contain braces.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: slots[found[1]], pages.text(_HERE, "page.html"))
 
 
 def planes(content: bytes) -> bytes:
-    """The bytes at even places, then those at odd ones: 16-bit numbers compress better so."""
+    """The bytes at even places, then those at odd ones, so that 16-bit numbers compress better."""
     numbers = np.frombuffer(content, np.uint8)
     return np.concatenate([numbers[0::2], numbers[1::2]]).tobytes()
 
 
 def policy(style: str, codes: list[str]) -> str:
-    """Nothing but these texts and what they make may style or run, and nothing may be asked for.
+    """The security policy: only these texts and what they create may style or run; no requests.
 
     Args:
       style: the style sheet.
-      codes: the scripts. The runtime comes from a Blob that they make, and compiles WebAssembly.
+      codes: the scripts. The runtime comes from a Blob that they create, and compiles WebAssembly.
     """
     scripts = " ".join(map(pages.source, codes))
     return (

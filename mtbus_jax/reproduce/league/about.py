@@ -1,4 +1,4 @@
-"""What a reader of the league table must know: recipe, data, split, leaks, machines."""
+"""What a reader must know about the league table: recipe, data, split, leaks, machines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtbus_jax.reproduce.league.plan import League
 from mtbus_jax.reproduce.league.results import Row
 from mtbus_jax.training import run_files, run_folder, run_splits
 
-# Sections and fields that say nothing about what is computed, or that every row has its own of.
+# Sections and fields that do not affect what is computed, or that differ between rows.
 _SILENT = ("log.", "model.", "name", "seed", "data.folds")
 _SILENT += tuple(f"data.{name}" for name in places.PLACES)
 
@@ -23,11 +23,11 @@ class About:
     """See `gather`.
 
     Attributes:
-      facts: what is common to all rows, by name, as texts.
+      facts: texts about what all rows share, by name.
       recipe: fields in which the recipe differs from ``configs/base.py``, with both values.
       warnings: what must stand above the figures.
       trained_on: machines, one line each.
-      runs: names of the run folders that are there.
+      runs: names of the run folders that exist.
     """
 
     facts: dict[str, str]
@@ -38,7 +38,7 @@ class About:
 
 
 def gather(league: League, rows: list[Row]) -> About:
-    """The facts, from the configuration and from the run folders that are there.
+    """Gathers the facts from the configuration and from the run folders that exist.
 
     Raises:
       UserError: if a file of a run folder is broken.
@@ -88,9 +88,9 @@ def _splits(directory) -> dict | None:
 def _warnings(league: League) -> list[str]:
     made_for = league.recipe.model.name
     warnings = [
-        f"One recipe for all, which is `{league.recipe.name}`, made for `{made_for}`. It says what "
-        "these networks give under equal conditions and a small budget, not what each gives at its "
-        "best: the published recipes train most of them far longer."
+        f"All networks use one recipe, `{league.recipe.name}`, made for `{made_for}`. The figures "
+        "are for equal conditions and a small budget, not the best that each network can reach: "
+        "the published recipes train most of them far longer."
     ]
     if len(league.seeds) < 2:
         warnings.append("One seed only: differences of one or two points of Dice mean nothing.")
@@ -104,6 +104,6 @@ def _recipe(config) -> list[tuple[str, Any, Any]]:
         (field, value, base.get(field, "absent"))
         for field, value in own.items()
         if not field.startswith(_SILENT)
-        and field != "train.encoder_rate"  # of the rows with weights alone, see `League.config`
+        and field != "train.encoder_rate"  # only for rows with weights, see `League.config`
         and value != base.get(field, "absent")
     ]

@@ -28,7 +28,7 @@ def run(
     Args:
       args: values of the flags.
       recipe: configuration of all runs.
-      explicit: its fields that were set one by one.
+      explicit: fields of ``recipe`` that the user set one by one.
       scale: see `Scale`.
       command: as given, to put into the table.
 
@@ -58,7 +58,7 @@ def run(
         league.load()  # before anything is trained
         missing.train(unfinished, args, slurm)
     not_measured = {}
-    # With submitit the devices that count are not here.
+    # With submitit, this process does not see the devices that train.
     wants_costs = not args.no_measure and args.launcher == "inline"
     if wants_costs and any(costs.read(league, entry) is None for entry in league.trainable):
         not_measured = costs.measure_missing(league, league.load())

@@ -1,7 +1,7 @@
-"""What a network costs: parameters, operations, time and memory, measured on this machine once.
+"""Measures what a network costs on this machine: parameters, operations, time and memory.
 
-A measurement is kept as ``costs/<row>.json`` beside the runs, with the machine and the settings it
-belongs to. It is made again for other settings; to measure on another machine, remove the file.
+A measurement is kept as ``costs/<row>.json`` beside the runs, with its machine and settings. Other
+settings are measured again; to measure on another machine, remove the file.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from mtbus_jax.training.trained_folds import Member, Trained
 
 BUSY = 1.5
 _CALLS = 10
-# Only the operations of this program are counted, so it is compiled soon rather than well.
+# Only the operations of this program are counted, so it is compiled quickly rather than well.
 _COUNTED_ONLY = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one row.
+    """The cost of one row.
 
     Attributes:
-      parameters: scalars that are trained.
+      parameters: number of scalars that are trained.
       gflop: 10⁹ floating-point operations of a forward pass of one image, a multiplication and an
         addition counted as two; see `count_operations`.
-      train_images_per_second: through optimiser steps, without validation and checkpoints.
-      predict_ms: milliseconds of a forward pass of one image by itself.
+      train_images_per_second: in optimiser steps, without validation and checkpoints.
+      predict_ms: milliseconds for a forward pass of one image by itself.
       train_memory_bytes: see `estimate.Step`.
-      machine: that measured time and memory.
-      load: of the machine in the minute before, processes per core; 0 where it does not tell. Above
-        `BUSY` times are those of a machine that did other work as well.
-      settings: that the measurement belongs to.
+      machine: the machine that measured time and memory.
+      load: load of the machine in the minute before, in processes per core; 0 if unknown. Above
+        `BUSY`, the machine did other work as well while times were measured.
+      settings: the settings that the measurement belongs to.
     """
 
     parameters: int
@@ -66,7 +66,7 @@ _FIELDS = {field.name: _TYPES[field.type] for field in dataclasses.fields(Cost)}
 
 
 def read(league: League, entry: Entry) -> Cost | None:
-    """The measurement of a row, None if there is none of these settings.
+    """The measurement of a row, None if there is none with these settings.
 
     Raises:
       UserError: if its file is broken.
@@ -99,7 +99,7 @@ def measure_missing(league: League, cases: types.Cases) -> dict[Entry, str]:
         print(f"measuring {entry.name}", flush=True)
         try:
             cost = measure(league, entry, cases)
-        except Exception as error:  # a device without the memory raises XLA's own
+        except Exception as error:  # a device without enough memory raises XLA's own
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             failures[entry] = f"{kind}{reason(error)}"
             continue
@@ -118,7 +118,7 @@ def measure(league: League, entry: Entry, cases: types.Cases) -> Cost:
     """Measures a row on this machine; takes up to a minute or two, mostly to compile.
 
     Args:
-      league: whose recipe to measure under.
+      league: the league with the recipe.
       entry: the row.
       cases: images, of which one batch is used.
 
@@ -145,12 +145,12 @@ def measure(league: League, entry: Entry, cases: types.Cases) -> Cost:
 
 
 def count_operations(experiment: Experiment, variables: dict[str, Any]) -> float:
-    """Floating-point operations of a forward pass of one image by XLA's cost analysis.
+    """Floating-point operations of a forward pass of one image, by XLA's cost analysis.
 
-    Of the mask and the class alone; what only training needs is not computed. The network is taken
-    as it is exported, with a free batch size, and compiled for a CPU, so that the count is the same
-    on every machine: none of the ways round a convolution that this library has on a CPU is in it.
-    XLA counts the products of a convolution that lie within the image.
+    Only the mask and the class are computed, not what training alone needs. The network is exported
+    with a free batch size and compiled for a CPU, so that the count is the same on every machine:
+    the replacements for convolutions that this library uses on a CPU are not in it. XLA counts only
+    those products of a convolution that lie within the image.
     """
     (batch,) = export.symbolic_shape("batch")
     size = (*experiment.config.data.image_size, 1)
@@ -201,7 +201,7 @@ def _machine(experiment: Experiment) -> str:
 
 
 def _settings(league: League, entry: Entry) -> dict[str, Any]:
-    """What a cost depends on, beside the machine; of JSON's kinds."""
+    """The settings that a cost depends on, besides the machine; JSON types only."""
     config = league.config(entry, league.seeds[0])
     return {
         "model": {name: value for name, value in config.model.items() if value is not None},

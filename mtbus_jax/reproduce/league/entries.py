@@ -1,4 +1,4 @@
-"""The rows of the league table: every network, and every encoder with weights that it can have."""
+"""The rows of the league table: every network, also with each encoder that has weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtbus_jax.models import weights
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A network in one form.
+    """A network with one choice of encoder and first weights.
 
     Attributes:
       name: of the row and part of its runs' names, such as ``lite_unet_lite1_imagenet``.
@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """Where its first weights come from, in words."""
+        """Origin of its first weights, "ImageNet" or "drawn"."""
         return "ImageNet" if self.encoder_weights else "drawn"
 
 
@@ -48,8 +48,8 @@ def all_entries(files: Mapping[str, str]) -> tuple[Entry, ...]:
     """Every network of the registry with drawn weights, then with each encoder that has weights.
 
     Args:
-      files: of encoder weights, by the encoder's name; one that is not here is looked for among the
-        installed packages.
+      files: files of encoder weights, by the encoder's name; weights without a file are looked for
+        among the installed packages.
 
     Raises:
       UserError: if a file is given for an encoder that no network has.
@@ -86,10 +86,10 @@ def _encoders(network: type[nn.Module]) -> list[tuple[str, bool]]:
 
 
 def choose(entries: tuple[Entry, ...], names: tuple[str, ...]) -> tuple[Entry, ...]:
-    """The entries of these names; a network's name stands for all its entries; () for all.
+    """Selects entries by name; a network's name selects all its entries; () selects all.
 
     Raises:
-      UserError: for a name that there is not.
+      UserError: for an unknown name.
     """
     for name in names:
         if name not in {text for entry in entries for text in (entry.name, entry.model)}:

@@ -1,7 +1,7 @@
 """The picture of the league: Dice and accuracy against the operations of a forward pass.
 
-An SVG file that looks alike everywhere: no style sheet, on white, in colours that stay apart under
-every kind of colour blindness (Okabe and Ito).
+An SVG file that looks the same everywhere: no style sheet, on white, in colours that can be told
+apart with every kind of colour blindness (Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ def _panel(title: str, points: list[_Point]) -> list[Markup]:
         text = f"{point.name}: {point.value:.3f}, {point.cost:.2f} GFLOP"
         dot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": _DOT, "fill": colour}
         marks.append(element("circle", element("title", text), **dot))
-        # Which weights there were, its colour says.
+        # The colour shows the first weights.
         marks += _name(point.name.removesuffix("_imagenet"), x, y, taken)
     return marks
 
 
 def best_for_their_cost(points: list[_Point]) -> list[_Point]:
-    """The points that no cheaper one, and none as cheap, reaches; from cheap to dear."""
+    """The points whose value exceeds that of every point at no higher cost, cheapest first."""
     best: list[_Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.value)):
         if not best or point.value > best[-1].value:
@@ -122,9 +122,9 @@ def best_for_their_cost(points: list[_Point]) -> list[_Point]:
 def _name(
     text: str, x: float, y: float, taken: list[tuple[float, float, float, float]]
 ) -> list[Markup]:
-    """A name beside its point where it covers no other name, as far as there is such a place.
+    """A name beside its point, if possible where it covers no other name or point.
 
-    A line leads to a name that stands above or below its point, where others may be nearer.
+    A line leads to a name above or below its point, where other points may be nearer.
     """
     width = _LETTER * len(text)
     places = [

@@ -1,4 +1,4 @@
-"""From the rows of the league table to run folders, one for each row and seed."""
+"""Turns the rows of the league table into run folders, one for each row and seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtbus_jax.training import memory, run_folder, run_splits
 from mtbus_jax.training.experiment import Experiment, check_values
 
 FOLDS, SEEDS = (0, 1), (1993, 1994, 1995)
-# Flags that set what the league itself varies.
+# Fields that the league itself varies, and the flags that set them.
 _RESERVED = {"seed": "--seeds", "data.folds": "--folds", "name": "the rows' own names"}
 
 
@@ -27,11 +27,11 @@ class League:
     """A folder of runs that differ in network and seed alone.
 
     Attributes:
-      workdir: holds one run folder per row and seed, by its name, and the table.
+      workdir: folder of the table and of one run folder per row and seed.
       recipe: configuration of all runs; its ``model`` section is not read.
       explicit: fields of ``recipe`` that the user set one by one.
-      scale: what the recipe is scaled down by.
-      seeds: of the runs of each row.
+      scale: how the recipe is scaled down.
+      seeds: seeds of each row's runs.
       entries: the rows.
     """
 
@@ -49,17 +49,17 @@ class League:
 
     @property
     def stem(self) -> str:
-        """First part of all file names: the dataset, of a folder its last name."""
+        """First part of all file names: the dataset's name; of a folder, its last part."""
         return Path(self.dataset).name if data.is_own(self.dataset) else self.dataset
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """That every run trains and tests."""
+        """The folds that every run trains and tests."""
         return self.scale.folds or FOLDS
 
     @property
     def name(self) -> str:
-        """Of the table's files."""
+        """Name of the table's files, without suffix."""
         return f"league_{self.stem}"
 
     def directory(self, entry: Entry, seed: int) -> Path:
@@ -67,10 +67,10 @@ class League:
         return self.workdir / f"{self.stem}_{entry.name}_seed{seed}"
 
     def config(self, entry: Entry, seed: int) -> config_dict.ConfigDict:
-        """The recipe with the network and the seed, and nothing else changed.
+        """The recipe with only the network and the seed changed.
 
-        One thing goes with the network: where no encoder starts from weights, there is nothing that
-        ``train.encoder_rate`` should spare, so it is 1.
+        One field depends on the network: without pretrained encoder weights, there is nothing that
+        a low ``train.encoder_rate`` should preserve, so it is 1.
         """
         config = copy.deepcopy(self.recipe)
         fields = self.scale.overrides | {"data.folds": self.folds}
@@ -103,7 +103,7 @@ class League:
 
     @functools.cached_property
     def left_out(self) -> dict[Entry, str]:
-        """Rows that cannot be trained so, with the reason: weights not here, a setting not taken.
+        """Rows that cannot be trained with this recipe, and why: no weights, an invalid setting.
 
         Raises:
           UserError: for a bad value in the recipe, or if no row is left.
@@ -143,7 +143,7 @@ class League:
             raise UserError(f"--workdir={self.workdir} is a file; give a folder.")
 
     def check_folders(self) -> None:
-        """Refuses run folders that hold something else; reads a few small files.
+        """Refuses run folders that hold anything but the league's runs; reads a few small files.
 
         Raises:
           UserError: for a run of another configuration, or one trained for more epochs.
@@ -153,10 +153,10 @@ class League:
                 check_folder(self.directory(entry, seed), self.config(entry, seed))
 
     def load(self) -> types.Cases:
-        """The images, which all rows share; a dataset that is not built yet is built.
+        """Loads the images, which all rows share; builds the dataset if it is not built yet.
 
         Raises:
-          UserError: if they are not to be had, or do not have the folds.
+          UserError: if they are not available, or lack one of the folds.
         """
         config = self.config(self.entries[0], self.seeds[0])
         cases = data.load_configured(config)
@@ -171,7 +171,7 @@ class League:
 
 
 def _check_weights(experiment: Experiment, entry: Entry) -> None:
-    """Refuses encoder weights that are not to be had.
+    """Refuses encoder weights that are not available.
 
     Raises:
       UserError: with the flag that names a file.

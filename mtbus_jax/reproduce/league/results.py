@@ -1,4 +1,4 @@
-"""What the runs of a row gave: figures over seeds and folds, and how far it is behind the first."""
+"""Results of a row's runs: figures over seeds and folds, and how far it is behind the first row."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """A row with what its runs gave.
+    """A row with the results of its runs.
 
     Attributes:
       entry: the network.
-      runs: one line per finished run: ``seed``, ``fold``, ``test_images`` and
+      runs: one line per finished fold of a seed: ``seed``, ``fold``, ``test_images`` and
         ``<figure>_<kind>`` for all of `fold_figures`.
-      seeds: whose folds are all done; figures are of these alone.
+      seeds: the seeds whose folds are all done; figures use only these.
       missing: names of jobs that are not done, with what became of them.
       cost: None if it has not been measured.
-      dice: ``(n,)`` of each test image, refined where there is refining, mean over ``seeds``,
+      dice: ``(n,)`` Dice of each test image, after refining if there is any, mean over ``seeds``,
         indexed by fold and uid; empty without masks.
     """
 
@@ -70,7 +70,7 @@ class Row:
         return Spread(float(by_seed.mean()), _sd(by_seed), _sd(runs[column]))
 
     def best(self, figure: str) -> Spread | None:
-        """A figure after refining; of a run without refining, as it is."""
+        """A figure after refining, or the raw figure of a run without refining."""
         return next(filter(None, (self.spread(figure, kind) for kind in KINDS)), None)
 
 
@@ -128,8 +128,8 @@ def _row(league: League, entry: Entry) -> Row:
 def behind(first: Row, other: Row) -> tuple[float, float, float] | None:
     """How much lower the Dice of ``other`` is, with its 95 % interval, paired over test images.
 
-    Each image's Dice is its mean over the seeds of a row; images are drawn anew within folds. The
-    interval is about other images, not about other seeds. None where one has no masks.
+    Each image's Dice is its mean over the seeds of a row. The bootstrap resamples images within
+    folds, so the interval is about other images, not about other seeds. None if a row has no masks.
     """
     if not len(first.dice) or not len(other.dice):
         return None

@@ -91,7 +91,7 @@ def to_markdown(
 
 
 def _in_short(row: Row) -> str:
-    """What is missing of a row: failures first, and no more than a few."""
+    """The missing jobs of a row: failures first, and only a few."""
     told = sorted(row.missing, key=lambda text: "failed" not in text)
     more = f"; and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
     return "; ".join(told[:_TOLD]) + more
@@ -103,7 +103,7 @@ def _recipe_in_words(league: League) -> str:
     if rate != 1:
         text += (
             f" Encoders that start from ImageNet weights learn at {rate} of the rate of the rest; "
-            "where all weights are drawn, nothing is spared."
+            "where all weights are drawn, all learn at the same rate."
         )
     return text
 
@@ -187,7 +187,7 @@ def _how_to_read(rows: list[Row]) -> list[str]:
             "other work ran as well; the CSV file has the load. Remove `costs/` to measure again.",
         ]
     if len(machines) > 1:
-        lines += ["", "> **Measured on more than one machine:** the CSV file says which row where."]
+        lines += ["", "> **Measured on more than one machine:** the CSV file lists the machines."]
     return lines
 
 
@@ -226,7 +226,7 @@ def _state(row: Row) -> str:
 
 
 def _columns() -> list[str]:
-    """Of the CSV file, whatever is done."""
+    """Columns of the CSV file, the same whatever is done."""
     figures = [f"{figure}_{kind}" for figure in results.FIGURES for kind in KINDS]
     return [
         *("dataset", "network", "model", "first_weights", "state", "seeds", "runs"),
@@ -258,7 +258,7 @@ def runs_csv(rows: list[Row]) -> str:
 
 def _csv(lines, columns: list[str] | None = None) -> str:
     buffer = io.StringIO()
-    # Whole numbers stay whole where others are missing.
+    # Keeps whole numbers whole in columns with missing values.
     table = pd.DataFrame(lines, columns=columns).convert_dtypes()
     table.to_csv(buffer, index=False, lineterminator="\n")
     return buffer.getvalue()

@@ -1,6 +1,6 @@
-"""Other papers' figures beside those of runs: ACSNet and Residual-U-Net MTL.
+"""Compares the figures of other papers, ACSNet and Residual-U-Net MTL, with those of our runs.
 
-`tables` says what is published and which network makes which row, `runs` reads the run folders that
-are given, `rules` scores their predictions by a paper's rules and by ours, `write` makes the files.
-Nothing is trained here.
+`tables` holds the published figures and says which network belongs to which row, `runs` reads the
+given run folders, `rules` scores their predictions by a paper's rules and by ours, `write` makes
+the files. Nothing is trained here.
 """

@@ -1,7 +1,7 @@
 """The same predictions scored by ACSNet's rules and by ours, one rule at a time.
 
-The rules are about the masks as they were drawn, at their original size, so they are read from the
-raw download of BUSI.
+The rules need the masks as drawn, at their original size, so the masks are read from the raw
+download of BUSI.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mtbus_jax.metrics import acsnet, segmentation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drawn:
-    """What was drawn on an image.
+    """The masks drawn for an image, at the original size.
 
     Attributes:
-      every: ``(height, width)`` bool, of all mask files, at the original size.
-      first: ``(height, width)`` bool, of the first mask file.
+      every: ``(height, width)`` bool, the lesions of all mask files.
+      first: ``(height, width)`` bool, the lesion of the first mask file.
     """
 
     every: np.ndarray
@@ -36,7 +36,7 @@ def read_drawn(manual_dir: Path, uids: Collection[str]) -> dict[str, Drawn]:
 
     Args:
       manual_dir: folder with the raw download, or its zip.
-      uids: of the images.
+      uids: uids of the images.
 
     Raises:
       UserError: if BUSI is not there, or lacks one of the images.
@@ -60,7 +60,7 @@ def read_drawn(manual_dir: Path, uids: Collection[str]) -> dict[str, Drawn]:
     return found
 
 
-# Rules by which a prediction is scored, in the order of the table; `scores` says what they mean.
+# Rules by which a prediction is scored, in the order of the table; see `dice_by_rule`.
 RULES = {
     "ours": "ours: all mask files, sharp borders",
     "first": "first mask file alone",
@@ -88,10 +88,10 @@ def dice_by_rule(drawn: Drawn, prediction: np.ndarray) -> dict[str, float]:
 
 
 def theirs(drawn: Drawn, prediction: np.ndarray) -> dict[str, float]:
-    """Metrics of one mask as ACSNet's code has them, by the names of the tables.
+    """Metrics of one mask as ACSNet's code computes them, by their names in the tables.
 
-    Distances are to the first mask with sharp borders; which borders the code takes them from is
-    not certain.
+    Distances are to the first mask with sharp borders; it is not certain which borders the code
+    uses for them.
     """
     size = prediction.shape
     soft = acsnet.soft_mask(drawn.first, *size)

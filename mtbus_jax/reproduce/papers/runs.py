@@ -20,14 +20,14 @@ from mtbus_jax.reproduce.papers import rules
 from mtbus_jax.reproduce.papers.tables import Paper, PaperRow
 from mtbus_jax.training import run_folder
 
-# Of `evaluate.case_rows`, by the names of the tables.
+# Columns of `evaluate.case_rows`, by their names in the tables.
 _COLUMNS = {
     "dice": "dice",
     "jaccard": "jaccard",
     "hausdorff95": "hausdorff95",
     "surface_distance": "average_surface_distance",
 }
-# Fields in which a run may differ without a word.
+# Fields in which a run may differ without being reported.
 _SILENT = ("name", "seed", "data.class_names", "data.normal_class", "data.cache_dir")
 
 
@@ -42,19 +42,19 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """What a run gave.
+    """The results of a run.
 
     Attributes:
       folder: the run folder.
-      departures: from the paper's configuration, as texts.
-      folds: that are tested.
-      images: tested, over all folds.
+      departures: departures from the paper's configuration, as texts.
+      folds: the folds that were tested.
+      images: number of tested images, over all folds.
       ours: figures by metric, by our rules.
-      theirs: figures by metric, by the paper's rules; empty where it has none of its own, or for
-        want of masks.
+      theirs: figures by metric, by the paper's rules; empty if it has no rules of its own, or
+        without masks.
       dice_by_rule: Dice by `rules.RULES`; empty like ``theirs``.
       border: share of the lesions' area that is soft border; NaN like ``theirs``.
-      further_masks: images with more than one mask.
+      further_masks: number of images with more than one mask.
       not_measured: why ``theirs`` is empty, or "".
     """
 
@@ -74,13 +74,13 @@ def read(paper: Paper, row: PaperRow, folder: Path, manual_dir: str) -> Run:
     """Reads a run folder and scores it.
 
     Args:
-      paper: whose table it is for.
-      row: that it makes.
-      folder: of the run.
-      manual_dir: with the raw BUSI download; "" takes the run's own.
+      paper: the paper with the table.
+      row: the row that the run is for.
+      folder: the run folder.
+      manual_dir: folder with the raw BUSI download; "" takes the run's own.
 
     Raises:
-      UserError: if it is not a run, has not been tested, or is one of another network.
+      UserError: if it is not a run, has not been tested, or has another network.
     """
     config = run_folder.load_config(folder)
     wanted = configuration_of(paper, row)
@@ -105,7 +105,7 @@ def read(paper: Paper, row: PaperRow, folder: Path, manual_dir: str) -> Run:
 
 
 def configuration_of(paper: Paper, row: PaperRow) -> config_dict.ConfigDict:
-    """The configuration that follows the paper for a row of a network that is here."""
+    """The configuration that follows the paper for a row whose network is in this library."""
     config = configuration.read(configuration.Given(paper.config, {}))
     config = copy.deepcopy(config)
     config.update_from_flattened_dict(row.fields or {})
@@ -115,7 +115,7 @@ def configuration_of(paper: Paper, row: PaperRow) -> config_dict.ConfigDict:
 def _departures(
     config: config_dict.ConfigDict, wanted: config_dict.ConfigDict, folds: tuple[int, ...]
 ) -> tuple[str, ...]:
-    # What is left at the network's own default is the same as that default said.
+    # A field left at the network's default is the same as that default written out.
     own, theirs = (run_folder.flatten(each.to_dict()) for each in (config, wanted))
     silent = {
         field
@@ -150,7 +150,7 @@ def _over_folds(folds: list[dict[str, float]]) -> dict[str, Spread]:
 
 
 def _ours(rows: pd.DataFrame, classes: types.Classes) -> dict[str, float]:
-    """A fold's figures: of masks the mean over images, of classes the mean over classes."""
+    """A fold's figures: for masks, means over images; for classes, see `class_figures`."""
     found = {
         name: float(rows[column].mean()) for name, column in _COLUMNS.items() if column in rows
     }

@@ -1,8 +1,8 @@
-"""What two other papers publish, and which of our networks makes which row.
+"""The figures that two other papers publish, and which of our networks belongs to which row.
 
 ACSNet: He et al. 2024 (Comput. Biol. Med., PII S0010482524004037). Residual-U-Net MTL: Jignesh
 Chowdary et al. 2022 (Ultrasonic Imaging 44(1), 3–12, doi 10.1177/01617346221075769). The figures
-stand in ``published.csv``: means, and standard deviations over folds where they are printed.
+are in ``published.csv``: means, and standard deviations over folds where they are printed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class PaperRow:
     """One row.
 
     Attributes:
-      name: in ``published.csv`` and in ``--runs``.
-      label: as the paper calls it.
-      fields: by which its configuration differs from the paper's; None for a network that is not
-        here.
+      name: its name in ``published.csv`` and in ``--runs``.
+      label: its name in the paper.
+      fields: fields in which its configuration differs from the paper's; None for a network that
+        this library lacks.
     """
 
     name: str
@@ -50,9 +50,9 @@ class PaperTable:
       paper: a key of `PAPERS`.
       number: in the paper.
       title: what it shows.
-      metrics: columns, of `METRICS`.
+      metrics: its columns, keys of `METRICS`.
       rows: from top to bottom.
-      note: what else to know of it.
+      note: a remark on it, or empty.
     """
 
     paper: str
@@ -86,8 +86,8 @@ class Paper:
 
     Attributes:
       config: name of the shipped configuration that follows its recipe.
-      citation: in a line.
-      notes: why its figures are not comparable, paragraphs.
+      citation: one line.
+      notes: paragraphs on why its figures are not comparable.
       soft_borders: whether masks are scored as ACSNet's code does.
       tables: by number.
     """
@@ -117,7 +117,7 @@ def _acsnet_row(name: str, label: str, tasks: tuple[str, ...], *parts: str) -> P
 
 
 _BOTH = types.TASKS
-# Which switch a short name stands for is our reading, see docs/networks.md.
+# We infer which switch each short name stands for, see docs/networks.md.
 _ACSNET_ROWS = (
     _acsnet_row("unet", "UNet", _SEG),
     _acsnet_row("clsnet", "ClsNet", _CLS),
@@ -133,8 +133,8 @@ _ACSNET_ROWS = (
 _MASKS = ("dice", "jaccard", "hausdorff95", "surface_distance")
 _CLASSES = ("accuracy", "precision", "recall")
 _PLACE = (
-    "Which of the figures below the paper prints in which of its tables is known for Table 2 "
-    "alone; tables 1, 4 and 5 are put together here by what they are about."
+    "Only for Table 2 is it known which figures the paper prints in it; tables 1, 4 and 5 are put "
+    "together here by topic."
 )
 
 PAPERS: dict[str, Paper] = {
@@ -144,9 +144,9 @@ PAPERS: dict[str, Paper] = {
         (
             "Only the first mask file of an image is read; BUSI has 18 more, and what they outline "
             "counts as background.",
-            "Test masks become smaller by bilinear interpolation and are then compared with "
+            "Test masks are scaled down by bilinear interpolation and are then compared with "
             "exactly 1 and exactly 0. Pixels of the soft border count nowhere, so that most errors "
-            "at the outline are not seen.",
+            "at the outline go unnoticed.",
             "HD95 and the average surface distance are 0, the best value, where a mask is empty; "
             "the latter goes from the prediction to the truth only.",
             "The validation fold is the test fold: what is reported is the best epoch on it, by "
@@ -177,7 +177,7 @@ PAPERS: dict[str, Paper] = {
             ),
             5: PaperTable(
                 "acsnet", 5, "UDIAT", (*_MASKS, *_CLASSES), _ACSNET_ROWS[-1:],
-                "UDIAT is given by its owners on request; a run on it is one with "
+                "UDIAT is available from its owners on request; a run on it uses "
                 "--config.data.name=FOLDER. " + _PLACE,
             ),
         },
@@ -189,9 +189,9 @@ PAPERS: dict[str, Paper] = {
         (
             "A mean of F1 over classes, folds or both cannot exceed the harmonic mean of the means "
             "of precision and recall, with whatever weights: the harmonic mean is concave. The "
-            "published three figures do.",
-            "The numbers of benign and normal images are swapped in its text, the training for "
-            "three classes is not described, and nothing is said of how its five folds are drawn.",
+            "three published figures do exceed it.",
+            "The numbers of benign and normal images are swapped in its text, and it describes "
+            "neither the training for three classes nor how its five folds are drawn.",
         ),
         False,
         {

@@ -1,4 +1,4 @@
-"""A paper's table as Markdown and CSV, with what its rules make of our own predictions."""
+"""A paper's table as Markdown and CSV, with our predictions also scored by its rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(
     Args:
       paper: the paper.
       table: which of its tables.
-      runs: what is there of ours, by row.
+      runs: our runs, by row.
       folder: for the files, made if missing.
       command: as given, to put into the table.
 
@@ -46,7 +46,7 @@ def write(
 
 
 def _parameters(paper: Paper, table: PaperTable) -> dict[str, int]:
-    """Of our networks, by row, with as many classes as the paper has."""
+    """Parameter counts of our networks, by row, with as many classes as the paper has."""
     found = {}
     for row in table.rows:
         if row.fields is not None:
@@ -159,7 +159,7 @@ def _by_their_rules(metric: str, run: Run) -> str:
 
 
 def _measured(table: PaperTable, runs: dict[str, Run]) -> list[str]:
-    """Dice of our own predictions by one rule after the other."""
+    """Dice of our own predictions by each rule."""
     body = []
     shares = []
     for row in table.rows:
