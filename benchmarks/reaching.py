@@ -73,7 +73,7 @@ class Reached(NamedTuple):
 
     Attributes:
       first: until the first epoch that reached it.
-      held: until the first epoch after which none falls short any more.
+      held: until the first epoch from which on every epoch reached it.
     """
 
     first: float | None

@@ -20,8 +20,8 @@ What is compared with what:
 - Refined figures (MT+PR+DO) are compared with refined ones, and raw ones (MT+DO, where published)
   with raw ones. Neither side averages over mirror images here, as testing may do.
 - A cell has the minutes to the first epoch that reaches a figure, and in brackets those to the
-  epoch after which none falls short. One epoch may reach a figure by chance; the brackets are not
-  affected by that, and no window has to be chosen. "Both" means both in the same epoch.
+  epoch from which on every epoch reaches it. One epoch may reach a figure by chance; the brackets
+  are not affected by that, and no window has to be chosen. "Both" means both in the same epoch.
 
 RECIPE:EPOCHS trains only that many epochs of a recipe that is too long, at least two, and
 extrapolates the minutes of all its epochs from the last one. It is then not known whether and when
