@@ -3,14 +3,14 @@
     python benchmarks/ablation.py --out=runs/ablation --manual_dir=DOWNLOADS
     python benchmarks/ablation.py --out=runs/ablation --config=best_bus_uclm --folds=0,1
 
-Each row is the recipe with one ingredient taken out, or one added, trained on the same folds with
-the same seed. Figures are of the validation images after the last epoch, not refined, so that a
-choice made by this table leaves the test images new. The difference to the whole recipe is taken
-fold by fold. Trainings that differ in the seed alone lie up to 0.03 of Dice and 0.07 of accuracy
-apart on one fold, so a smaller difference on a few folds says nothing.
+Each row is the recipe with one ingredient removed, or one added, trained on the same folds with the
+same seed. Figures are those of the validation images after the last epoch, not refined, so that
+choices based on this table leave the test images unseen. The difference from the whole recipe is
+taken fold by fold. Runs that differ only in the seed lie up to 0.03 of Dice and 0.07 of accuracy
+apart on one fold, so a smaller difference on a few folds means nothing.
 
-A row's run folder lies in --out. One that was interrupted goes on where it was, one that is done is
-only read; so the same command ends what was begun. The table is Markdown.
+Each row's run folder is in --out. An interrupted run continues where it was, a finished one is only
+read, so the same command completes the table. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def recipe(change: str, options: argparse.Namespace):
 
 
 def measure(change: str, options: argparse.Namespace) -> dict:
-    """Trains one row, or reads what is there; its validation figures, one a fold."""
+    """Trains one row, or reads it if it is there; returns its validation figures by fold."""
     config = recipe(change, options)
     folder = f"{config.name}_{change.replace(' ', '_')}_{options.seed}"
     crossval.train_and_evaluate(config, Path(options.out) / folder)
@@ -101,15 +101,15 @@ def row(found: dict, whole: dict) -> str:
 def main() -> None:
     """Measures each row and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", required=True, help="folder of the run folders")
+    parser.add_argument("--out", required=True, help="folder for the run folders")
     parser.add_argument("--config", default="best", help="a shipped configuration")
     parser.add_argument("--data", default="", help="name of another dataset")
-    parser.add_argument("--changes", default="", help="names with commas; without: all")
-    parser.add_argument("--folds", default="0,1,2,3", help="numbers with commas")
+    parser.add_argument("--changes", default="", help="names, comma-separated; default: all")
+    parser.add_argument("--folds", default="0,1,2,3", help="numbers, comma-separated")
     parser.add_argument("--seed", type=int, default=1993)
     parser.add_argument("--epochs", type=int, default=0, help="0: those of the configuration")
     parser.add_argument(
-        "--size", type=int, default=0, help="pixels a side, where a row has none of its own"
+        "--size", type=int, default=0, help="image side in pixels, for rows that do not set it"
     )
     parser.add_argument("--manual_dir", default="", help="folder with the downloaded dataset")
     parser.add_argument("--data_dir", default="", help="where built datasets lie")

@@ -3,9 +3,9 @@
     python benchmarks/convolution.py --batch=2 --size=128 --width=24
 
 A layer is a 3×3 convolution, or what a decoder node does: a map upsampled by a transposed
-convolution, concatenated with others and convolved. Milliseconds of the forward pass, and of value
-and all gradients together, for lax and for the operation that the rules choose. All in one process,
-in turn.
+convolution, concatenated with others and convolved. The table has milliseconds of the forward pass,
+and of value and all gradients together, for lax and for the operation that the rules choose. All
+run in one process, in turn.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/deformable.py --peer_python=peer/bin/python
 
-Each layer once, at the sizes that it has for images of 256×256, with offsets of about a pixel.
-Milliseconds of the forward pass and of value and all four gradients together, and of an ordinary
-3×3 convolution of XLA beside them. The two sides take turns, round by round, in processes of their
-own; the last two columns are the medians of each round's ratio, above 1 where ours is faster. The
-peer's environment needs torch and torchvision; without --peer_python it is left out.
+Each layer is timed once, at its sizes for images of 256×256, with offsets of about a pixel. The
+table has milliseconds of the forward pass, of value and all four gradients together, and, for
+comparison, of an ordinary 3×3 convolution of XLA. The two sides take turns, round by round, in
+separate processes; the last two columns are the medians of each round's ratio, above 1 where ours
+is faster. The peer's environment needs torch and torchvision; without --peer_python it is left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ for line in sys.stdin:
 def programs(
     layers: tuple[tuple[int, int, int], ...], batch: int
 ) -> list[dict[str, Callable[[], None]]]:
-    """What to time of each layer, compiled."""
+    """The compiled programs to time, for each layer."""
     import jax
     import jax.numpy as jnp
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer_python", default="", help="interpreter with torchvision")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=len(LAYERS), help="the first so many")
+    parser.add_argument("--layers", type=int, default=len(LAYERS), help="use only the first ones")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2, help="of the peer")
     parser.add_argument("--json", default="")

@@ -2,9 +2,9 @@
 
     python benchmarks/depthwise.py --peer_python=peer/bin/python
 
-Each layer once, at the sizes that it has for images of 128×128. Milliseconds of the forward pass
-and of value and both gradients together. XLA and ours are called in turn in one process; PyTorch
-runs in a process of its own afterwards, and is left out without --peer_python.
+Each layer is timed once, at its sizes for images of 128×128. The table has milliseconds of the
+forward pass, and of value and both gradients together. XLA and ours are called in turn in one
+process; PyTorch runs in a separate process afterwards, and is left out without --peer_python.
 """
 
 from __future__ import annotations

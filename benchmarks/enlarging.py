@@ -1,10 +1,11 @@
-"""Three ways from a mask at the network's resolution to one at the picture's size.
+"""Three ways to enlarge a mask from the network's resolution to the picture's size.
 
     python benchmarks/enlarging.py --busi=DOWNLOADS
     python benchmarks/enlarging.py --busi=DOWNLOADS --run=runs/mt_unetpp_small --fold=0
 
-Without a run: true masks of BUSI, resized as for training and enlarged again, against themselves.
-With one: what a fold says of its test images that have a lesion, against the true masks.
+Without a run: true masks of BUSI, resized as for training and enlarged again, compared with
+themselves. With a run: a fold's masks of its test images that have a lesion, compared with the true
+masks.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def print_row(name: str, values: list[float]) -> None:
 
 
 def round_trip(masks: list[np.ndarray], side: int) -> None:
-    """True masks there and back."""
+    """Shrinks true masks and enlarges them again."""
     print(f"{len(masks)} true masks by way of {side}×{side} pixels, mean Dice with themselves")
     for name, enlarge in WAYS.items():
         values = []
@@ -66,7 +67,7 @@ def round_trip(masks: list[np.ndarray], side: int) -> None:
 
 
 def predictions(run: Path, fold: int, truth: dict[str, tuple[raw.Record, np.ndarray]]) -> None:
-    """A fold's own test images."""
+    """Enlarges what a fold predicts for its own test images."""
     predictor = Predictor(run, folds=[fold], tta=False, refine="none")
     rows = read_cases(run)
     uids = [uid for uid in rows.uid[rows.fold == fold] if uid in truth]
@@ -90,7 +91,7 @@ def predictions(run: Path, fold: int, truth: dict[str, tuple[raw.Record, np.ndar
 
 
 def main() -> None:
-    """Does what the arguments say."""
+    """Runs the comparison that the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--busi", type=Path, required=True, help="BUSI, unpacked or not")
     parser.add_argument("--run", type=Path, help="run folder of a run on curated_busi or busi")

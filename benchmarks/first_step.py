@@ -45,7 +45,7 @@ class MarkedRun(fold.FoldRun):
     """A fold that marks the end of its first steps and stops then."""
 
     def next_batches(self):
-        """Marks that all is ready for the first step."""
+        """Marks that everything is ready for the first step."""
         marks["state"] = time.monotonic()
         self._done = 0
         return super().next_batches()
@@ -61,7 +61,7 @@ class MarkedRun(fold.FoldRun):
 
 
 def main() -> None:
-    """Does it; the parts are those of `crossval.train_and_evaluate`."""
+    """Runs the parts of `crossval.train_and_evaluate` up to the first steps."""
     marks["import"] = time.monotonic()
     spent = collections.Counter()
 

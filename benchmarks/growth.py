@@ -4,14 +4,14 @@
     python benchmarks/growth.py --size=64,128,256 --batch=2
     python benchmarks/growth.py --images=450,50000 --size=64
 
-Every combination of the lists is a point, measured in a fresh process: its peak memory is its own.
-Images and masks are random arrays, so 50,000 of them cost no more to make than to hold. A point
-trains as the main job does, augmentation included, in the order of an epoch that is drawn over all
-images; of that epoch only the first steps are done. The first program, which compiles, is apart.
+Every combination of the lists is a point, measured in a fresh process, so that its peak memory is
+its own. Images and masks are random arrays, so 50,000 of them cost no more to make than to hold. A
+point trains as the main job does, including augmentation. The order of the epoch is drawn over all
+images, but only its first steps are run. The first program, which compiles, is timed separately.
 
-Memory: the largest resident set of the process, and where the device tells it, the largest amount
-in use on the device. The process holds the dataset on the host in both modes. A point that fails
-for lack of memory is reported as such; --limit_gib sets a limit to the process's address space.
+Memory: the largest resident set of the process and, if the device reports it, the largest amount in
+use on the device. The process holds the dataset on the host in both modes. A point that fails for
+lack of memory is reported as such; --limit_gib limits the process's address space.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import time
 import side_by_side
 
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "MemoryError", "bad_alloc")
-_KILLED = (-9, 137)  # what the kernel does to a process that takes too much
+_KILLED = (-9, 137)  # exit codes of a process that the kernel killed, as it does for memory
 
 
 def parse() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace, *, batch: int, size: int, images: int) -> dict:
-    """Trains a few steps and returns seconds, images/s and memory; to be called once a process."""
+    """Trains a few steps and returns seconds, images/s and memory; call it once per process."""
     if options.limit_gib:
         limit = int(options.limit_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -102,7 +102,7 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int) 
         state, totals = program(state, totals, placed, part.index, part.valid, key)
     jax.block_until_ready(totals)
     seconds.append(time.perf_counter() - started)
-    first, seconds = seconds[1], seconds[2:]  # before them the first part was gathered
+    first, seconds = seconds[1], seconds[2:]  # seconds[0]: gathering of the first part
     device = devices[0]
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {
@@ -120,7 +120,7 @@ def measure(options: argparse.Namespace, *, batch: int, size: int, images: int) 
 
 
 def run_point(options: argparse.Namespace, point: dict) -> dict:
-    """Measures one point in a process of its own; a lack of memory there becomes its result.
+    """Measures one point in a process of its own; running out of memory there is a result.
 
     Raises:
       SystemExit: if it fails for another reason.

@@ -1,10 +1,10 @@
-"""Keeps what the figures of a run rest on: a small table of its test images, and its configuration.
+"""Keeps the basis of a run's figures: a small table of its test images, and its configuration.
 
     python benchmarks/keep_results.py runs/best results/best
 
 Writes cases.csv (one row per test image: uid, fold, class, prediction, probabilities, Dice, each
 before and after refining) and config.json (without the places of files on this machine). With
---check it writes nothing and prints DSC average and accuracy that a kept table gives.
+--check it writes nothing and prints the DSC average and accuracy of a kept table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def figures(path: Path, prefix: str = "") -> pd.DataFrame:
 
     Args:
       path: ``cases.csv`` as `keep` writes it.
-      prefix: ``""`` for the network's answer, ``"refined_"`` for what refining makes of it.
+      prefix: ``""`` for the network's answer, ``"refined_"`` for the refined answer.
 
     Returns:
       Rows ``dsc`` and ``acc``, columns ``mean`` and ``std`` (n − 1) over folds.
@@ -62,7 +62,7 @@ def figures(path: Path, prefix: str = "") -> pd.DataFrame:
 
 
 def main() -> None:
-    """Keeps a run, or prints what a kept one says."""
+    """Keeps a run, or prints the figures of a kept one."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="run folder; with --check a folder of results")
     parser.add_argument("out", type=Path, nargs="?", help="folder to write, such as results/best")

@@ -4,14 +4,14 @@
     python benchmarks/loop.py --networks=unetpp:24:128:2 --rounds=9
 
 Each round trains one epoch by the library's own loop (`train.FoldLoop`), makes as many calls of the
-compiled train program alone, and evaluates the validation images alone; all in one process, the
-order turning around every round, so that a busy machine slows all of them equally. Printed are the
+compiled train program alone, and evaluates the validation images alone. All run in one process, and
+the order is reversed every round, so that a busy machine slows all of them equally. It prints the
 median milliseconds per step, and the medians and quartiles of two ratios taken round by round:
-epoch over steps, and epoch over steps and validation. The second is the loop itself: shuffling,
-dispatch, sums, schedule, log file. TensorBoard, the display and checkpoints are off; with
---checkpoints every epoch writes one.
+epoch over steps, and epoch over steps and validation. The second ratio shows the cost of the loop
+itself: shuffling, dispatch, sums, schedule, log file. TensorBoard, the display and checkpoints are
+off; with --checkpoints every epoch writes one.
 
-A network is name:width:pixels:batch; the images are phantoms, seven in eight of them to train on.
+A network is name:width:pixels:batch; the images are phantoms, seven in eight of them for training.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TimedRun(FoldRun):
         return super().next_batches()
 
     def close_epoch(self, *args, **kwargs) -> None:
-        """Stops it."""
+        """Stops the clock."""
         super().close_epoch(*args, **kwargs)
         self.seconds["epoch"].append(time.perf_counter() - self._started)
         if self.epochs_done % 2 == 0:

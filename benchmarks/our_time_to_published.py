@@ -1,10 +1,10 @@
-"""Trains one fold with this library and tells figures and processor time, for time_to_published.py.
+"""Trains one fold with this library, prints figures and processor time; for time_to_published.py.
 
     python our_time_to_published.py FOLD LAST_EPOCH --config=configs/best.py [overrides]
 
-The run folder is a temporary one, with checkpoints and logbook as in any training; nothing is
-tested. Prints lines of JSON: facts first, then a row for each epoch (see `reaching`), then whether
-training came to its end.
+The run folder is temporary, with checkpoints and logbook as in any training run; nothing is tested.
+Prints lines of JSON: facts first, then a row for each epoch (see `reaching`), then whether training
+finished.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mtbus_jax.training.fold import FoldLoop, FoldRun
 
 
 class RefinedEvaluator:
-    """An `Evaluator` whose means have the refined figures too."""
+    """An `Evaluator` whose means include the refined figures."""
 
     def __init__(self, evaluator: Evaluator, cases: types.Cases):
         """Runs nothing.
@@ -67,7 +67,7 @@ class TimedRun(FoldRun):
 
     @property
     def finished(self) -> bool:
-        """Whether no more is to be trained."""
+        """Whether training should stop."""
         return self.at_its_end or self.epochs_done >= self._last_epoch
 
     def close_epoch(self, standing, *, validation_means: dict[str, float], **rest) -> None:

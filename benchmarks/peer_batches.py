@@ -1,8 +1,8 @@
 """Writes what the PyTorch side of time_to_published.py trains on: this library's own batches.
 
-`augmented_batches` draws what a training of this library draws, image by image, so both sides see
-the same pixels in the same order. `write` adds the learning rate of each step, the first weights of
-decoder and head, and the first three losses without dropout, which both sides must agree on.
+`augmented_batches` draws what training with this library draws, image by image, so both sides see
+the same pixels in the same order. `write` adds the learning rate of each step, the initial weights
+of decoder and head, and the first three losses without dropout, which both sides must agree on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mtbus_jax.training import device_data, fold, run_folder, run_splits, schedu
 from mtbus_jax.training.evaluator import make_batches
 from mtbus_jax.training.experiment import Experiment, fold_keys
 
-# What the peer computes; a recipe that says otherwise has no peer.
+# What the peer computes; a recipe with another value has no peer.
 PEER = {
     "tasks": list(types.TASKS),
     "data.enhancement": "none",
@@ -95,8 +95,8 @@ def write(folder: Path, config: config_dict.ConfigDict, *, number: int) -> dict[
     """Writes a fold into ``folder``: ``image.npy``, ``mask.npy``, ``arrays.npz``, ``meta.json``.
 
     Args:
-      folder: there, empty.
-      config: of the run; `without_peer` finds nothing in it.
+      folder: an existing, empty folder.
+      config: of the run; `without_peer` must find nothing in it.
       number: of the fold.
 
     Returns:
@@ -169,7 +169,7 @@ def write(folder: Path, config: config_dict.ConfigDict, *, number: int) -> dict[
 
 
 def _first_losses(experiment: Experiment, state, batches: list[types.Batch]) -> list[float]:
-    """Losses of the first steps, computed without dropout, whose noise is each side's own."""
+    """Losses of the first steps, computed without dropout, whose noise differs between sides."""
 
     def skip_dropout(call, args, kwargs, context):
         return args[0] if isinstance(context.module, nn.Dropout) else call(*args, **kwargs)

@@ -2,11 +2,11 @@
 
     python peer_time_to_published.py FOLDER eager|best
 
-FOLDER is one that peer_batches.py has written: batches already augmented, so this side spends
-nothing on augmentation. "eager" is PyTorch as it comes; "best" adds the channels-last layout and
-the fused AdamW (and huge pages, which time_to_published.py sets in the environment). Prints lines
-of JSON: facts first, among them the losses of three steps without dropout, which are not timed;
-then a row for each epoch (see `reaching`), and that training came to its end.
+FOLDER was written by peer_batches.py. Its batches are already augmented, so this side spends
+nothing on augmentation. "eager" is PyTorch with its defaults; "best" adds the channels-last layout
+and the fused AdamW (and huge pages, which time_to_published.py sets in the environment). Prints
+lines of JSON: facts first, among them the losses of three steps without dropout, which are not
+timed; then a row for each epoch (see `reaching`), and finally that training finished.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Training:
     """Network, optimiser and the batches."""
 
     def __init__(self, net: torch_lite_unet.LiteUNet, folder: Path, meta: dict, *, best: bool):
-        """Opens the files; ``best`` are the settings."""
+        """Opens the files; ``best`` selects the settings of that name."""
         self.net, self._meta = net, meta
         self.arrays = np.load(folder / "arrays.npz")
         self.image = np.load(folder / "image.npy", mmap_mode="r")
@@ -84,7 +84,7 @@ class Training:
 
 
 def first_losses(net, folder: Path, meta: dict, *, best: bool) -> list[float]:
-    """Of three steps without dropout, on a copy of the network."""
+    """Losses of three steps without dropout, on a copy of the network."""
     training = Training(copy.deepcopy(net).train(), folder, meta, best=best)
     training.net.dropout.eval()
     return [training.step(number).item() for number in range(3)]

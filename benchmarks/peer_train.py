@@ -2,10 +2,10 @@
 
     python peer_train.py BATCH.npz published|best [--device=cuda] [--autocast]
 
-"published" is eager mode in PyTorch's default layout, as the released code runs. The others are
-what PyTorch offers beyond: "huge_pages" as published with memory from transparent huge pages
-(PyTorch's THP_MEM_ALLOC_ENABLE), "channels_last", "compiled" (the whole network in one graph) with
-the fused Adam, "compiled_channels_last", and "best" with all of these and cuDNN autotuning.
+"published" is eager mode in PyTorch's default layout, as the released code runs. The other settings
+use more of what PyTorch offers: "huge_pages" is as published with memory from transparent huge
+pages (PyTorch's THP_MEM_ALLOC_ENABLE), "channels_last", "compiled" (the whole network in one graph)
+with the fused Adam, "compiled_channels_last", and "best" with all of these and cuDNN autotuning.
 """
 
 from __future__ import annotations

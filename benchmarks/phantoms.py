@@ -1,17 +1,17 @@
-"""Whether every network of the registry learns: trained on simulated images, within a budget.
+"""Checks that every network of the registry learns, by training on simulated images in a budget.
 
     python benchmarks/phantoms.py --out=runs/phantoms
     python benchmarks/phantoms.py --out=runs/phantoms --networks=acsnet,unet
 
-Each network trains on fold 0 of the phantoms with one recipe, for so many optimiser steps and no
-more, and is tested on images it has not seen; RATES names those whose learning rate differs. It has
-learnt if its DSC and its accuracy, before refining, are both above 0.6; the most frequent of the
-three classes has 0.47 of the images. Weights are drawn, and the networks are thinner than
-published, so that a CPU gets through all of them: --width=published trains them as they are. Images
-are small, too. Figures of so short a training do not say which network is better.
+Each network trains on fold 0 of the phantoms with one recipe, for a fixed budget of optimiser
+steps, and is tested on images it has not seen; RATES names those whose learning rate differs. It
+has learnt if its DSC and its accuracy, before refining, are both above 0.6; the most frequent of
+the three classes has 0.47 of the images. Weights are drawn, and the networks are narrower than
+published, so that a CPU can train all of them; --width=published trains them as published. Images
+are small, too. Figures after such short training do not show which network is better.
 
-A network's run folder lies in --out. One that was interrupted goes on where it was, one that is
-done is only read; so the same command ends what was begun. The table is Markdown.
+Each network's run folder is in --out. An interrupted run continues where it was, a finished one is
+only read, so the same command completes the table. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from mtbus_jax.splits import published_folds
 from mtbus_jax.training import trained_folds
 
 ENOUGH = 0.6
-# Feature maps of the first level, where the published number is too many for a CPU; a network that
-# is not named keeps its own.
+# Feature maps of the first level, where the published number is too many for a CPU; networks that
+# are not named keep the published one.
 WIDTHS = {
     "unetpp": 8,
     "nnunet": 8,
@@ -50,7 +50,7 @@ RATES = {"swin_unetr": 5e-4}
 
 
 def recipe(network: str, options: argparse.Namespace):
-    """The configuration of one network, its epochs as long as the budget."""
+    """The configuration of one network, with as many epochs as the budget allows."""
     config = best.get_config()
     config.name = network
     config.data.name = "phantom"
@@ -75,7 +75,7 @@ def recipe(network: str, options: argparse.Namespace):
 
 
 def measure(network: str, options: argparse.Namespace) -> dict:
-    """Trains and tests one network, or reads what is there."""
+    """Trains and tests one network, or reads its results if they are there."""
     config, steps = recipe(network, options)
     workdir = Path(options.out) / network
     result = crossval.train_and_evaluate(config, workdir)
@@ -108,11 +108,13 @@ def row(found: dict) -> str:
 def main() -> None:
     """Measures each network and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", required=True, help="folder of the run folders")
-    parser.add_argument("--networks", default=",".join(models.REGISTRY), help="names with commas")
+    parser.add_argument("--out", required=True, help="folder for the run folders")
+    parser.add_argument(
+        "--networks", default=",".join(models.REGISTRY), help="names, comma-separated"
+    )
     parser.add_argument("--steps", type=int, default=300, help="budget of optimiser steps")
-    parser.add_argument("--batch", type=int, default=8, help="images a step")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--batch", type=int, default=8, help="images per step")
+    parser.add_argument("--size", type=int, default=64, help="image side in pixels")
     parser.add_argument("--width", choices=("small", "published"), default="small")
     parser.add_argument("--data_dir", default="", help="where the built phantoms lie")
     parser.add_argument("--json", default="", help="write the results here")

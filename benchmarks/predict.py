@@ -9,8 +9,9 @@ peer_predict.py. Class probabilities and areas of the masks must agree, or the c
 weights come from a few training steps, so that the masks are blobs and not noise, which would
 compress badly.
 
-The second table tells where the time of a step goes, each part timed apart; "command's output" is
-what `python -m mtbus_jax.predict` writes instead of the mask alone: mask, overlay, table row.
+The second table shows where the time of a step goes; each part is timed separately. "command's
+output" is what `python -m mtbus_jax.predict` writes instead of the mask alone: mask, overlay, table
+row.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
 
 HERE = Path(__file__).parent
-# Pictures per step: so many, and so many batches, at least.
+# At least this many pictures, and this many batches, per step.
 _FEWEST, _BATCHES = 8, 2
 STAGES = ("decode", "resize", "network", "enlarge", "write")
 
@@ -127,7 +128,7 @@ def compare(
         np.testing.assert_allclose(
             theirs["class_probability"], ours["class_probability"], atol=1e-3
         )
-        # Of the few pixels whose probability is one half but for rounding.
+        # Allows for the few pixels whose probability is one half up to rounding.
         pixels = 2 + options.size**2 // 2000
         np.testing.assert_allclose(theirs["area"], ours["area"], atol=pixels)
     area = 100 * np.mean(sides[0].facts["area"]) / options.size**2

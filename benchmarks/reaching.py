@@ -1,10 +1,10 @@
-"""When a training reaches published figures; for both sides of time_to_published.py.
+"""When training reaches the published figures; for both sides of time_to_published.py.
 
-A training is a list of rows, one an epoch, as `our_time_to_published.py` and
+A training run is a list of rows, one per epoch, as `our_time_to_published.py` and
 `peer_time_to_published.py` print them: ``epoch`` (from 1), ``processor_seconds`` (of all threads
 since the process began), and figures of the validation images after that epoch, raw (``dice``,
-``accuracy``) and refined (``refined_dice``, ``refined_accuracy``). Needs NumPy alone: both
-environments import it, so both sides are judged by the same lines.
+``accuracy``) and refined (``refined_dice``, ``refined_accuracy``). Needs only NumPy: both
+environments import it, so both sides are judged by the same code.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Reached(NamedTuple):
 
     Attributes:
       first: until the first epoch that reached it.
-      held: until the first epoch from which on no later one fell short.
+      held: until the first epoch from which on every epoch reached it.
     """
 
     first: float | None
@@ -81,7 +81,7 @@ class Reached(NamedTuple):
 
 
 def when(minutes: np.ndarray, enough: np.ndarray) -> Reached:
-    """When a figure was enough, and from when on it stayed so.
+    """When a figure was first reached, and from when on it stayed reached.
 
     Args:
       minutes: ``(epochs,)`` up to the end of each epoch.
@@ -96,7 +96,7 @@ def when(minutes: np.ndarray, enough: np.ndarray) -> Reached:
 
 
 def over_folds(folds: Sequence[Sequence[dict[str, Any]]], name: str) -> np.ndarray:
-    """``(epochs,)`` means over folds of what the rows call ``name``, each fold weighing the same.
+    """``(epochs,)`` means over folds of what the rows call ``name``, with equal weights.
 
     A fold that stopped early keeps the row of its last epoch.
     """
@@ -130,13 +130,13 @@ def compare(folds: Sequence[Sequence[dict[str, Any]]], target: Target) -> dict[s
 def whole_minutes(rows: Sequence[dict[str, Any]], *, epochs: int, finished: bool) -> float:
     """Processor minutes of all epochs of a fold; extrapolated if it is not finished.
 
-    Every epoch that was not trained is taken to cost as much as the last one that was. At least two
-    have to be there then: the first has compiled the programs.
+    Every epoch that was not trained is assumed to cost as much as the last one that was. This needs
+    at least two epochs, because the first one includes compiling.
 
     Args:
       rows: of the fold.
       epochs: of the recipe.
-      finished: whether training came to its end, perhaps before that many.
+      finished: whether training finished, perhaps after fewer epochs.
     """
     seconds = rows[-1]["processor_seconds"]
     if not finished:

@@ -2,15 +2,15 @@
 
     python benchmarks/serve.py --run=runs/best --clients=1,4,16
 
-Starts the server on a free port of this machine's loopback address and talks to nothing else. So
-many clients at a time send phantoms of several sizes, each over a connection of its own that stays
-open, and each sends its next picture when it has its answer. A client that is told to come back
-(503) waits as long as it is told and sends the same picture again; every answer is compared with
-the one that the same picture had when it was sent alone. Each setting ends after ``--requests``
-answers or ``--seconds``, whichever is first, and so does the server.
+Starts the server on a free port of this machine's loopback address and talks to nothing else.
+``--clients`` at a time send phantoms of several sizes, each over its own connection, which stays
+open, and each sends its next picture once it has its answer. A client that is told to come back
+(503) waits as long as it is told and sends the same picture again. Every answer is compared with
+the answer to the same picture sent alone. Each setting ends after ``--requests`` answers or
+``--seconds``, whichever comes first; after the last one the server is stopped.
 
-It fails if an answer is missing or another one, if the server does not end by itself when it is
-told to, or if its memory grew by more than ``--growth_mb`` after the first setting.
+It fails if an answer is missing or differs, if the server does not end when it is told to, or if
+its memory grew by more than ``--growth_mb`` after the first setting.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Server:
         watchdog.cancel()
 
     def memory(self) -> dict[str, float]:
-        """What it holds, and the most it ever held, in MB; {} where the system does not tell."""
+        """Memory in use now and at its peak, in MB; {} if the system does not report it."""
         status = Path(f"/proc/{self._process.pid}/status")
         if not status.exists():
             return {}
@@ -84,7 +84,7 @@ class Load:
     """Clients that share a number of requests."""
 
     def __init__(self, server: Server, pictures: list[bytes], expected: list[str | None]):
-        """``expected`` is the digest of each picture's answer, None where any will do."""
+        """``expected`` is the digest of each picture's answer, None if any answer is accepted."""
         self._server, self._pictures, self._expected = server, pictures, expected
         self._lock = threading.Lock()
         self.seconds: list[float] = []
@@ -92,7 +92,7 @@ class Load:
         self.refused = self.wrong = self.errors = self.sent = 0
 
     def run(self, clients: int, requests: int, limit: float) -> float:
-        """Sends; returns the seconds that it took."""
+        """Sends the requests; returns the seconds that they took."""
         numbers = iter(range(requests))
         end = time.monotonic() + limit
         threads = [
@@ -177,7 +177,7 @@ def measure(server: Server, pictures, expected, clients: int, options) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows in words."""
+    """The rows as a table of text."""
     head = ("clients", "answers", "lost", "wrong", "told to wait", "per second", "median", "95 %")
     lines = ["".join(f"{each:>14}" for each in (*head, "MB now", "MB peak"))]
     for row in rows:
@@ -191,7 +191,7 @@ def table(rows: list[dict]) -> str:
 
 
 def failures(rows: list[dict], code: int, growth: float) -> list[str]:
-    """What must not be."""
+    """Descriptions of all failures."""
     found = []
     for row in rows:
         if row["lost"] or row["wrong"]:

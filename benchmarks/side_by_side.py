@@ -1,8 +1,8 @@
 """Times two or more sides of a comparison in turn, each in a process of its own.
 
 The sides live in different environments (JAX here, PyTorch there) and wait, idle, for their turn;
-rounds alternate, so that whatever else the machine does slows all sides equally. Only ratios
-within one call mean something. Needs the standard library alone: both environments import it.
+rounds alternate, so that other work on the machine slows all sides equally. Only ratios within one
+call are meaningful. Needs only the standard library, because both environments import it.
 
 A side is a script that ends in `serve(step, facts)`; `compare` starts the sides and asks them.
 """
@@ -83,7 +83,7 @@ class Side:
 
 
 def compare(sides: list[Side], *, rounds: int, steps: int) -> dict[str, list[float]]:
-    """Median seconds of a step per round and side; the order turns around every round."""
+    """Median seconds of a step per round and side; the order is reversed every round."""
     medians = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides if number % 2 == 0 else sides[::-1]:
@@ -97,7 +97,7 @@ def table(medians: dict[str, list[float]], *, ours: str, images: int) -> dict[st
     The ratio is taken round by round; its median and quartiles are given.
 
     Args:
-      medians: of `compare`.
+      medians: from `compare`.
       ours: the side that the others are compared with.
       images: per step.
     """
@@ -115,7 +115,7 @@ def table(medians: dict[str, list[float]], *, ours: str, images: int) -> dict[st
 
 
 def write(path: str, content: dict) -> None:
-    """Writes results with what they were measured on."""
+    """Writes results together with the hardware and command that gave them."""
     content = {"hardware": hardware(), "command": " ".join(sys.argv), **content}
     Path(path).write_text(json.dumps(content, indent=2) + "\n")
 

@@ -4,8 +4,8 @@
     python benchmarks/ssim.py --scaling=1000,5000     # the short cut in larger archives
     python benchmarks/ssim.py --busi=DIR              # what the short cut misses on BUSI
 
-Everything runs in one process, so that ratios mean something on a busy machine. The slow ways are
-timed on a part of the pairs and scaled up, which the output says.
+Everything runs in one process, so that ratios are meaningful on a busy machine. The slow ways are
+timed on some of the pairs and scaled up, as the output says.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def all_pairs(count: int, size: int = 128) -> None:
 
 
 def scaling(count: int) -> None:
-    """Times the stages of the short cut, files and geometric checks apart."""
+    """Times the stages of the short cut, except for files and geometric checks."""
     start = time.perf_counter()
     small, features = [], []
     made = 0.0
@@ -161,7 +161,7 @@ def scaling(count: int) -> None:
 
 
 def busi(folder: Path) -> None:
-    """Recall of the short cut's proposals: of the copies, and of the ranking by SSIM."""
+    """Recall of the short cut's proposals, for copies and for the ranking by SSIM."""
     archive_read = read_archive(folder)
     small = archive_read.small
     matrix = ssim.ssim_matrix(small)

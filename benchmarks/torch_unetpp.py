@@ -31,8 +31,8 @@ class MultiTask(torch.nn.Module):
           classes: number of classes.
         """
         super().__init__()
-        # MONAI's UpCat asks for types and pads odd sizes, and each of its calls would break the
-        # graph of torch.compile. Without these it computes the same of multiples of 16.
+        # MONAI's UpCat checks types and pads odd sizes, and each of its calls would break the
+        # graph of torch.compile. Without these it computes the same for multiples of 16.
         self.one_graph = False
         features = [width * 2**i for i in range(5)] + [width]
         self.backbone = BasicUNetPlusPlus(

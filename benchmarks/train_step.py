@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py --peer_python=VENV/bin/python --batch=2,8
 
-One step is forward, losses, gradients and Adam. Sides: this library; PyTorch as the released code
-runs it, and with the settings of peer_train.py.
-The first three losses of all sides must agree, or the comparison stops.
+One step is the forward pass, losses, gradients and Adam. Sides: this library; PyTorch as the
+released code runs it, and with the settings of peer_train.py. The first three losses of all sides
+must agree, or the comparison stops.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Starts the sides of time_to_published.py: a fold's training in a process of its own."""
+"""Starts the sides of time_to_published.py, each training a fold in its own process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _TOLERANCE = 2e-3  # relative, of the first losses; as in train_step.py
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A configuration, how far it is trained, and how the command line says both.
+    """A configuration, its arguments on the command line, and how far it is trained.
 
     Attributes:
       config: of the run.
       arguments: for the configuration, as main.py takes them.
-      epochs: that are trained, at most.
+      epochs: number of epochs to train, at most.
     """
 
     config: Any
@@ -43,8 +43,8 @@ def watch(
 
     Args:
       command: prints JSON lines, see `reaching`.
-      environment: variables beside this process's.
-      check: called with the facts, before the first epoch ends; what it raises ends the side.
+      environment: variables in addition to this process's.
+      check: called with the facts, before the first epoch ends; an exception from it ends the side.
 
     Raises:
       SystemExit: if the process fails.

@@ -1,12 +1,12 @@
-"""A page of `mtbus export --web` in Chromium: its size, its start, seconds a picture.
+"""A page of `mtbus export --web` in Chromium: its size, start-up time and seconds per picture.
 
     python benchmarks/web.py --page=best.html --pictures=PICTURES
     python benchmarks/web.py --page=best.html --pictures=PICTURES --predictions=predictions
 
-The second also compares the page's table and masks with what `mtbus predict` wrote for the same
-pictures: Dice of the masks, differences of probabilities, and answers that are others. Chromium
-comes from the PATH or MTBUS_CHROMIUM, the driver with ``pip install -e '.[browser]'``. The start is
-counted from opening the file to the network being ready.
+The second command also compares the page's table and masks with what `mtbus predict` wrote for the
+same pictures: Dice of the masks, differences of probabilities, and answers that differ. Chromium
+comes from the PATH or MTBUS_CHROMIUM, the driver with ``pip install -e '.[browser]'``. The start-up
+time runs from opening the file until the network is ready.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 
 def main() -> None:
-    """Does what the arguments say."""
+    """Measures the page and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", type=Path, required=True)
     parser.add_argument("--pictures", type=Path, required=True, help="a folder")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def wait(tab: Page, words: str) -> None:
-    """Waits until the page's status says so."""
+    """Waits until the page's status contains ``words``."""
     while words not in tab.locator("#status").text_content():
         if tab.locator("#failure").is_visible():
             raise SystemExit(tab.locator("#failure").text_content())
@@ -77,7 +77,7 @@ def wait(tab: Page, words: str) -> None:
 
 
 def compare(tab: Page, folder: Path) -> dict[str, Any]:
-    """Differences of what the page saves from the results in a folder of `mtbus predict`."""
+    """Differences between what the page saves and the results in a folder of `mtbus predict`."""
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         expected = {(row["file"], row["frame"]): row for row in csv.DictReader(file)}
     table = csv.DictReader(io.StringIO(saved(tab, "#save-table").decode("utf-8"), newline=""))

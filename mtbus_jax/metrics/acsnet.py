@@ -1,10 +1,10 @@
-"""Segmentation metrics as ACSNet's released code has them, for comparison with its tables alone.
+"""Segmentation metrics as ACSNet's released code computes them, only to compare with its tables.
 
-He et al. 2024 (Comput. Biol. Med., PII S0010482524004037). The code makes test masks smaller by
-bilinear interpolation and asks afterwards which pixels are exactly 1 and which exactly 0. Between
-them lies a soft border that belongs to neither, and what is predicted there counts nowhere: errors
-at the outline, which are most errors, are not seen. The mean surface distance goes one way
-only, and where a mask is empty distances are 0, the best value.
+He et al. 2024 (Comput. Biol. Med., PII S0010482524004037). The code shrinks test masks by bilinear
+interpolation and then counts only pixels that are exactly 1 or exactly 0. The soft border between
+them belongs to neither, so predictions there are not counted: errors at the outline, which are most
+errors, are missed. The mean surface distance is measured in one direction only. If a mask is empty,
+distances are 0, the best value.
 
 Every function takes ``truth`` and ``prediction``, ``(height, width)`` arrays, and returns a float.
 
@@ -14,7 +14,7 @@ Every function takes ``truth`` and ``prediction``, ``(height, width)`` arrays, a
 | legacy_hausdorff95                | 0          | 0                | 0                     |
 | legacy_directed_surface_distance  | 0          | 0                | 0                     |
 
-Undefined is NaN: then no pixel counts, which for the first two can also be where a lesion is all
+Undefined is NaN: no pixel counts. For the first two metrics this can also happen if a lesion is all
 border and nothing is predicted outside it.
 """
 
@@ -30,10 +30,10 @@ from mtbus_jax.metrics import segmentation
 
 
 def soft_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask at another size as Pillow's bilinear filter makes it, which widens where it shrinks.
+    """A mask resized by Pillow's bilinear filter, whose support widens when it shrinks an image.
 
-    Which filter the released code has is not certain; with this one a seventh of the lesions' area
-    in BUSI is border at 256×256, as was found there.
+    It is not certain which filter the released code uses. With this one a seventh of the lesions'
+    area in BUSI is border at 256×256, as was found there.
 
     Args:
       mask: ``(source_height, source_width)`` bool.
@@ -41,7 +41,7 @@ def soft_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
       width: target width in pixels.
 
     Returns:
-      ``(height, width)`` float64 in [0, 1], in steps of 1/255: exactly 0 and 1 off the outline.
+      ``(height, width)`` float64 in [0, 1], in steps of 1/255; 0 or 1 away from the outline.
     """
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) / 255
@@ -93,8 +93,8 @@ def legacy_hausdorff95(truth: np.ndarray, prediction: np.ndarray) -> float:
 def legacy_directed_surface_distance(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean distance in pixels from the boundary of the prediction to that of the truth.
 
-    Not the way back, so that a prediction that finds half of a lesion is as good as its outline.
-    Boundaries as in `segmentation.hausdorff95`; 0 where a mask is empty.
+    The opposite direction is left out, so missed parts of a lesion do not count. Boundaries are as
+    in `segmentation.hausdorff95`; the distance is 0 if a mask is empty.
 
     Args:
       truth: ``(height, width)`` bool.

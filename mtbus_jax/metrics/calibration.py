@@ -1,7 +1,7 @@
-"""Whether stated probabilities can be believed: temperature, calibration error, conformal sets.
+"""Reliability of predicted probabilities: temperature, calibration error, conformal sets.
 
-All in numpy, on class logits or probabilities of n images. What is fitted here is fitted on
-validation images and then applied to others.
+All functions use NumPy and take class logits or probabilities of n images. Temperatures and
+thresholds are fitted on validation images and then applied to others.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-# Temperatures outside of this range mean that the logits say nothing, or too few images.
+# A temperature outside this range means uninformative logits or too few images.
 _TEMPERATURES = (0.05, 20.0)
 
 
 def fit_temperature(class_logits: np.ndarray, label: np.ndarray) -> float:
-    """The temperature T that makes softmax(logits / T) most likely on these images.
+    """The temperature T that maximises the likelihood of softmax(logits / T) on these images.
 
-    Guo et al. 2017 (ICML), section 4.2. For an ensemble the mean of its members' distributions is
-    made most likely: averaging already lowers the confidence.
+    Guo et al. 2017 (ICML), section 4.2. For an ensemble, T maximises the likelihood of the mean of
+    the members' distributions, because averaging already lowers the confidence.
 
     Args:
       class_logits: ``(n, classes)`` float, or ``(members, n, classes)``.
@@ -51,10 +51,10 @@ class Reliability(NamedTuple):
     """Stated confidence against accuracy in bins of equal width; empty bins have NaN means.
 
     Attributes:
-      edges: ``(bins + 1,)`` of the confidence.
+      edges: ``(bins + 1,)`` bin edges of the confidence.
       confidence: ``(bins,)`` mean stated probability of the predicted class.
       accuracy: ``(bins,)`` share predicted correctly.
-      count: ``(bins,)`` images.
+      count: ``(bins,)`` number of images.
     """
 
     edges: np.ndarray
@@ -69,7 +69,7 @@ def reliability(probability: np.ndarray, label: np.ndarray, *, bins: int = 10) -
     Args:
       probability: ``(n, classes)``, rows that sum to 1.
       label: ``(n,)`` integers.
-      bins: of the confidence, between 0 and 1.
+      bins: number of bins between 0 and 1.
 
     Raises:
       ValueError: for no image, or shapes that do not fit.
@@ -97,10 +97,10 @@ def expected_calibration_error(
     Args:
       probability: ``(n, classes)``, rows that sum to 1.
       label: ``(n,)`` integers.
-      bins: of equal width.
+      bins: number of bins of equal width.
 
     Returns:
-      In [0, 1]; 0 is calibrated.
+      A value in [0, 1]; 0 means calibrated.
     """
     table = reliability(probability, label, bins=bins)
     filled = table.count > 0
@@ -139,10 +139,10 @@ def prediction_sets(probability: np.ndarray, threshold: float) -> np.ndarray:
 
     Args:
       probability: ``(n, classes)``.
-      threshold: of `conformal_threshold`.
+      threshold: from `conformal_threshold`.
 
     Returns:
-      ``(n, classes)`` bool. A set can be empty: no class is as probable as it should be.
+      ``(n, classes)`` bool. A set is empty if no class reaches the threshold.
     """
     # Some ulps of slack, in float64: 1 − (1 − p) may lie above p.
     return probability >= threshold - 1e-9
@@ -174,14 +174,14 @@ class RiskCoverage(NamedTuple):
 
     Attributes:
       coverage: ``(n,)`` share of images kept, 1/n … 1.
-      risk: ``(n,)`` mean error of those.
+      risk: ``(n,)`` mean error of the images kept.
     """
 
     coverage: np.ndarray
     risk: np.ndarray
 
     def at(self, coverage: float) -> float:
-        """Risk at a share of images kept (the nearest whole number of images from above)."""
+        """Risk at a share of images kept (rounded up to a whole number of images)."""
         n = len(self.risk)
         kept = min(max(int(np.ceil(coverage * n - 1e-9)), 1), n)
         return float(self.risk[kept - 1])
@@ -190,7 +190,7 @@ class RiskCoverage(NamedTuple):
 def risk_coverage(error: np.ndarray, uncertainty: np.ndarray) -> RiskCoverage:
     """The risk-coverage curve (Geifman and El-Yaniv 2017, NeurIPS).
 
-    Images of equal uncertainty count with their mean error, so their order plays no part.
+    Images of equal uncertainty all count with their mean error, so their order does not matter.
 
     Args:
       error: ``(n,)`` float, such as 1 for a wrong class, or 1 − Dice.

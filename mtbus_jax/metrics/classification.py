@@ -1,6 +1,7 @@
-"""Classification metrics over the images of one fold; thin names over scikit-learn's functions.
+"""Classification metrics over the images of one fold; thin wrappers of scikit-learn's functions.
 
-scikit-learn takes a second to import, so that is done where it is needed: training starts without.
+scikit-learn takes a second to import, so each function imports it when called and training starts
+without it.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ def f1_weighted(label: np.ndarray, predicted: np.ndarray) -> float:
 
 
 class Rates(NamedTuple):
-    """Of each class against the others, ``(classes,)`` each; NaN where nothing is counted.
+    """Rates of each class against the others, ``(classes,)`` each; NaN where undefined.
 
     Attributes:
-      sensitivity: TP/(TP+FN), also called recall; undefined for a class of no image.
-      specificity: TN/(TN+FP); undefined for a class of all images.
+      sensitivity: TP/(TP+FN), also called recall; undefined for a class without images.
+      specificity: TN/(TN+FP); undefined for a class that all images have.
       precision: TP/(TP+FP), also called positive predictive value; undefined for a class that is
         never predicted.
     """
@@ -73,9 +74,9 @@ class Rates(NamedTuple):
 def rates_one_vs_rest(
     label: np.ndarray, predicted: np.ndarray, *, classes: int = _CLASSES
 ) -> Rates:
-    """How often a class is found, the others are told from it, and its name is right.
+    """Sensitivity, specificity and precision of each class against the others.
 
-    Of two classes, the sensitivity of the one is the specificity of the other.
+    With two classes, the sensitivity of one is the specificity of the other.
 
     Args:
       label: ``(n,)`` true class codes.
@@ -94,15 +95,15 @@ def rates_one_vs_rest(
 def auc_one_vs_rest(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class against the others, ``(classes,)``.
 
-    Of two classes both areas are that of the binary problem, as one's probability is 1 less the
-    other's.
+    With two classes, both areas equal the area of the binary problem, because the two probabilities
+    sum to 1.
 
     Args:
       label: ``(n,)`` class codes.
       probability: ``(n, classes)``, rows sum to 1.
 
     Returns:
-      NaN for a class of which the images hold all or none.
+      The areas; NaN for a class that all images or no image has.
     """
     from sklearn import metrics as sk
 

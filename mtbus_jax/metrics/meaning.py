@@ -1,4 +1,4 @@
-"""What the figures of ``summary.json`` are called and what they mean, in words for a reader."""
+"""Names and explanations, for readers, of the figures in ``summary.json``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SEGMENTATION, CLASSIFICATION, BOTH = "Segmentation", "Classification", "Mask and
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """Of one figure.
+    """Name and explanation of one figure.
 
     Attributes:
       title: its name.
@@ -27,12 +27,12 @@ class Meaning:
 
     @property
     def sentence(self) -> str:
-        """What it is, and which way is better."""
+        """The explanation, and whether higher or lower is better."""
         return f"{self.text} {self.better.capitalize()} is better."
 
 
 def _distance(title: str, text: str) -> Meaning:
-    text += " In pixels of the network's input; undefined where a mask is empty and the other not."
+    text += " In pixels of the network's input; undefined where only one mask is empty."
     return Meaning(title, SEGMENTATION, text, better="lower", share=False)
 
 
@@ -48,12 +48,12 @@ _FIXED = {
     ),
     "hausdorff95": _distance(
         "Hausdorff 95 % (px)",
-        "Distance to the other outline that 95 % of an outline's pixels keep (HD95: the larger of "
-        "both ways').",
+        "Distance to the other outline that 95 % of an outline's pixels do not exceed (HD95: the "
+        "larger of both directions).",
     ),
     "average_surface_distance": _distance(
         "Average surface distance (px)",
-        "Mean distance between the outlines, both ways pooled (ASD, symmetric).",
+        "Mean distance between the outlines, both directions pooled (ASD, symmetric).",
     ),
     "recall": Meaning(
         "Recall",
@@ -78,21 +78,21 @@ _FIXED = {
 _PER_CLASS = {
     "dsc_": ("DSC", SEGMENTATION, "Mean Dice over the {} images."),
     "f1_": ("F1", CLASSIFICATION, "Harmonic mean of precision and recall for {}."),
-    "sensitivity_": ("Sensitivity", CLASSIFICATION, "Share of the {} images that are called so."),
-    "specificity_": ("Specificity", CLASSIFICATION, "Share of the images not {} not called so."),
-    "precision_": ("Precision", CLASSIFICATION, "Share of the images called {} that are."),
+    "sensitivity_": ("Sensitivity", CLASSIFICATION, "Share of the {} images that are recognised."),
+    "specificity_": ("Specificity", CLASSIFICATION, "Share of the other images not called {}."),
+    "precision_": ("Precision", CLASSIFICATION, "Share of the images called {} that really are."),
     "auc_": ("AUC", CLASSIFICATION, "Area under the ROC curve, {} against the rest."),
 }
-# Metrics of masks that a summary means over, in its order.
+# Mask metrics that a summary averages, in its order.
 MASK_METRICS = tuple(
     name for name, each in _FIXED.items() if each.group == SEGMENTATION and name != "dsc_average"
 )
-# Names that no class may have, since a figure has them: "dsc_average", "f1_weighted".
+# Names that no class may have, because figures use them: "dsc_average", "f1_weighted".
 RESERVED = ("average", "weighted")
 
 
 def meaning(name: str) -> Meaning:
-    """Of a figure such as ``acc`` or ``dsc_benign``.
+    """Name and explanation of a figure such as ``acc`` or ``dsc_benign``.
 
     Raises:
       KeyError: for a name that no summary has.
@@ -106,5 +106,5 @@ def meaning(name: str) -> Meaning:
     raise KeyError(name)
 
 
-# How the kinds of results in ``summary.json`` are called.
+# Names of the kinds of results in ``summary.json``.
 KINDS = {"raw": "raw", "refined": "refined"}

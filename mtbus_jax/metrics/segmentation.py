@@ -14,8 +14,8 @@ float. NaN means undefined; averages leave it out and give the number of images 
 | legacy_recall, -_precision  | undefined  | undefined        | undefined             |
 
 Specificity is undefined where the truth fills the image. Distances are in pixels of the arrays
-given. The released code of Aumente-Maestro et al. 2025 computed some of this otherwise; its numbers
-are available under names that start with ``legacy_``. Those of ACSNet stand in `acsnet`.
+given. The released code of Aumente-Maestro et al. 2025 computes some of them differently; those
+versions have names that start with ``legacy_``. The versions of ACSNet are in `acsnet`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def _counts(truth: np.ndarray, prediction: np.ndarray) -> tuple[int, int, int]:
 
 
 def check(truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Refuses what are no two masks of one image.
+    """Refuses arrays that cannot be two masks of one image.
 
     Raises:
       TypeError: if one is not boolean.
-      ValueError: if they are not 2-D or not alike.
+      ValueError: if they are not 2-D or differ in shape.
     """
     if truth.dtype != bool or prediction.dtype != bool:
         raise TypeError(f"masks must be boolean, got {truth.dtype} and {prediction.dtype}")
@@ -87,7 +87,7 @@ def hausdorff95(truth: np.ndarray, prediction: np.ndarray) -> float:
     """95th percentile Hausdorff distance (HD95) in pixels, between the two boundaries.
 
     The larger of the two directed 95th percentiles (not the percentile of both pooled). The
-    boundary of a mask is its pixels with a 4-neighbour outside it; the image's edge is outside.
+    boundary of a mask consists of its pixels with a 4-neighbour outside the mask or the image.
     """
     distances = _surface_distances(truth, prediction)
     if isinstance(distances, float):
@@ -116,7 +116,7 @@ def _surface_distances(truth: np.ndarray, prediction: np.ndarray):
 def _set_distances(
     truth: np.ndarray, prediction: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> float | tuple[np.ndarray, np.ndarray]:
-    """Distances of each pixel of ``a`` to set ``b`` and back, or the value for empty masks."""
+    """Distances from each pixel of ``a`` to set ``b`` and vice versa, or the value if empty."""
     check(truth, prediction)
     if not truth.any() or not prediction.any():
         return np.nan if truth.any() or prediction.any() else 0.0

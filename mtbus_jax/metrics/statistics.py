@@ -1,7 +1,7 @@
 """Paired comparisons of two configurations, a and b, over the same test images.
 
 Each image gives one pair of values, so the tests see only how an image changed from b to a, not how
-hard it is. Values are one per image: a metric such as Dice, or whether the class was right.
+hard it is. The value is a metric such as Dice, or whether the class was right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PairedTest(NamedTuple):
       p_value: two-sided, in [0, 1].
       effect: size of the effect, positive where a is larger or more often right; its scale is the
         test's own.
-      n: number of images compared, those on which a and b are equal included.
+      n: number of images compared, including those on which a and b are equal.
     """
 
     statistic: float
@@ -42,18 +42,18 @@ class Comparison:
     """Two configurations, a and b, compared in one measure over the images that both have.
 
     Attributes:
-      a: name of the one.
-      b: name of the other.
+      a: name of the first configuration.
+      b: name of the second.
       measure: `DICE`, or `CORRECT` for whether the class was right.
       images: number of images compared.
-      mean_a: of the measure over them; for `CORRECT` the accuracy.
-      mean_b: the same of b.
+      mean_a: mean of the measure for a over these images; for `CORRECT` the accuracy.
+      mean_b: the same for b.
       low: lower end of the 95 % interval of the difference a − b, from a bootstrap within strata.
       high: its upper end.
       effect: rank-biserial correlation for Dice, Cohen's g with a sign for classes; positive
         where a is better.
       p_value: of Wilcoxon's signed-rank or McNemar's exact test, two-sided.
-      p_holm: corrected for all tests reported together, see `corrected`; NaN before.
+      p_holm: p-value corrected for all tests reported together, see `corrected`; NaN until then.
     """
 
     a: str
@@ -128,9 +128,9 @@ def wilcoxon_signed_rank(a: np.ndarray, b: np.ndarray) -> PairedTest:
     """Wilcoxon's signed-rank test of the differences a - b.
 
     Zero differences are ranked and then left out of both rank sums (Pratt, "Remarks on zeros and
-    ties in the Wilcoxon signed rank procedures", JASA 54, 1959): dropped before ranking, images on
-    which both configurations do the same would count for nothing. The p-value is exact up to 50
-    pairs without zeros and ties and up to 13 with them, else from the normal approximation.
+    ties in the Wilcoxon signed rank procedures", JASA 54, 1959). If they were dropped before
+    ranking, images on which both configurations agree would not count. The p-value is exact up to
+    50 pairs without zeros and ties and up to 13 with them, else from the normal approximation.
 
     The effect is the matched-pairs rank-biserial correlation, (W+ - W-) / (n (n + 1) / 2) with the
     rank sums W+ of the images larger in a and W- of those larger in b (Kerby, "The simple
@@ -160,7 +160,7 @@ def wilcoxon_signed_rank(a: np.ndarray, b: np.ndarray) -> PairedTest:
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> PairedTest:
-    """McNemar's exact test: among the images only one of the two gets right, is it a half the time?
+    """McNemar's exact test: is a right on half of the images that only one of a and b gets right?
 
     The effect is Cohen's g with a sign: the share of these discordant images that a gets right,
     minus 0.5 (Cohen, "Statistical Power Analysis", 2nd ed. 1988, chapter 5).
@@ -237,8 +237,8 @@ def bootstrap_mean_difference(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of a - b over the images.
 
-    Images are drawn with replacement, a pair at a time; with ``strata``, within each stratum and as
-    many as it has. A stratum of one image is drawn as it is and adds no width.
+    Images are drawn with replacement, keeping their pairs; with ``strata``, each stratum is drawn
+    separately and keeps its size. A stratum of one image is drawn as it is and adds no width.
 
     Args:
       a: ``(n,)`` float, one value per image; pairs with a NaN in either are dropped.

@@ -52,7 +52,7 @@ REGISTRY: dict[str, type[nn.Module]] = {
     "residual_mtl": residual_mtl.ResidualMTL,
 }
 
-# Options that take one of a few names; all are checked by the type of their default.
+# Options that take one of a few names. Every option is checked against its default's type.
 _CHOICES = {
     "head": unetpp.HEADS,
     "encoder": lite_unet.ENCODERS,
@@ -69,7 +69,7 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
       **options: attributes of that network, such as ``width=24``.
 
     Raises:
-      UserError: for an unknown name, task, option, or an option's value out of its choices.
+      UserError: for an unknown name, task or option, or an option value that is not allowed.
     """
     if name not in REGISTRY:
         raise UserError(_unknown("model.name", name, sorted(REGISTRY)))
@@ -92,7 +92,7 @@ def create(name: str, *, tasks: tuple[str, ...] = types.TASKS, **options) -> nn.
 
 
 def _check_type(name: str, value: object, default: object) -> None:
-    """Refuses a value of another type than an option's default; numbers are 1 or more."""
+    """Refuses a value whose type differs from the option's default; integers must be 1 or more."""
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "True or False"
     elif isinstance(default, int):
@@ -107,14 +107,14 @@ def _check_type(name: str, value: object, default: object) -> None:
 
 
 def check_image_size(module: nn.Module, size: tuple[int, ...]) -> None:
-    """Refuses images that a network cannot halve as often as it does.
+    """Refuses an image size that the network cannot halve often enough.
 
     Args:
       module: from `create`.
       size: (height, width) in pixels.
 
     Raises:
-      UserError: if a side is no multiple of 2 to the power of ``module.depth``.
+      UserError: if a side is not a multiple of 2 to the power of ``module.depth``.
     """
     multiple = 2**module.depth
     if len(size) != 2 or any(side <= 0 or side % multiple for side in size):
@@ -125,7 +125,7 @@ def check_image_size(module: nn.Module, size: tuple[int, ...]) -> None:
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Draws a network's initial variables, distributed as those of ``module.init``, but sooner.
+    """Draws a network's initial variables: as ``module.init`` distributes them, but faster.
 
     Args:
       module: from `create`.
@@ -136,7 +136,7 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
       Variables for ``module.apply``: ``params`` and, with batch normalisation, ``batch_stats``.
 
     Raises:
-      UserError: for a size that the network does not take.
+      UserError: for a size that the network does not accept.
     """
     return _init_program(module, tuple(image_shape))(key)
 
@@ -156,7 +156,7 @@ def check_encoder_weights(module: nn.Module, image_shape: tuple[int, int, int]) 
 
 
 def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
-    """Freshly drawn variables, with published weights in the encoder if the module names some.
+    """Puts published weights into the encoder of freshly drawn variables if the module names any.
 
     Args:
       module: from `create`.
@@ -191,7 +191,7 @@ def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[st
 
 
 def draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """`init` to be traced by a caller, who compiles it with `INIT_COMPILER_OPTIONS`."""
+    """`init` for a caller that traces it and compiles it with `INIT_COMPILER_OPTIONS`."""
     return _drawing(module, tuple(image_shape))(key)
 
 

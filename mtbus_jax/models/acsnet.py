@@ -9,23 +9,23 @@ Feature maps at 128×128 input (height = width × channels), width 64:
   head: 256 + 512 + 512 = 1280 → 640 → 3
 31,824,945 parameters with two classes and both tasks: encoder 11,176,512, up-steps 221,696, decoder
 6,362,880, output 147,969, gates 3,572,362, deformable attention 9,410,452, head 933,074. Three
-classes have 641 more, with ``("cls",)`` there are 11,535,219. Without gates, attention and head
-17,909,057.
+classes add 641. There are 11,535,219 with ``("cls",)``, and 17,909,057 without gates, attention and
+head.
 
-Paper and released code differ: the code also gates the bottleneck, the paper names the skips alone.
-``variant="released"`` is the code, ``"paper"`` the text. The five switches make the networks of the
-paper's Table 1 (docs/networks.md lists them); what its letters mean is our reading. The head of the
-networks without the multi-scale one is not described: 512 → 64 → classes, which fits the count that
-is printed for CUNet.
+Paper and released code differ: the code also gates the bottleneck, the paper mentions only the
+skips. ``variant="released"`` follows the code, ``"paper"`` the text. The five switches give the
+networks of the paper's Table 1 (docs/networks.md lists them); the meaning of its letters is our
+interpretation. The paper does not describe the head of the networks without the multi-scale one; it
+is 512 → 64 → classes here, which fits the count printed for CUNet.
 
 Departures:
   - The published network has two classes, this one as many as the data.
-  - Images are scaled with the mean and deviation that the released code has for BUSI, whatever the
-    dataset.
+  - Images of any dataset are scaled with the mean and deviation that the released code has for
+    BUSI.
   - With ``("cls",)`` there is no decoder, and a multi-scale head reads two maps instead of three,
     768 → 384 → classes. The published network has no such form.
   - LossNet, a loss on features of VGG-16 that the paper names and the released code does not call,
-    is an option of every network's loss, ``loss.lossnet``, and off.
+    is an option of every network's loss, ``loss.lossnet``, and off by default.
   - Running variances, see `resnet`.
 """
 
@@ -42,9 +42,9 @@ from mtbus_jax.models import blocks, resampling, resnet
 
 RELEASED, PAPER = "released", "paper"
 VARIANTS = (RELEASED, PAPER)
-# Of BUSI's grey values as shares of white.
+# Mean and standard deviation of BUSI's grey values as shares of white.
 MEAN, DEVIATION = 0.330, 0.204
-# Channels must be multiples of this: the groups of the smallest gate have as many.
+# The width must be a multiple of this: the smallest gate normalises in width / 16 groups.
 _WIDTH_MULTIPLE = 16
 
 
@@ -58,8 +58,8 @@ class ACSNet(nn.Module):
       deformable_attention: whether the first two stages of the decoder end with it.
       channel_attention: whether the head weighs the channels of what it reads.
       multi_scale: whether the head reads three stages, or the bottleneck alone.
-      encoder_weights: where the encoder's first weights come from, see `weights.find`; ``""`` draws
-        them. Read when training starts, by `models.with_encoder_weights`, and never again.
+      encoder_weights: source of the encoder's initial weights, see `weights.find`; ``""`` draws
+        them. `models.with_encoder_weights` reads it when training starts; it is never read again.
       frozen_statistics: whether the encoder's batch norms keep the running statistics that came
         with its weights. Drawn weights bring none, so they are not frozen then.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` there is no decoder.
@@ -77,9 +77,9 @@ class ACSNet(nn.Module):
     tasks: tuple[str, ...] = types.TASKS
     classes: int = len(types.CLASS_NAMES)
 
-    # The resolution is halved so often; height and width are multiples of 2 ** depth.
+    # How often the resolution is halved: height and width must be multiples of 2 ** depth.
     depth = 5
-    # The network that `encoder_weights` are of, the submodule they go into, and where in it.
+    # The network that `encoder_weights` belong to, their submodule here, and their places in it.
     encoder = resnet.NAME
     encoder_scope = "encoder"
     place_encoder_weights = staticmethod(resnet.place)

@@ -1,6 +1,7 @@
 """The parts of ACSNet (`acsnet`): gate, decoder stage, deformable attention, output and heads.
 
-All of He et al. 2024 (Comput. Biol. Med., PII S0010482524004037), layers as in its released code.
+All are from He et al. 2024 (Comput. Biol. Med., PII S0010482524004037), with the layers of its
+released code.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ def group_norm_relu(image: jax.Array, groups: int, *, name: str) -> jax.Array:
 
 
 def largest(image: jax.Array, axis: int) -> jax.Array:
-    """The largest value along an axis, which stays with length 1; the first one has the gradient.
+    """The largest value along an axis, kept with length 1; of equals the first has the gradient.
 
-    What `jax.numpy.max` computes. Its gradient looks for values that equal the largest, and finds
-    none where XLA computes them twice and rounds differently: that is a division by zero.
+    The values are those of `jax.numpy.max`. The gradient of that function looks for values that
+    equal the largest. If XLA computes them twice and rounds differently, it finds none and divides
+    by zero.
     """
     index = jnp.argmax(image, axis, keepdims=True)
     places = jax.lax.broadcasted_iota(index.dtype, image.shape, axis)
@@ -39,10 +41,10 @@ def largest_of_pixels(image: jax.Array) -> jax.Array:
 
 
 class GateUnit(nn.Module):
-    """Lets a map through as far as two numbers say that it computes of the map itself.
+    """Scales a map by two numbers computed from the map itself.
 
-    Two maps are made of it and squashed by σ; the mean of the first and the largest value of the
-    second, added, multiply the whole map, which then passes a 3×3 convolution.
+    Convolutions and σ turn the map into two maps. The sum of the mean of the first and the largest
+    value of the second multiplies the whole map, which then passes a 3×3 convolution.
     """
 
     @nn.compact
@@ -58,13 +60,13 @@ class GateUnit(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Two convolutions with ReLU; the second, and a first of 3×3, with group norm before it.
+    """Two convolutions, each with group norm and ReLU; a first one of 1×1 has no norm.
 
     Attributes:
       features: channels of the output.
-      groups: of the group norms.
-      first_kernel: height and width of the first kernel. One of 1×1 keeps the channels and has no
-        norm.
+      groups: number of groups of the group norms.
+      first_kernel: height and width of the first kernel. A 1×1 kernel keeps the number of channels
+        and has no norm.
     """
 
     features: int
@@ -85,10 +87,10 @@ class DecoderStage(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Deformable spatial attention: what to look at, read from where it pays.
+    """Deformable spatial attention: weights each pixel, with deformable convolutions around it.
 
     A deformable convolution gives X'. Its mean and its largest value over channels each pass a 3×3
-    convolution and σ, S₁ and S₂; a second deformable convolution joins X'·S₁ and X'·S₂.
+    convolution and σ, which gives S₁ and S₂; a second deformable convolution joins X'·S₁ and X'·S₂.
     """
 
     @nn.compact
@@ -108,7 +110,7 @@ class DeformableAttention(nn.Module):
 
 
 class SegmentationOutput(nn.Module):
-    """From the decoder's last map to logits at twice its resolution.
+    """Turns the decoder's last map into logits at twice its resolution.
 
     Attributes:
       features: channels of the 3×3 convolution.
@@ -125,7 +127,7 @@ class SegmentationOutput(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weighs channels by what two dense layers make of their means and largest values."""
+    """Weights channels by what two dense layers compute from their means and largest values."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -150,7 +152,7 @@ class MultiScaleHead(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list[jax.Array]) -> jax.Array:
-        """To ``(batch, classes)``.
+        """Maps feature maps to ``(batch, classes)``.
 
         Args:
           maps: encoder stages 4 and 5 and, where there is a decoder, its first stage; the second

@@ -13,14 +13,14 @@ Feature maps at 128×128 input (height = width × channels), width 64:
 23,554,309 parameters with both tasks (1 input channel, 3 classes), 23,481,410 with ``("seg",)``,
 23,332,227 with ``("cls",)``.
 
-There is no normalisation layer, and yet grey values go in as 0..255 like everywhere else: with
+There is no normalisation layer, yet grey values go in as 0..255, as in the other networks: with
 PyTorch's default weights each convolution with ReLU shrinks its input to about two fifths
 (√(1/6)), so raw grey values arrive at the outputs with a size of about 1, while values in 0..1
 would drown in the biases.
 
 Departures: the class branch averages over the whole map; the released code averages over 16×16,
-which is the same at 128×128 and the only size it takes. Without the segmentation task the
-reconstruction is left out too, while the decoder stays, because the class branch reads behind it.
+which is the same at 128×128, the only size it accepts. Without the segmentation task the
+reconstruction is left out too, but the decoder stays, because the class branch reads its output.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Adityan(nn.Module):
     Attributes:
       width: channels of level 1; levels below have 2, 4, 8 times as many, the bottleneck 16 times.
       tasks: which outputs to compute, of `types.TASKS`. The reconstruction belongs to the
-        segmentation; with ``("cls",)`` encoder, decoder and class branch exist.
+        segmentation; with ``("cls",)`` only encoder, decoder and class branch exist.
       classes: number of classes.
     """
 

@@ -9,12 +9,12 @@ Feature maps at 128×128 input (height = width × channels), width 24:
   decoder: 32 × 96, 64 × 48, 128 × 24      head: 16 × 384 → 16 × 512 → 256 → 3
 1,109,593 parameters for segmentation alone, as MONAI's; 3,012,700 with the head.
 
-Departures: the published text leaves w open, and the default of 24 is that of its MT UNet++. The
-network it names has no classification; the head is the one of its multi-task networks,
-`heads.FusionHead`, on the last encoder map, the bottleneck and the first decoder map. The running
-variance averages each batch's biased variance, PyTorch's the unbiased one, n/(n − 1) as large for
-the n pixels of a batch. MONAI's network itself departs from the paper of 2018: strides instead of
-pooling, and gates that are steered by the upsampled map instead of the coarser one.
+Departures: the published text leaves w open; the default of 24 comes from its MT UNet++. The
+network it names does not classify; the head comes from its multi-task networks, `heads.FusionHead`,
+and reads the last encoder map, the bottleneck and the first decoder map. The running variance
+averages each batch's biased variance, PyTorch's the unbiased one, n/(n − 1) times as large for the
+n pixels of a batch. MONAI's network itself departs from the paper of 2018: strides instead of
+pooling, and gates driven by the upsampled map instead of the coarser one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EncoderBlock(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Weighs every pixel of a skip connection by what the decoder makes of it.
+    """Weights every pixel of a skip connection, given the decoder's map.
 
     Oktay 2018, Eqs. 1–2: σ(ψ(ReLU(W_g·gate + W_x·skip))) · skip, each linear map a 1×1 convolution
     with batch norm.

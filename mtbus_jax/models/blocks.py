@@ -18,7 +18,7 @@ torch_default_init = drawing.Initializer("uniform")
 
 
 def torch_default_bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """PyTorch's default for biases, U(-1/√fan_in, 1/√fan_in), ``fan_in`` that of the layer."""
+    """PyTorch's default for biases, U(-1/√fan_in, 1/√fan_in), with the layer's ``fan_in``."""
     return drawing.Initializer("uniform", fan_in=fan_in)
 
 
@@ -67,15 +67,15 @@ def convolution_of_all(
 
 
 class ConvolutionOfBoth(nn.Module):
-    """3×3 convolution of maps and any upsampled map; parameters are those of `nn.Conv` by name.
+    """3×3 convolution of maps and any upsampled map; parameters are named as in `nn.Conv`.
 
     Attributes:
       features: channels of the output.
       use_bias: whether there is a bias.
       kernel_init: initialiser of the kernel, ``(3, 3, in, features)``, ``in`` of all maps together.
-      bias_cancels: whether what follows takes the bias away again, as an instance norm does. The
-        bias is a parameter then, as in the original, but is not added: that would be one more pass
-        over the map, and another for a gradient of zero.
+      bias_cancels: whether the next layer removes the bias again, as an instance norm does. The
+        bias is then a parameter, as in the original, but is not added. This saves one pass over the
+        map, and another for a gradient of zero.
     """
 
     features: int
@@ -112,8 +112,8 @@ def batch_norm(image: jax.Array, *, train: bool, frozen: bool = False, name: str
 
     Args:
       image: ``(batch, height, width, channels)``.
-      train: whether to normalise by the batch and to follow its statistics.
-      frozen: whether training, too, normalises by the running statistics and leaves them alone.
+      train: whether to normalise by the batch's statistics and update the running ones.
+      frozen: whether training, too, normalises by the running statistics and leaves them unchanged.
       name: of the submodule.
     """
     # Momentum 0.9 here is PyTorch's 0.1. Inputs are grey values 0..255: E[x²] − E[x]² loses too
@@ -131,7 +131,7 @@ def instance_norm(image: jax.Array, *, affine: bool = True, name: str) -> jax.Ar
     """Instance normalisation with ε 1e-5, created inside a compact module.
 
     Raises:
-      UserError: for a map of one pixel, which would become 0 or its bias, whatever it was.
+      UserError: for a map of one pixel, which would become 0 or its bias, whatever its value.
     """
     if image.shape[1] * image.shape[2] == 1:
         raise UserError(
@@ -257,7 +257,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def deferred(self, image: jax.Array) -> upsampled.Upsampled:
-        """What ``__call__`` computes, for a convolution that need not have it computed."""
+        """The result of ``__call__``, not yet computed, for a convolution that can do without."""
         # PyTorch takes the fan-in from dimension 1 of the weight, which a transposed convolution
         # stores as (in, out, f, f): its bound depends on the output channels.
         uniform = torch_default_bias_init(self.factor**2 * self.features)

@@ -13,9 +13,9 @@ Feature maps at 128×128 input (height = width × channels), width 48:
 7,643,739 with ``("cls",)``; deep supervision adds 156,962 to the first two. The paper leaves the
 width open: 48 is the released default, the released configuration has 24.
 
-How the description is read: a decoder block narrows in two steps, level 3 from 384 to 192 to 96
-channels. The merge is one convolution, norm and LeakyReLU. Kaiming-normal weights and zero biases
-are those of all convolutions; transposed ones start from PyTorch's default.
+How the description is interpreted: a decoder block narrows in two steps, level 3 from 384 to 192 to
+96 channels. The merge is one convolution, norm and LeakyReLU. All convolutions start with
+Kaiming-normal weights and zero biases; transposed ones start from PyTorch's default.
 
 Departure: `heads.FusionHead` gives the class. The released code has a multi-task variant that the
 paper does not report; its head flattens a 16×16 map, so it takes 128×128 images only.

@@ -1,8 +1,8 @@
-"""The order of channels in stored weights, and weights of a former order put into today's.
+"""The order of channels in stored weights, and conversion from the former order to the current one.
 
 The released head of MT UNet++ (`unetpp`, both tasks) concatenates the maps of encoder, bottleneck
 and decoder; before order 2 it was encoder, decoder, bottleneck. The shapes are the same, so a
-checkpoint says which order it has, see `checkpoint`.
+checkpoint records its order, see `checkpoint`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _DECODER_NODE = "node_3_1"
 
 
 def to_current(tree: Any, order: int) -> Any:
-    """Stored arrays in today's order: the same function of an image, up to rounding.
+    """Converts stored arrays to the current order; the network computes the same, up to rounding.
 
     Args:
-      tree: of arrays, the variables of a network. Leading axes of a kernel are kept.
-      order: that it has.
+      tree: tree of arrays, the variables of a network. Leading axes of a kernel are kept.
+      order: order of these arrays.
 
     Returns:
-      The tree; where the order is today's, or no head is in it that reads encoder and decoder, its
-      own arrays.
+      The converted tree. If the order is already the current one, or no head in the tree reads
+      encoder and decoder, it is ``tree`` itself.
 
     Raises:
       ValueError: for an order that does not exist.
@@ -43,7 +43,7 @@ def to_current(tree: Any, order: int) -> Any:
     def reorder(path, array):
         if _names(path)[-3:] != _KERNEL:
             return array
-        # (..., height, width, in, out): three maps of as many channels.
+        # (..., height, width, in, out): ``in`` is three maps with equally many channels.
         encoder, decoder, bottleneck = jnp.split(array, 3, axis=-2)
         return jnp.concatenate([encoder, bottleneck, decoder], axis=-2)
 

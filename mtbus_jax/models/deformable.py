@@ -1,4 +1,4 @@
-"""Modulated deformable 3×3 convolution: each of the nine weights reads from where the image says.
+"""Modulated deformable 3×3 convolution: the image determines where each of its nine weights reads.
 
 Paper: Zhu et al. 2019 (CVPR), *Deformable ConvNets v2*, Eq. 1, after Dai et al. 2017 (ICCV). At
 every pixel p, y(p) = Σ_k w_k · x(p + p_k + Δp_k) · Δm_k, p_k the nine places of a 3×3 window.
@@ -26,9 +26,9 @@ def deformable_convolution(
     """The convolution, zero beyond the border, stride 1, without bias.
 
     With offsets of 0 and a modulation of 1 it is an ordinary convolution with padding 1. Its
-    derivative by an offset has a step wherever a place lies exactly on a row or column of pixels;
-    the value there is that to the right of, or below, the step. A place that is more than one pixel
-    outside the image reads 0, and its offset has no gradient.
+    derivative with respect to an offset jumps wherever a place lies exactly on a row or column of
+    pixels; its value there is the one to the right of, or below, the jump. A place that is more
+    than one pixel outside the image reads 0, and its offset has no gradient.
 
     Args:
       image: ``(batch, height, width, in)``, floating point.
@@ -59,7 +59,7 @@ def deformable_convolution(
 def places(offsets: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
     """Where the nine weights read: rows and columns, each ``(batch, height, width, 9)``.
 
-    Single precision or better: in bfloat16 there is no pixel 257.
+    In single precision or better, because bfloat16 cannot represent 257.
     """
     offsets = offsets.astype(jnp.promote_types(offsets.dtype, jnp.float32))
     down, right = (jnp.asarray(axis, offsets.dtype) for axis in (_ROWS, _COLS))
@@ -77,10 +77,10 @@ def sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
       col: ``(batch, …)``, in pixels, any value; 0 is the centre of the first column.
 
     Returns:
-      ``(batch, …, channels)`` of the image's type. A place that is not a number gives no number.
+      ``(batch, …, channels)`` of the image's type. A place that is NaN gives NaN.
     """
     _, height, width, channels = image.shape
-    # Whatever lies outside altogether is put where all four pixels are zeros of the border.
+    # Places entirely outside are moved to where all four pixels are zeros of the border.
     row = jnp.where((row < -1) | (row >= height), -1, row)
     col = jnp.where((col < -1) | (col >= width), -1, col)
     low_row, low_col = jnp.floor(row), jnp.floor(col)
@@ -89,7 +89,7 @@ def sample(image: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
     pixels = padded.reshape(-1, (height + 2) * (width + 2), channels)
     first = (low_row.astype(jnp.int32) + 1) * (width + 2) + low_col.astype(jnp.int32) + 1
-    # Indices of places that are no numbers are arbitrary: clipping keeps them inside.
+    # Indices of NaN places are arbitrary: clipping keeps them inside.
     take = jax.vmap(lambda of, index: jnp.take(of, index, axis=0, mode="clip"))
     return (
         ((1 - down) * (1 - right))[..., None] * take(pixels, first)

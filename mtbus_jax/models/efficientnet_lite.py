@@ -8,8 +8,8 @@ Feature maps of lite0 at 128×128 input (height = width × channels):
   stride 2: 64 × 16    4: 32 × 24    8: 16 × 40    16: 8 × 112    32: 4 × 320    head: 4 × 1280
 3,371,008 parameters of lite0 without its ImageNet classifier.
 
-Padding is TensorFlow's SAME, as the weights were trained with, so height and width of the input are
-multiples of 32.
+Padding is TensorFlow's SAME, with which the weights were trained, so height and width of the input
+are multiples of 32.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-# Stages whose last map has a stride of its own: 2, 4, 8, 16, 32.
+# The last stage of each stride: 2, 4, 8, 16, 32.
 _OUTPUTS = (0, 1, 2, 4, 6)
 _STEM, _HEAD = 32, 1280
 EPSILON = 1e-3
@@ -45,8 +45,8 @@ class Normalisation(nn.Module):
     """Batch norm with ε 1e-3.
 
     Attributes:
-      momentum: share of the running statistics that a batch leaves as they are.
-      frozen: whether training, too, normalises by the running statistics and leaves them alone.
+      momentum: share of the running statistics that is kept at each batch.
+      frozen: whether training, too, normalises by the running statistics and leaves them unchanged.
     """
 
     momentum: float = 0.95
@@ -98,7 +98,7 @@ class Depthwise(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """MBConv without squeeze and excitation: expand, depthwise, project, and the input if it fits.
+    """MBConv without squeeze and excitation: expand, depthwise, project, add the input if it fits.
 
     Attributes:
       features: channels of the output.
@@ -153,10 +153,10 @@ class EfficientNetLite(nn.Module):
         Args:
           image: ``(batch, height, width, 3)`` float32, (grey − 127) / 128; height and width
             multiples of 32.
-          train: whether batch statistics are used and averaged.
+          train: whether batch norm uses the batch's statistics and updates the running ones.
 
         Returns:
-          Maps of stride 2, 4, 8, 16 and 32, and the last 1×1 convolution's, of stride 32.
+          Maps of stride 2, 4, 8, 16 and 32, and the map of the last 1×1 convolution, of stride 32.
         """
         width, depth = SCALES[self.variant]
 
@@ -187,7 +187,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _rounded(channels: float) -> int:
-    """To a multiple of 8, at most a tenth less."""
+    """Rounded to a multiple of 8 that is at most a tenth smaller."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
 

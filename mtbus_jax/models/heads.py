@@ -35,7 +35,7 @@ class FusionHead(nn.Module):
     Reads the bottleneck and the feature maps on both sides of it (deepest encoder stage, first
     decoder stage). Every map is max-pooled to the bottleneck's resolution; then concatenation, 3×3
     convolution, instance norm, LeakyReLU 0.01, and `PooledClassifier`. Networks whose published
-    version has a head of its own (UNet++, nnU-Net, Adityan's) use that one instead.
+    version has its own head (UNet++, nnU-Net, Adityan's) use that one instead.
 
     Attributes:
       classes: number of classes.
@@ -50,7 +50,7 @@ class FusionHead(nn.Module):
         """Maps feature maps, each ``(batch, 2^k·height, 2^k·width, any)``, to ``(batch, classes)``.
 
         Args:
-          maps: without the segmentation task there is no decoder, and its map is left out.
+          maps: see above; without the segmentation task there is no decoder map.
         """
         height = min(each.shape[1] for each in maps)
         pooled = []

@@ -1,9 +1,9 @@
 """Lite U-Net: an EfficientNet-Lite encoder, a light decoder, a class head; made for two CPU cores.
 
-Not a published network. The encoder (`efficientnet_lite`) can start from ImageNet weights, which is
-what makes it learn breast ultrasound in minutes. The decoder is a U-Net's with one 3×3 convolution
-a stage. The head reads the encoder's last map and what the decoder makes of it, so that the class
-profits from the outline.
+Not a published network. The encoder (`efficientnet_lite`) can start from ImageNet weights, so that
+the network learns breast ultrasound in minutes. The decoder is a U-Net's with one 3×3 convolution
+per stage. The head reads the encoder's last map and the decoder's maps, so that classification
+benefits from the outline.
 
 Feature maps at 128×128 input with lite0 (height = width × channels):
   encoder: 64 × 16, 32 × 24, 16 × 40, 8 × 112, 4 × 320, head 4 × 1280
@@ -33,8 +33,8 @@ class LiteUNet(nn.Module):
 
     Attributes:
       encoder: one of `ENCODERS`.
-      encoder_weights: where the encoder's first weights come from, see `weights.find`; ``""`` draws
-        them. Read when training starts, by `models.with_encoder_weights`, and never again.
+      encoder_weights: source of the encoder's initial weights, see `weights.find`; ``""`` draws
+        them. `models.with_encoder_weights` reads it when training starts; it is never read again.
       frozen_statistics: whether the encoder's batch norms keep the running statistics that came
         with its weights. Drawn weights bring none, so they are not frozen then.
       deep_supervision: whether the decoder's map of stride 8 gets a segmentation output too.
@@ -49,9 +49,9 @@ class LiteUNet(nn.Module):
     tasks: tuple[str, ...] = types.TASKS
     classes: int = len(types.CLASS_NAMES)
 
-    # The resolution is halved so often; height and width are multiples of 2 ** depth.
+    # How often the resolution is halved: height and width must be multiples of 2 ** depth.
     depth = 5
-    # The submodule that `encoder_weights` are for, and where they go in it.
+    # The submodule that `encoder_weights` go into, and their places in it.
     encoder_scope = "encoder"
     place_encoder_weights = staticmethod(efficientnet_lite.place)
 
@@ -66,9 +66,9 @@ class LiteUNet(nn.Module):
 
         Returns:
           `types.Outputs`: segmentation logits of the finest map and, with deep supervision, of the
-          one of stride 8, both at the image's resolution; class logits.
+          map of stride 8, both at the image's resolution; class logits.
         """
-        # The weights were trained on colour pictures scaled so.
+        # The weights were trained on colour pictures scaled in this way.
         colour = jnp.repeat((image - 127) / 128, 3, axis=-1)
         frozen = self.frozen_statistics and self.encoder_weights != ""
         encoder = EfficientNetLite(self.encoder, frozen=frozen, name="encoder")

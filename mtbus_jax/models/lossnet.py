@@ -1,9 +1,9 @@
-"""LossNet: how far apart a predicted mask and the true one look to a network trained on photos.
+"""LossNet: distance of a predicted mask from the true one in features of a network for photos.
 
-Zhao et al. 2023 (M²SNet, arXiv 2303.10894), taken over by He et al. 2024 (ACSNet) beside their Dice
-loss with the weight 0.2: the squared differences of the features of VGG-16 (Simonyan and Zisserman
-2015) behind its first four stages, before each pooling, summed over the stages. VGG-16 stays as it
-is; gradients pass through it to the mask.
+Zhao et al. 2023 (M²SNet, arXiv 2303.10894). He et al. 2024 (ACSNet) add it, with a weight of 0.2,
+to their Dice loss: the squared differences of the features of VGG-16 (Simonyan and Zisserman 2015)
+after its first four stages, before each pooling, summed over the stages. VGG-16 is not trained;
+gradients pass through it to the mask.
 
 At 128×128 the four maps are 128×128×64, 64×64×128, 32×32×256 and 16×16×512, in torchvision's count
 the outputs of layers 3, 8, 15 and 22; 7,635,264 weights. `weights.vgg16` reads them.
@@ -22,10 +22,10 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
 
 
 class Vgg(NamedTuple):
-    """The convolutions of VGG-16's first four stages, and what its input is to be.
+    """The convolutions of VGG-16's first four stages, and how its input is scaled.
 
     Attributes:
-      kernels: ``(3, 3, in, out)`` float32 each, in their order.
+      kernels: ``(3, 3, in, out)`` float32 each, in order.
       biases: ``(out,)`` float32 each.
       scale: ``(3,)`` float32; a channel of the input is value · scale + shift, value in 0..1.
       shift: ``(3,)`` float32.
@@ -38,11 +38,11 @@ class Vgg(NamedTuple):
 
 
 def features(vgg: Vgg, image: jax.Array) -> list[jax.Array]:
-    """The maps behind the ReLU that ends each stage.
+    """The maps after the ReLU that ends each stage.
 
     Args:
       vgg: the weights.
-      image: ``(batch, height, width, 1)`` float32 in 0..1, which all three channels get; sides are
+      image: ``(batch, height, width, 1)`` float32 in 0..1, used for all three channels; sides are
         multiples of 8.
 
     Returns:

@@ -12,17 +12,17 @@ Feature maps at 128×128 input (height = width × channels), width 32:
 15,819,799 parameters with both tasks (1 input channel, 3 classes), 9,605,140 with ``("seg",)``,
 8,675,619 with ``("cls",)``.
 
-How the paper is read where it leaves a choice, each time as in the released code:
+Where the paper leaves a choice, this network follows the released code:
   - A decoder block narrows in its first convolution: level 5 goes 640 → 256 → 256 channels. Only
     level 1 has two widths, 64 → 32 → 16.
   - "Conv block" in the head is one convolution, norm and LeakyReLU, not two. The upsampled
     bottleneck is the one that decoder level 5 reads: one transposed convolution, not two.
-  - Kaiming-normal weights and zero biases are those of encoder, bottleneck, decoder and 1×1
-    convolutions. Transposed convolutions and the head start from PyTorch's default.
+  - Encoder, bottleneck, decoder and 1×1 convolutions start with Kaiming-normal weights and zero
+    biases. Transposed convolutions and the head start from PyTorch's default.
 Departure: the released single-task classifier keeps decoder level 5. Here ``("cls",)`` is encoder,
-bottleneck and head only, as the paper defines the single-task classifier. Nothing learned brings
-the bottleneck up then, so the head works at its 4×4: it reads the bottleneck and the encoder's
-conv block, max-pooled.
+bottleneck and head only, as the paper defines the single-task classifier. Without a decoder there
+is no learned upsampling of the bottleneck, so the head works at 4×4: it reads the bottleneck and
+the encoder's conv block, max-pooled.
 """
 
 from __future__ import annotations

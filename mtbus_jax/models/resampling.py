@@ -11,7 +11,7 @@ def doubled(image: jax.Array) -> jax.Array:
     """Bilinear interpolation to twice the height and width, corners aligned.
 
     PyTorch's ``Upsample(scale_factor=2, mode="bilinear", align_corners=True)``: row i of the result
-    lies at row i·(height − 1)/(2·height − 1) of the image, and columns in the same way.
+    lies at row i·(height − 1)/(2·height − 1) of the image; columns likewise.
     `jax.image.resize` aligns edges of pixels instead.
 
     Args:
@@ -24,17 +24,17 @@ def doubled(image: jax.Array) -> jax.Array:
 
 
 def _doubled_along(image: jax.Array, axis: int) -> jax.Array:
-    """Twice as long along an axis.
+    """Doubles the length of an axis.
 
     Row 2k lies k/(2n − 1) before row k of the image, row 2k + 1 lies (n − 1 − k)/(2n − 1) behind
-    it: both are means of two neighbours, so no row has to be looked up.
+    it: both are weighted means of two neighbours, so no row has to be looked up by index.
     """
     length = image.shape[axis]
     ahead = [1] * (image.ndim - axis)
     ahead[0] = length
     before = (np.arange(length) / (2 * length - 1)).reshape(ahead)
     before, behind = (jnp.asarray(share, image.dtype) for share in (before, np.flip(before, 0)))
-    # The first row has none before it and the last none behind; their shares are 0.
+    # No row precedes the first one and none follows the last; their shares are 0.
     inner = [slice(None)] * axis
     first, last = image[(*inner, slice(0, 1))], image[(*inner, slice(-1, None))]
     left = jnp.concatenate([first, image[(*inner, slice(0, -1))]], axis=axis)

@@ -3,7 +3,7 @@
 Paper: Jignesh Chowdary et al. 2022 (Ultrasonic Imaging 44, 3–12, doi 10.1177/01617346221075769).
 Nine levels of residual units, each three × (convolution, batch norm, ReLU) whose output is
 concatenated with the unit's input. The head reads the global averages of the last encoder stage,
-the bridge and the first decoder stage. Not `residual_unet`, which is another paper's.
+the bridge and the first decoder stage. `residual_unet` is a different network from another paper.
 
 Feature maps at 128×128 input (height = width × channels), width 32:
   encoder: 128 × 33, 64 × 97, 32 × 225, 16 × 481      bridge: 8 × 993
@@ -12,13 +12,13 @@ Feature maps at 128×128 input (height = width × channels), width 32:
 9,538,499 with ``("cls",)``.
 
 Left open by the text, and chosen here:
-  - widths of 32, 64, 128, 256 and 512, the usual ones of a U-Net, as channels that a unit adds to
-    what it reads;
+  - widths of 32, 64, 128, 256 and 512, usual for a U-Net, as the channels that a unit adds to its
+    input;
   - kernels of 3×3 with a bias and zero padding;
   - 2×2 max-pooling on the way down, transposed convolutions with kernel and stride 2 on the way up,
     skips that are concatenated;
-  - the order in a unit: the input first, then what is made of it;
-  - 128×128 pixels, as elsewhere here.
+  - the order of channels in a unit: the input first, then the new ones;
+  - 128×128 pixels, as for the other networks here.
 
 Departures:
   - The class scores are logits; the softmax is part of the loss.
@@ -88,7 +88,7 @@ class ResidualMTL(nn.Module):
         Returns:
           `types.Outputs` with one map of segmentation logits, and class logits.
         """
-        # Concatenated with features at every level, grey values must be of their size.
+        # Grey values are concatenated with features at every level, so both need similar size.
         image = image / 255
         stages = []
         for level in range(self.depth + 1):

@@ -10,16 +10,16 @@ Feature maps at 128×128 input (height = width × channels), width 24:
   level 3: encoder  32 × 96      decoder  32 × 96       bottleneck 16 × 192
   head: 16 × 384 → 16 × 512 → 256 → 3
 3,231,916 parameters with both tasks (1 input channel, 3 classes), 1,328,809 with ``("seg",)``,
-2,340,123 with ``("cls",)``; 24,360 fewer with ``legacy=True`` (no decoder: the same).
+2,340,123 with ``("cls",)``; 24,360 fewer with ``legacy=True`` (the same if there is no decoder).
 The paper leaves the width open; 24 is the released default.
 
 Departures:
   - The released network runs without its encoder-decoder skips, and its dropout stays on at test
-    time. The default here has the skips, in the form that the released code defines and does not
+    time. The default here has the skips, in the form that the released code defines but does not
     call: concatenation, then a 1×1 convolution back to the level's width. Dropout is off at test
-    time. ``legacy=True`` is the network as released, less the parameters of those unused 1×1
-    convolutions. At test time its dropout draws from fixed seeds, and the same values for every
-    image of a batch: a prediction depends neither on chance nor on the other images.
+    time. ``legacy=True`` is the network as released, without the parameters of those unused 1×1
+    convolutions. At test time its dropout draws from fixed seeds, with the same values for every
+    image of a batch, so a prediction depends neither on chance nor on the other images.
   - Flax's running variance averages the biased variance of a batch, PyTorch's the unbiased one; at
     128×128 and batch 2 they differ by 2·10⁻³ at most (bottleneck).
   - `heads.FusionHead` gives the class; the published network only segments.
@@ -44,9 +44,9 @@ class ResidualBlock(nn.Module):
     Attributes:
       features: channels of the output.
       stride: of the first convolution and of the shortcut.
-      activate_input: whether the first batch norm, LeakyReLU and dropout exist; not where the
-        block reads the image.
-      test_seed: seed of dropout at test time; None has none then.
+      activate_input: whether the first batch norm, LeakyReLU and dropout exist; False for the
+        block that reads the image.
+      test_seed: seed of dropout at test time; None turns dropout off then.
     """
 
     features: int
@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         if self.test_seed is None:
             return path
         key = jax.random.fold_in(jax.random.key(self.test_seed), number)
-        # Without the batch axis, so that an image's result does not hang on its place in the batch.
+        # Broadcast over the batch, so an image's result does not depend on its place in the batch.
         return nn.Dropout(DROPOUT, broadcast_dims=(0,), deterministic=False)(path, rng=key)
 
 
@@ -89,8 +89,8 @@ class ResidualUNet(nn.Module):
       width: channels of level 1; levels below have 2, 4, 8 times as many.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` there is no decoder, and
         the head reads encoder level 3 and the bottleneck.
-      legacy: whether to be as released, without encoder-decoder skips and with dropout at test
-        time.
+      legacy: whether to build the network as released, without encoder-decoder skips and with
+        dropout at test time.
       classes: number of classes.
     """
 

@@ -7,7 +7,7 @@ Feature maps at 128×128 input (height = width × channels), width 64:
 11,176,512 parameters without the ImageNet classifier.
 
 Departure: Flax's running variance averages the biased variance of a batch, PyTorch's the unbiased
-one, n/(n − 1) as large for the n pixels of a batch.
+one, n/(n − 1) times as large for the n pixels of a batch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Normalisation(nn.Module):
     """Batch norm with PyTorch's defaults.
 
     Attributes:
-      frozen: whether training, too, normalises by the running statistics and leaves them alone.
+      frozen: whether training, too, normalises by the running statistics and leaves them unchanged.
     """
 
     frozen: bool = False
@@ -111,7 +111,7 @@ class ResNet18(nn.Module):
         image = _convolution(image, self.width, kernel=7, stride=2, name="stem")
         image = nn.relu(Normalisation(self.frozen, name="stem_norm")(image, train=train))
         maps = [image]
-        # What a ReLU gives is never below 0, so zeros pad as −∞ would; jax2onnx takes no padding.
+        # ReLU outputs are never below 0, so zeros pad as −∞ would. jax2onnx rejects padded pooling.
         image = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
         image = nn.max_pool(image, window_shape=(3, 3), strides=(2, 2))
         for number, factor in enumerate(_LAYERS, 1):

@@ -9,9 +9,9 @@ Feature maps at 128×128 input (height = width × channels), width 8, and residu
   decoder: 32 × 32 (1), 64 × 16 (1), 128 × 8 (1)            head: 16 × 128 → 16 × 512 → 256 → 3
 394,977 parameters for segmentation alone, as MONAI's; 1,118,436 with the head.
 
-Departure: the network that the published text names has no classification; the head is the one of
-its multi-task networks, `heads.FusionHead`, on the last encoder map, the bottleneck and the first
-decoder map.
+Departure: the network that the published text names does not classify; the head comes from its
+multi-task networks, `heads.FusionHead`, and reads the last encoder map, the bottleneck and the
+first decoder map.
 """
 
 from __future__ import annotations

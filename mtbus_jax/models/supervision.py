@@ -20,8 +20,8 @@ def segment_levels(
     """Deep supervision: segmentation logits of decoder levels, created inside a compact module.
 
     Args:
-      maps: of the decoder by level; level l has 1 / 2^(l − 1) of the resolution.
-      levels: to segment, 1 among them.
+      maps: decoder maps by level; level l has 1 / 2^(l − 1) of the resolution.
+      levels: levels to segment, including 1.
       kernel_init: initialiser of the 1×1 convolutions.
 
     Returns:
@@ -44,8 +44,8 @@ def segment_levels(
 class PointwiseOfUpsampled(nn.Module):
     """1×1 convolution of an upsampled map; parameters are those of `nn.Conv` by name and shape.
 
-    Both are linear, so they are one transposed convolution: the map is upsampled with ``features``
-    channels instead of all its own.
+    Both steps are linear, so they combine into one transposed convolution: only ``features``
+    channels are upsampled instead of all channels of the map.
 
     Attributes:
       features: channels of the output.

@@ -3,9 +3,9 @@
 Paper: Liu et al. 2021 (ICCV), as in MONAI's `SwinUNETR` with its defaults (`swin_unetr` has the
 shapes). Tokens are kept as maps, ``(batch, height, width, channels)``.
 
-Two habits of that implementation are kept, as they change results: tokens padded to fill the last
-windows take part in the attention, and a map smaller than a window is one window of the map's size,
-whose n tokens take their relative position biases from the first n of a full window.
+Two details of that implementation are kept, because they change results. Padding tokens that fill
+the last windows take part in the attention. A map smaller than a window is one window of the map's
+size, and its n tokens use the relative position biases of the first n tokens of a full window.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def relative_position_index(window: int) -> np.ndarray:
 def shift_mask(
     size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]
 ) -> np.ndarray:
-    """What to add to attention scores after a cyclic shift: nothing within a region, else `MASKED`.
+    """What to add to attention scores after a cyclic shift: 0 within a region, else `MASKED`.
 
     Args:
       size: (height, width) of the padded map.
@@ -78,8 +78,8 @@ def shift_mask(
     Returns:
       ``(windows, tokens, tokens)`` float32.
     """
-    # Along an axis the shifted map has three regions: windows of their own, the part of the last
-    # window that stayed, and the part that came round from the other end.
+    # Along an axis the shifted map has three regions: the full windows, the part of the last
+    # window that stayed, and the part that wrapped around from the other end.
     row, col = (
         (np.arange(n) >= n - full).astype(int) + (np.arange(n) >= n - moved)
         for n, full, moved in zip(size, window, shift, strict=True)
@@ -112,7 +112,7 @@ class WindowAttention(nn.Module):
         qkv = qkv.reshape(batch, count, tokens, 3, self.heads, channels // self.heads)
         query, key, value = jnp.moveaxis(qkv, 3, 0)
         scores = jnp.einsum("bwqhc,bwkhc->bwhqk", query * query.shape[-1] ** -0.5, key)
-        # Truncated at 100 standard deviations in the original, which is not at all.
+        # The original truncates at 100 standard deviations, which has no effect.
         table = self.param(
             "relative_position_bias",
             nn.initializers.normal(0.02),
@@ -207,7 +207,7 @@ class SwinEncoder(nn.Module):
 
         Returns:
           Normalised maps ``(batch, height/2^(k+1), width/2^(k+1), width·2^k)``, k = 0 for the
-          embedding and k for what stage k gives.
+          embedding and otherwise for the output of stage k.
         """
         # blocks.convolution pads, patches do not overlap.
         tokens = nn.Conv(

@@ -9,12 +9,12 @@ Feature maps at 128×128 input (height = width × channels), width 24:
   decoder: 8 × 192, 16 × 96, 32 × 48, 64 × 24, 128 × 24         head: 4 × 768 → 4 × 512 → 256 → 3
 6,302,203 parameters for segmentation alone, as MONAI's; 9,974,782 with the head.
 
-Departures: the network that the published text names has no classification; the head is the one of
-its multi-task networks, `heads.FusionHead`, on the last encoder map, the bottleneck and the first
-decoder map. And MONAI's network takes intensities as they come, which its recipes scale beforehand;
-this one takes grey values 0..255 and scales them itself. Unscaled, the grey of a patch outweighs
-the bias of the embedding, so that the layer norms divide it out again: no attention block then sees
-brightness.
+Departures: the network that the published text names does not classify; the head comes from its
+multi-task networks, `heads.FusionHead`, and reads the last encoder map, the bottleneck and the
+first decoder map. MONAI's network does not scale intensities, because its recipes scale them
+beforehand; this one takes grey values 0..255 and scales them itself. Unscaled, the grey level of a
+patch outweighs the bias of the embedding, and the layer norms divide it out again, so that no
+attention block sees brightness.
 """
 
 from __future__ import annotations

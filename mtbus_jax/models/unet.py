@@ -9,11 +9,11 @@ Feature maps at 128×128 input (height = width × channels), width 24:
   decoder: 32 × 48, 64 × 24, 128 × 1      head: 16 × 336 → 16 × 512 → 256 → 3
 363,967 parameters for segmentation alone, as MONAI's; 2,045,890 with the head.
 
-Departures: the published text leaves w open, and the default of 24 is that of its MT UNet++. The
-network it names has no classification; the head is the one of its multi-task networks,
-`heads.FusionHead`, on the last encoder map, the bottleneck and the first decoder map. MONAI's
-network itself departs from the paper of 2015: strides instead of pooling, one convolution per level
-instead of two, instance norm, PReLU, and a transposed convolution as its last layer.
+Departures: the published text leaves w open; the default of 24 comes from its MT UNet++. The
+network it names does not classify; the head comes from its multi-task networks, `heads.FusionHead`,
+and reads the last encoder map, the bottleneck and the first decoder map. MONAI's network itself
+departs from the paper of 2015: strides instead of pooling, one convolution per level instead of
+two, instance norm, PReLU, and a transposed convolution as its last layer.
 """
 
 from __future__ import annotations

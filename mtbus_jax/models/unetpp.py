@@ -19,8 +19,8 @@ the released MT nnU-Net.
 `BasicUNetPlusPlus` is the UNet++ of the paper's Table 4: MONAI's `BasicUNetPlusPlus` with its
 default features, 32, 32, 64, 128, 256 in the rows and 32 in X(0,4), without deep supervision.
 2,410,081 parameters for segmentation alone, 9,329,764 with the head. Departures: MONAI's has 99
-more, in three 1×1 convolutions that only deep supervision reads; and it has no classification, for
-which this one takes MT UNet++'s head.
+more, in three 1×1 convolutions that only deep supervision uses; and it does not classify, so this
+one uses MT UNet++'s head.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class UNetPlusPlus(nn.Module):
     """UNet++ for segmentation, classification, or both.
 
     Attributes:
-      width: channels of row 0; rows below have 2, 4, 8, 16 times as many. Not read if ``features``
+      width: channels of row 0; rows below have 2, 4, 8, 16 times as many. Ignored if ``features``
         are given.
       tasks: which outputs to compute, of `types.TASKS`. With ``("cls",)`` only the encoder and the
         head exist, and the head reads X(3,0) and X(4,0); the printed head keeps X(3,1) too.
-      head: ``"released"`` or ``"printed"``, see the module's text.
+      head: ``"released"`` or ``"printed"``, see the module's docstring.
       head_features: channels of the head's feature map.
       deep_supervision: whether X(0,1..3) get a segmentation output too.
       classes: number of classes.
@@ -60,7 +60,7 @@ class UNetPlusPlus(nn.Module):
     classes: int = len(types.CLASS_NAMES)
     features: tuple[int, ...] | None = None
 
-    # What `features` are without being given, in units of the width.
+    # The default of `features`, in units of the width.
     multiples = (1, 2, 4, 8, 16, 1)
 
     # Rows below row 0, that is, how often the resolution is halved. Height and width of the
@@ -134,7 +134,7 @@ class UNetPlusPlus(nn.Module):
         if types.SEGMENTATION in self.tasks:
             columns = range(1, self.depth + 1)
             return [(i, j) for j in columns for i in range(self.depth - j, -1, -1)]
-        # Of the heads, the printed one alone reads the decoder when there is no segmentation.
+        # Without segmentation, only the printed head reads the decoder.
         return [(self.depth - 1, 1)] if self.head == "printed" else []
 
     def _classify(

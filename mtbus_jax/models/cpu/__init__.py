@@ -1,5 +1,5 @@
-"""What exists because XLA's CPU backend is slow. Skip this room on first reading.
+"""Faster forms of operations that XLA's CPU backend runs slowly. Skip this package at first.
 
-Each module has a faster equal of what XLA makes of an operation, and says when it is used; the
-networks read the same without it.
+Each module has a faster equivalent of an operation and says when it is used. The networks can be
+understood without it.
 """

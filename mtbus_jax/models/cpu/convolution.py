@@ -2,10 +2,10 @@
 
 XLA's CPU backend writes that gradient as a convolution with a window as large as the image, which
 runs at a fraction of the speed of the forward pass (`benchmarks/convolution.py` shows both). Here
-the window is as large in one direction only: a position is a whole row of all images, whose pixels
-are the channels that are summed over, and one row of padding makes the three offsets between rows.
-The three offsets within a row are copies of one side. XLA computes such a convolution as a product
-of matrices that are read in place.
+the window spans the image in one direction only: a position is a whole row of all images, its
+pixels are the channels that are summed over, and one row of padding gives the three offsets between
+rows. The three offsets within a row come from shifted copies of one operand. XLA computes such a
+convolution as a product of matrices that are read in place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax import lax
 from mtbus_jax.models.cpu import four_rows, products
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# With more, the product is large enough for the library as it is. Measured.
+# With more channels, the product is large enough to be fast without this. Measured.
 _MOST_CHANNELS = 48
 
 
@@ -32,7 +32,7 @@ def conv_general_dilated(
     dimension_numbers: lax.ConvDimensionNumbers,
     **options,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`; on a CPU by the `rule` of this package if one applies."""
+    """`jax.lax.conv_general_dilated`; on a CPU, the function that `rule` gives, if any."""
     options["dimension_numbers"] = dimension_numbers
     own = rule(lhs, rhs, window_strides, padding, **options)
     if own is not None:
@@ -47,15 +47,15 @@ def rule(
     padding: str | Sequence[tuple[int, int]],
     **options,
 ) -> four_rows.Convolution | None:
-    """Which convolution computes the same faster on a CPU; None for lax's own.
+    """Which function computes the same convolution faster on a CPU; None for lax's own.
 
-    With many channels that is one of `four_rows`, with few pixels beside them
-    `patches_convolution`, and `convolution_3x3` for the rest. They apply to channels-last 3×3
-    convolutions with stride 1, padding 1, neither dilation nor groups, a known batch size and more
-    than a few channels. The platform is JAX's default backend at tracing time.
+    With many channels it is one of `four_rows`, with few pixels for the number of channels
+    `patches_convolution`, otherwise `convolution_3x3`. They apply to channels-last 3×3 convolutions
+    with stride 1, padding 1, no dilation, no groups, a known batch size and more than a few
+    channels. The platform is JAX's default backend at tracing time.
 
     Args:
-      lhs: of `jax.lax.conv_general_dilated`, as are the others.
+      lhs: images; all arguments are those of `jax.lax.conv_general_dilated`.
       rhs: kernel.
       window_strides: one for each side.
       padding: a name, or two numbers for each side.
@@ -98,7 +98,7 @@ def _applies(
     if lhs.ndim != 4 or tuple(rhs.shape[:2]) != (3, 3):
         return False
     if not isinstance(lhs.shape[0], int):
-        return False  # a free batch size: a network that is exported, which needs no gradient
+        return False  # a symbolic batch size: the network is exported and needs no gradient
     one = (1, 1)
     if tuple(window_strides) != one or padding not in ("SAME", [one, one], (one, one)):
         return False
@@ -111,7 +111,7 @@ def _applies(
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
     if lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) != layout:
         return False
-    # One grey channel: nothing to multiply.
+    # With one grey channel there is too little to multiply.
     return min(rhs.shape[2:]) >= 4
 
 
@@ -124,8 +124,8 @@ def is_wide(shape: Sequence[int], kernel_shape: Sequence[int]) -> bool:
 def patches_convolution(image: jax.Array, kernel: jax.Array) -> jax.Array:
     """`convolution_3x3` as one matrix product over every pixel's 3×3 patch.
 
-    The patches take nine times the image's memory, which is nothing beside the kernel at the bottom
-    of a U-Net; the kernel, by far the larger, is used in place, in the gradients too.
+    The patches take nine times the image's memory, which is negligible beside the kernel at the
+    bottom of a U-Net. The kernel, by far the larger, is used in place, in the gradients too.
 
     Args:
       image: ``(batch, height, width, in)``.
@@ -185,8 +185,8 @@ def weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
     Returns:
       ``(3, 3, in, out)`` of the image's type, summed in float32 or better.
     """
-    # The side with fewer channels is copied three times. Gradients of the kernel seen from either
-    # side are each other's reflection.
+    # The operand with fewer channels is copied three times. Exchanging the operands reflects the
+    # kernel's gradient.
     if image.shape[3] < gradient.shape[3]:
         sums = _shifted_products(image, gradient)
     else:
@@ -202,9 +202,9 @@ def _shifted_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
     width, channels = moving.shape[2:]
     others = fixed.shape[3]
     if channels == others <= _MOST_CHANNELS:
-        # Three copies as channels, and F moves up and down against M, so the rows' offsets are
-        # reversed. The library then rearranges three times either side before it multiplies, and
-        # not nine times the one and once the other.
+        # The three copies are channels here, and F moves up and down against M, so the rows'
+        # offsets are reversed. Before it multiplies, the library then rearranges each operand three
+        # times, instead of one of them nine times and the other once.
         padded = jnp.pad(products.rows(moving), ((0, 0), (0, 0), (1, 1), (0, 0)))
         copies = jnp.concatenate([padded[:, :, j : j + width] for j in range(3)], axis=-1)
         sums = products.row_products(products.planes(products.rows(fixed)), copies)

@@ -17,7 +17,7 @@ from jax import lax
 
 
 def depthwise_convolution(image: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
-    """A convolution of each channel with a kernel of its own, with TensorFlow's SAME padding.
+    """A convolution of each channel with its own kernel, with TensorFlow's SAME padding.
 
     Args:
       image: ``(batch, height, width, channels)``.
@@ -27,7 +27,7 @@ def depthwise_convolution(image: jax.Array, kernel: jax.Array, *, stride: int = 
     Returns:
       ``(batch, ⌈height/stride⌉, ⌈width/stride⌉, channels)``.
     """
-    # Which rule is compiled is decided for the platform that the program runs on.
+    # The platform that the program runs on decides which of the two is compiled.
     return lax.platform_dependent(
         image,
         kernel,
@@ -48,7 +48,7 @@ def _grouped(image: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
 
 
 def _padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """SAME: what is odd goes behind."""
+    """SAME padding; of an odd number the larger part goes at the end."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -84,7 +84,7 @@ def _backward(stride, residuals, gradient):
     image, kernel = residuals
     size = kernel.shape[0]
     kernel_gradient = _kernel_gradient(stride, image, gradient, size).astype(kernel.dtype)
-    # The input's gradient: the output's, spread by the stride, under the turned kernel.
+    # The input's gradient is the output's, spread by the stride, convolved with the flipped kernel.
     spread = [
         (size - 1 - before, length + before - 1 - (out - 1) * stride, stride - 1)
         for (before, _), length, out in (

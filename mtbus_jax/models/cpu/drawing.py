@@ -1,9 +1,9 @@
 """Initialisers of weights, which can be drawn one by one or all at once.
 
-A hundred small draws take XLA longer to compile than a training step. `draw_together` makes one of
-them: initialisers say how large a weight is and how it is distributed, and get a piece of one long
-vector. `module.init` of any network here works as Flax users know it, weight by weight; both draw
-from the same distributions, not the same numbers.
+XLA takes longer to compile a hundred small draws than a training step. `draw_together` merges them:
+initialisers say how large a weight is and how it is distributed, and get a piece of one long
+vector. `module.init` of any network here still draws weight by weight, as usual in Flax. Both use
+the same distributions but draw different numbers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Initializer:
     def __call__(
         self, key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
     ) -> jax.Array | _Wanted:
-        """A weight, or within `draw_together` the wish for one; as Flax calls initialisers."""
+        """A weight, or a request for one within `draw_together`; called by Flax as usual."""
         scale = math.sqrt(self.gain / (self.fan_in or math.prod(shape[:-1])))
         if _together.get():
             return _Wanted(jnp.zeros(shape, dtype), self.distribution, scale)
@@ -58,7 +58,7 @@ _together = contextvars.ContextVar("together", default=False)
 
 
 class _Wanted(struct.PyTreeNode, nn.meta.AxisMetadata):
-    """A weight still to be drawn; layers see the zeros, `draw_together` the rest."""
+    """A weight that is not drawn yet; layers see the zeros, `draw_together` reads the rest."""
 
     zeros: jax.Array
     distribution: str = struct.field(pytree_node=False)
@@ -82,12 +82,12 @@ def draw_together(init: Callable[[jax.Array], Any], key: jax.Array) -> Any:
     """``init(key)``, a network's initial variables, with few draws instead of one per weight.
 
     Args:
-      init: such as ``module.init`` with its other arguments bound. What its initialisers draw, if
-        they are no `Initializer`, they draw as ever.
+      init: such as ``module.init`` with its other arguments bound. Initialisers that are not an
+        `Initializer` draw as usual.
       key: PRNG key.
 
     Returns:
-      Variables as those of ``init``; other numbers, from the same distributions.
+      Variables like those of ``init``, with other numbers from the same distributions.
     """
     token = _together.set(True)
     try:

@@ -1,8 +1,8 @@
-"""3×3 convolutions on a CPU whose kernel stays what it is: worth arranging for what reads it.
+"""3×3 convolutions on a CPU with a fixed kernel, which is worth rearranging once.
 
 In training a kernel is read a few times and then replaced. In prediction it is read for each
-picture, so what depends on it alone can be computed beforehand. Which arrangement is fastest was
-measured.
+picture, so what depends on it alone can be computed beforehand. Measurements decided which
+arrangement is used when.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mtbus_jax.models.cpu import convolution, winograd
 
 # What `arrange` returns has one of these keys.
 PLAIN, PATCHES, KERNEL_FIRST, FOUR_ROWS = "plain", "patches", "kernel_first", "four_rows"
-# The fewest channels, in and out, with which `winograd` saves more in products than its sums cost.
+# The fewest channels, in and out, for which `winograd` saves more in products than its sums cost.
 _FEWEST_IN, _FEWEST_OUT = 96, 48
 
 
@@ -37,19 +37,19 @@ def arrangement(shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> str:
 
 
 def arrange(kernel: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array | list[jax.Array]]:
-    """A kernel as `convolve` reads it fastest for images of a shape.
+    """Arranges a kernel as `convolve` reads it fastest for images of a shape.
 
     Args:
       kernel: ``(3, 3, in, out)``.
       shape: ``(batch, height, width, in)``.
 
     Returns:
-      By name of the arrangement, whatever it consists of.
+      One item: the arrangement's name and its arrays.
     """
     name = arrangement(shape, kernel.shape)
     if name == KERNEL_FIRST:
-        # A library of matrix products rearranges the second factor before it multiplies, and the
-        # kernel is the larger one. As the first it is read as it lies there.
+        # Libraries of matrix products rearrange the second factor before they multiply, and the
+        # kernel is the larger one. As the first factor it is read in place.
         return {name: kernel.reshape(-1, kernel.shape[3]).T}
     return {name: list(winograd.sums_of_kernel(kernel)) if name == FOUR_ROWS else kernel}
 
@@ -58,7 +58,7 @@ def convolve(image: jax.Array, arranged: dict[str, jax.Array | list[jax.Array]])
     """3×3 convolution (cross-correlation) with zero padding 1 and stride 1.
 
     Args:
-      image: ``(batch, height, width, in)``, height that of the shape it was arranged for.
+      image: ``(batch, height, width, in)``, with the height that the kernel was arranged for.
       arranged: what `arrange` returned.
 
     Returns:
@@ -71,6 +71,6 @@ def convolve(image: jax.Array, arranged: dict[str, jax.Array | list[jax.Array]])
         return convolution.patches_convolution(image, kernel)
     if name == KERNEL_FIRST:
         products = lax.dot_general(kernel, convolution.patches(image), (((1,), (1,)), ((), ())))
-        # Without the barrier XLA would swap the factors again to do without transposing.
+        # Without the barrier XLA would swap the factors again to avoid the transposition.
         return lax.optimization_barrier(products).T.reshape(*image.shape[:3], -1)
     return convolution.convolution_3x3(image, kernel)

@@ -1,8 +1,8 @@
-"""`winograd`'s convolution in training, whose gradients take half as many multiplications too.
+"""`winograd`'s convolution for training; its gradients take half as many multiplications too.
 
 The three steps of the convolution (sums of rows, products, rows of the result) are linear in the
 image and in the kernel, so its gradients are the same steps backwards: sums of the gradient's rows,
-of which both gradients are products, and sums of these. The sums that the forward pass made are
+products of these for both gradients, and sums of the products. The sums of the forward pass are
 kept for the backward pass.
 """
 
@@ -18,17 +18,17 @@ from mtbus_jax.models.cpu import products, winograd
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 
-# The fewest channels on the narrower and on the wider side with which the products that are saved
-# cost more than the sums. Measured.
+# The fewest channels on the narrower and on the wider side for which the products saved would cost
+# more than the sums. Measured.
 _FEWEST, _FEWEST_OF_MORE = 48, 96
-# Up to how many pixels for each channel of the narrower side the six products are one operation.
+# The most pixels per channel of the narrower side for which the six products are one operation.
 _PIXELS_TOGETHER = 16
 
 
 def rule(image: jax.Array, kernel: jax.Array) -> Convolution | None:
     """The faster of this module's convolutions on a CPU, or None where the alternatives are faster.
 
-    Numbers of few digits are left alone: sums of rows would lose some of them.
+    Types below float32 are left alone, because sums of rows would lose digits.
 
     Args:
       image: ``(batch, height, width, in)``.
@@ -48,7 +48,7 @@ def rule(image: jax.Array, kernel: jax.Array) -> Convolution | None:
 
 @jax.custom_vjp
 def products_apart(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3×3 convolution by six convolutions along the width, for which nothing is copied.
+    """3×3 convolution as six convolutions along the width, which copy nothing.
 
     Zero padding 1 and stride 1; cross-correlation, as everywhere in networks.
 
@@ -94,17 +94,17 @@ def _weight_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
 
 def _moved_products(moving: jax.Array, fixed: jax.Array) -> jax.Array:
     """Σ over pixels (y, x) of MᵀF for each offset i, M at (y, x + i − 1), F at (y, x)."""
-    # Columns in the place of rows.
+    # Columns take the place of rows.
     moving, fixed = moving.transpose(2, 0, 1, 3), fixed.transpose(2, 0, 1, 3)
     return products.row_products(products.planes(moving), fixed).swapaxes(0, 1)
 
 
 @jax.custom_vjp
 def products_together(image: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`products_apart` by one product of six pairs of matrices.
+    """`products_apart` as one product of six pairs of matrices.
 
-    For that each row's three neighbours are copied side by side, which is little where there are
-    few pixels. It is compiled sooner.
+    It needs three shifted copies of each row side by side, which is little with few pixels. It
+    compiles faster.
     """
     return _together_forward(image, kernel)[0]
 

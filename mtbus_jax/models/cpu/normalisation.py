@@ -1,11 +1,11 @@
 """Instance normalisation for a CPU, in few passes over memory.
 
-Each channel of each image is made zero on average and one in variance (Ulyanov et al. 2016,
-Instance Normalization: The Missing Ingredient for Fast Stylization, arXiv:1607.08022), then
-multiplied by a weight, and a bias is added.
+Each channel of each image is scaled to mean 0 and variance 1 (Ulyanov et al. 2016, Instance
+Normalization: The Missing Ingredient for Fast Stylization, arXiv:1607.08022), then multiplied by a
+weight, and a bias is added.
 
-The gradient has a rule of its own: two sums over pixels, then one pass that reads the image and the
-gradient. On the way to the gradient that JAX derives, XLA writes two more maps of that size.
+The gradient has its own rule: two sums over pixels, then one pass that reads the image and the
+gradient. With the gradient that JAX derives, XLA writes two more maps of that size.
 
 Without gradients, as in prediction, mean and variance take one pass, from sums of numbers and of
 their squares. That would lose digits where the mean is far larger than the deviation, so a second
@@ -21,26 +21,26 @@ import jax.numpy as jnp
 from jax import lax
 
 EPSILON = 1e-5
-# One pass is made from so many pixels on: with fewer it costs more to find out whether it may.
+# From this many pixels on, one pass is made: with fewer, checking if it is allowed costs more.
 _FEWEST_PIXELS = 64 * 64
-# The smallest variance, in squared means, that is taken from the sum of squares: the difference of
-# the two then has 24 − 4 of its 24 binary digits.
+# The smallest variance, as a multiple of the squared mean, that is taken from the sum of squares:
+# their difference then keeps 24 − 4 of its 24 binary digits.
 _SMALLEST_VARIANCE = 1 / 16
 
 
 class _Moments(NamedTuple):
-    """Of each image's channels, ``(batch, 1, 1, channels)``."""
+    """Mean and variance of each image's channels, ``(batch, 1, 1, channels)``."""
 
     mean: jax.Array
     variance: jax.Array
 
 
 def applies(image: jax.Array) -> bool:
-    """Whether `instance_norm` is to be used instead of Flax's.
+    """Whether `instance_norm` should be used instead of Flax's.
 
     The platform is JAX's default backend at tracing time.
     """
-    # A free batch size: a network that is exported. Few digits: sums need more.
+    # Not for a symbolic batch size, as in export, nor below float32, where sums lose digits.
     return (
         jax.default_backend() == "cpu"
         and isinstance(image.shape[0], int)
@@ -50,7 +50,7 @@ def applies(image: jax.Array) -> bool:
 
 @jax.custom_vjp
 def instance_norm(image: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """(x − mean) / √(variance + 1e-5) · weight + bias, by image and channel.
+    """(x − mean) / √(variance + 1e-5) · weight + bias, per image and channel.
 
     Args:
       image: ``(batch, height, width, channels)``, float32 or float64.

@@ -1,7 +1,7 @@
-"""2×2 max-pool whose gradient compares instead of searching.
+"""2×2 max-pool whose gradient is computed by comparisons instead of a search.
 
-XLA's CPU backend writes that gradient as a search for the index of each maximum, over four arrays
-of coordinates as large as the image, and a scatter.
+XLA's CPU backend implements that gradient as a search for the index of each maximum, over four
+arrays of coordinates as large as the image, and a scatter.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))
 def max_pool(image: jax.Array) -> jax.Array:
     """2×2 max-pool with stride 2; an odd last row or column is dropped.
 
-    On a CPU with the gradient rule of this module, elsewhere Flax's own function. The platform is
-    JAX's default backend at tracing time.
+    A CPU uses the gradient rule of this module, other platforms Flax's own function. The platform
+    is JAX's default backend at tracing time.
 
     Args:
       image: ``(batch, height, width, channels)``.
@@ -44,7 +44,7 @@ def _forward(image):
 
 
 def _backward(saved, gradient):
-    """To the first of the largest pixels, row by row, as in lax and PyTorch."""
+    """Gives the gradient to the first of the largest pixels, row by row, as lax and PyTorch do."""
     image, pooled = saved
     height, width = (2 * length for length in pooled.shape[1:3])
     windows = image[:, :height, :width].reshape(

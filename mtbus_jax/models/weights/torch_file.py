@@ -1,9 +1,9 @@
-"""Reads the tensors of a PyTorch ``.pth`` file without PyTorch, and without running what it says.
+"""Reads the tensors of a PyTorch ``.pth`` file without PyTorch, and without running code in it.
 
-A ``.pth`` file is a pickle, and a pickle can name any function to be called. The unpickler here
-admits ordered dictionaries, tensors and the storages behind them, and refuses everything else by
-name. Both formats of today's files are read: the zip archive of PyTorch 1.6 and later, and the
-stream of pickles before it. The tar archives of PyTorch before 0.1.10 are not.
+A ``.pth`` file is a pickle, and a pickle can call any function. The unpickler here admits ordered
+dictionaries, tensors and the storages behind them; it refuses everything else and names it. Both
+formats in use are read: the zip archive of PyTorch 1.6 and later, and the stream of pickles before
+it. The tar archives of PyTorch before 0.1.10 are not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-# To mend a file that is not read: convert it where PyTorch is.
+# What to do with a file that cannot be read: convert it where PyTorch is installed.
 _MEND = (
     "Where PyTorch is installed, convert it: `import torch, safetensors.torch as s; "
     's.save_file(torch.load("in.pth", weights_only=True), "out.safetensors")`, and give that file.'
@@ -42,7 +42,7 @@ _MEND = (
 
 
 class _Storage(NamedTuple):
-    """A storage by the key under which its numbers lie in the file."""
+    """A storage, identified by the key of its numbers in the file."""
 
     key: str
     dtype: np.dtype
@@ -75,10 +75,10 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits what a dictionary of tensors consists of.
+    """Admits only the parts of a dictionary of tensors.
 
     Attributes:
-      storages: those that were named, by their key.
+      storages: the storages that the pickle named, by their key.
     """
 
     _ADMITTED: ClassVar = {
@@ -113,11 +113,11 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
     """The tensors of a ``.pth`` file by name.
 
     Args:
-      path: of a file that holds a dictionary of tensors (a state dict), or such a dictionary under
-        the name ``state_dict`` or ``model``.
+      path: file that holds a dictionary of tensors (a state dict), or such a dictionary under the
+        name ``state_dict`` or ``model``.
 
     Returns:
-      Arrays by name, of the types that they are stored in.
+      Arrays by name, with the types of the file.
 
     Raises:
       UserError: if the file is missing, damaged, of an unknown format, or asks for anything but
@@ -141,10 +141,10 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
         ) from None
     except Exception as error:  # damaged bytes make unpickling raise nearly anything
         if _is_tar(content):
-            raise UserError(f"{path} has PyTorch's tar format of before 2017. {_MEND}") from None
+            raise UserError(f"{path} has PyTorch's tar format from before 2017. {_MEND}") from None
         raise UserError(
-            f"{path} is damaged or no file of PyTorch tensors ({type(error).__name__}: {error}). "
-            f"Download it again. {_MEND}"
+            f"{path} is damaged or not a file of PyTorch tensors ({type(error).__name__}: {error})."
+            f" Download it again. {_MEND}"
         ) from None
 
 
@@ -157,7 +157,7 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, bytes]]:
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError("the numbers are big-endian")
         infos = [i for i in archive.infolist() if i.filename.startswith(f"{folder}data/")]
-        # PyTorch stores without compression: a member larger than the file is not a tensor of it.
+        # PyTorch stores without compression, so members cannot be larger than the file.
         if sum(info.file_size for info in infos) > len(content):
             raise ValueError("the archive unpacks to more than it holds")
         storages = {i.filename.removeprefix(f"{folder}data/"): archive.read(i) for i in infos}
@@ -165,7 +165,7 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, bytes]]:
 
 
 def _read_stream(content: bytes) -> tuple[Any, dict[str, bytes]]:
-    """Before 1.6: pickles one after the other, then for each storage a count and its numbers."""
+    """Before 1.6: several pickles in turn, then for each storage a count and its numbers."""
     file = io.BytesIO(content)
     if _Unpickler(file).load() != _MAGIC:
         raise ValueError("the magic number is missing")
@@ -200,7 +200,7 @@ def _arrays(tree: Any, storages: dict[str, bytes]) -> dict[str, np.ndarray]:
 
 
 def _array(tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
-    """A copy of the numbers that a view shows."""
+    """A copy of the numbers in a view."""
     flat = np.frombuffer(storages[tensor.storage.key], tensor.storage.dtype)
     last = tensor.offset + sum(
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True)

