@@ -10,7 +10,7 @@ point trains as the main job does, including augmentation. The order of the epoc
 images, but only its first steps are run. The first program, which compiles, is timed separately.
 
 Memory: the largest resident set of the process and, if the device reports it, the largest amount in
-use on the device. The process holds the dataset on the host in both modes. A point that fails for
+use on the device. The process also holds the dataset on the host. A point that fails for
 lack of memory is reported as such; --limit_gib limits the process's address space.
 """
 

@@ -1,8 +1,8 @@
 """The second, geometric check of a pair: does the speckle of two images match when registered?
 
 1. Local features of both images are matched and a similarity transform (shift, rotation, scale,
-   and optionally a mirror) is fitted by RANSAC; where that fails, the frames are aligned edge to
-   edge.
+   and optionally a mirror) is fitted by RANSAC. Where that fails, or its detail correlation is
+   below 0.5, the frames are also aligned edge to edge, and the better of the two counts.
 2. The finer image is warped onto the coarser one and both are high-passed, which leaves speckle and
    fine edges.
 3. In blocks of 24×24 pixels inside the overlap the two details are correlated. The *detail
@@ -80,7 +80,7 @@ def _fit(first: LocalFeatures, second: LocalFeatures) -> tuple[np.ndarray | None
 
 
 def _edge_on_edge(first: tuple[int, int], second: tuple[int, int]) -> np.ndarray:
-    """The transform that stretches one frame onto another, about equally in both directions."""
+    """The transform that stretches one frame onto another, each direction by its own factor."""
     scale_rows, scale_cols = second[0] / first[0], second[1] / first[1]
     return np.array([[scale_cols, 0, (scale_cols - 1) / 2], [0, scale_rows, (scale_rows - 1) / 2]])
 

@@ -26,7 +26,7 @@ NAMES = {"test": "predictions.npz", "validation": "predictions_validation.npz"}
 class Stored(NamedTuple):
     """Predictions for n images; None for what the network does not compute.
 
-    Tumour probabilities are stored to within 1/512 and stay on their side of 1/2. Below 1/256 they
+    Tumour probabilities are stored to within 1/512 and stay on their side of 1/2. Those up to 1/256
     become 0, so that the many background pixels add nothing to a sum of probabilities.
 
     Attributes:

@@ -33,7 +33,7 @@ def soft_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """A mask resized by Pillow's bilinear filter, whose support widens when it shrinks an image.
 
     It is not certain which filter the released code uses. With this one a seventh of the lesions'
-    area in BUSI is border at 256×256, as was found there.
+    area in BUSI is border at 256×256, as with the released code.
 
     Args:
       mask: ``(source_height, source_width)`` bool.

@@ -126,7 +126,7 @@ class Assessment(NamedTuple):
       presence: ``(n,)`` probability of a lesion, judged by the mask.
       lesion_odds: ``(n,)`` factor by which the mask multiplies the odds of a lesion, see
         `refine.refine_probable`.
-      prediction_set: ``(n, classes)`` bool, holds the true class in 90 % of cases.
+      prediction_set: ``(n, classes)`` bool, made to hold the true class in at least 90 % of cases.
       class_disagreement: ``(n,)`` of the members, as in `Doubt`.
       mask_disagreement: ``(n,)`` of the members, as in `Doubt`.
       class_presence: ``(n,)`` probability of a lesion, judged by the class.
