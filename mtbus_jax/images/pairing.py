@@ -64,7 +64,7 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
 def picture_of(mask: Path) -> str | None:
     """Stem of the picture that a mask's name refers to, such as ``x`` for ``x_mask_1.png``.
 
-    None for a name that is not that of a mask.
+    None if the name is not the name of a mask.
     """
     match = _MASK.fullmatch(stem(mask).name)
     return match[1] if match else None

@@ -92,7 +92,7 @@ def check_installed() -> None:
 def segmentation(header: Any, prediction: Prediction, software: Software, place: Place) -> bytes:
     """A Segmentation (PS3.3 A.51) with the mask as its one segment and one frame.
 
-    Each frame of a clip gets an object of its own: ultrasound has no frame of reference, and
+    Each frame of a clip gets a separate object: ultrasound has no frame of reference, and
     without one highdicom, like many viewers, accepts a single frame only.
 
     Args:
