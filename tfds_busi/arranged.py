@@ -1,4 +1,4 @@
-"""Layouts in which names of files and folders say what is what, with tables beside them."""
+"""Layouts that show in the names of files and folders, with tables beside them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MASK_FOLDERS = (*pairing.MASK_FOLDERS, "labels", "segmentationclass", "annotatio
 # Parts of a dataset, not classes of it.
 _PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")
 _PART_FOLDERS = (*_PARTS, *(f"{part}{end}" for part in _PARTS for end in ("_set", "-set", "set")))
-# Of BrEaST: what else is drawn on a picture, no lesion.
+# In BrEaST: other outlines on a picture, which are not lesions.
 _OTHER_NAME = re.compile(r"(.+?)[_-]other(?:[_-]?\d+)?", re.I)
-# Of a mask, or of a picture of a tumour.
+# The name of a mask, or of a picture of a tumour.
 _TUMOUR_NAME = re.compile(r".+[ ._-]tumou?r(?:_?\d+)?", re.I)
-# Around the name of a picture or a mask that both share.
+# What may stand around the name that a picture and its mask share.
 _PICTURE_AROUND = re.compile(r"(?:bus|image|img)_(?P<after>.+)|(?P<before>.+)_(?:image|img)", re.I)
 _SAY_IT = (
     "Rename them like a picture with the ending _mask, or say what is what in a manifest.csv with "
@@ -36,7 +36,7 @@ def image_folder(root: pathlib.Path) -> listing.Understood | None:
     )
     if images is None:
         return None
-    if not held.pictures(images):  # a folder of class folders may be called so as well
+    if not held.pictures(images):  # a folder of class folders may have such a name, too
         return None
     listing.refuse_doubled(root, ((held.stem(path), path) for path in held.pictures(images)))
     stems = {held.stem(path) for path in held.pictures(images)}
@@ -76,7 +76,7 @@ def image_folder(root: pathlib.Path) -> listing.Understood | None:
 def class_folders(root: pathlib.Path) -> listing.Understood | None:
     """A folder for each class, masks beside their images as in BUSI, or without masks.
 
-    Outlines of LabelMe beside an image are its mask. Tables may give groups and folds.
+    LabelMe outlines beside an image are its mask. Tables may give groups and folds.
     """
     folders = _with_pictures(root)
     if len(folders) < 2 or held.pictures(root):
@@ -94,7 +94,7 @@ def class_folders(root: pathlib.Path) -> listing.Understood | None:
     for folder, path in files:
         owner = held.owner(path)
         if owner is None:
-            # A note says of a segmentation that its name is no picture's here.
+            # A segmentation without the name of a mask is not used; a note says so.
             images += [] if held.is_segmentation(path) else [(folder, path)]
         elif place(path, owner) in places:
             masks.setdefault(place(path, owner), []).append(path)
@@ -140,9 +140,9 @@ def _drawn_too(folder: pathlib.Path) -> list[pathlib.Path]:
 def _outlined(
     images: Iterable[pathlib.Path],
 ) -> dict[pathlib.Path, tuple[pathlib.Path, ...] | None]:
-    """The file of LabelMe beside each image; none if it has no shape, None if there is no file.
+    """The LabelMe file beside each image; empty if it has no shape, None if there is no file.
 
-    Where no file has a shape they are not about outlines, and all are None.
+    If no file has a shape, the files are not about outlines, and all are None.
     """
     files = {image: held.outlines_of(image) for image in images}
     labels = {image: labelme.labels(path) for image, path in files.items()}
@@ -154,7 +154,7 @@ def _outlined(
 
 
 def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
-    """Refuses folders whose names say that they are something else than classes."""
+    """Refuses folders whose names show that they are not classes."""
     drawn = (*IMAGE_FOLDERS, *MASK_FOLDERS)
     below = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_dir())
     no_class = (*drawn, *_PART_FOLDERS)
@@ -182,7 +182,7 @@ def _refuse_no_classes(root: pathlib.Path, folders: list[pathlib.Path]) -> None:
 
 
 def one_folder(root: pathlib.Path) -> listing.Understood | None:
-    """Pictures in one folder, masks beside them, a table of labels with them, as in BrEaST."""
+    """Pictures in one folder, with masks and a table of labels beside them, as in BrEaST."""
     files = held.pictures(root, drawn=True)
     key = _same_name(held.stem(path) for path in files)
     keys = {key(held.stem(path)) for path in files}
@@ -221,7 +221,7 @@ def _refuse_stray(what: str, masks: Iterable[pathlib.Path]) -> None:
 
 
 def _same_name(stems: Iterable[str]) -> Callable[[str], str]:
-    """How to compare names: their case does not matter, unless some differ in nothing else."""
+    """How to compare names: their case does not matter, unless some differ only in case."""
     stems = set(stems)
     alike = len(set(map(columns.folded, stems))) < len(stems)
     return str if alike else columns.folded
@@ -230,7 +230,7 @@ def _same_name(stems: Iterable[str]) -> Callable[[str], str]:
 def _masks_by_picture(
     folder: pathlib.Path, keys: set[str], key: Callable[[str], str]
 ) -> dict[str, list[pathlib.Path]]:
-    """Mask files by the name that an image of theirs may have; its very name comes first."""
+    """Mask files by the name of the image they may belong to; an equal name comes first."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in held.pictures(folder, drawn=True):
         stem = held.stem(path)
@@ -243,8 +243,8 @@ def _mask_names(name: str, pictures: set[str]) -> list[str]:
     """Names that the mask of an image may have, apart from endings such as ``_mask``.
 
     Args:
-      name: of the image.
-      pictures: names of all; a mask that is called like one is that one's.
+      name: name of the image.
+      pictures: names of all pictures; a mask with the name of one belongs to that one.
     """
     names = [name, f"mask_{name}"]
     if around := _PICTURE_AROUND.fullmatch(name):

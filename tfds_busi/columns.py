@@ -1,4 +1,4 @@
-"""What tables say about pictures: columns under several names, folds, several tables joined."""
+"""Reads tables about pictures: columns have several names, and several tables can be joined."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtbus_jax.files import header, parse_table
 from mtbus_jax.types import MOST_FOLDS, NO_FOLD, VALIDATION_FOLD
 from tfds_busi import search
 
-# Names of columns, in lower case, the first that is there counts.
+# Names of columns, in lower case; the first one that is there counts.
 _COLUMNS = {
     "image": (
         *("image", "file", "filename", "image_filename", "id", "name"),
@@ -37,11 +37,11 @@ _COLUMNS = {
 _EXCEL = ".xlsx"
 _SHOWN = 5
 SUFFIXES = (".csv", ".txt", ".tsv", _EXCEL)
-# Of BUS-BRA, other folds of the same images than those of 5-fold-cv.csv.
+# BUS-BRA's other folds of the same images, besides those of 5-fold-cv.csv.
 PASSED_OVER = ("10-fold-cv.csv",)
-# Of a row that says in a word that it is tested; a number of a fold is smaller.
+# The fold of a row that says ``test`` instead of a number; numbers of folds are smaller.
 TEST = MOST_FOLDS
-# Rows of a fold column that say in words what is tested.
+# Words in a fold column that stand for a fold.
 _FOLD_WORDS = {"test": TEST, "testing": TEST, "train": NO_FOLD, "training": NO_FOLD, "": NO_FOLD}
 _FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION_FOLD)
 
@@ -49,10 +49,10 @@ _FOLD_WORDS |= dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION_F
 def read_table(path: pathlib.Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns of a table, in lower case, and its rows with their line numbers.
 
-    Titles above the columns are passed over, see `files.header`.
+    Titles above the columns are skipped, see `files.header`.
 
     Args:
-      path: of CSV, or of Excel's ``.xlsx``, whose first sheet is read.
+      path: a CSV file, or an Excel file ``.xlsx``, whose first sheet is read.
 
     Raises:
       UserError: if it cannot be read, or a column occurs twice.
@@ -113,11 +113,11 @@ def _refuse_doubled(path: pathlib.Path, names: list[str]) -> None:
 
 
 def others(known: dict[str, str], cells: dict[str, str]) -> dict[str, str]:
-    """What a row says in columns that are not understood, by column.
+    """The cells of a row in columns that are not understood, by column.
 
     Args:
-      known: from `which`.
-      cells: of the row, by column.
+      known: the result of `which`.
+      cells: the cells of the row, by column.
     """
     return {name: cell for name, cell in cells.items() if cell and name not in known.values()}
 
@@ -125,15 +125,15 @@ def others(known: dict[str, str], cells: dict[str, str]) -> dict[str, str]:
 def which(names: Iterable[str]) -> dict[str, str]:
     """Which column says what: ``image``, ``mask``, ``label``, ``uid``, ``group``, ``fold``.
 
-    Of several that may say the same, the first in the order of `_COLUMNS`.
+    Of several columns with the same meaning, the first in the order of `_COLUMNS` counts.
     """
     return {what: found[0] for what, found in candidates(names).items()}
 
 
 def candidates(names: Iterable[str]) -> dict[str, list[str]]:
-    """All columns that may say something, by what that is, in the order of `_COLUMNS`.
+    """All columns that may have a meaning, by meaning, in the order of `_COLUMNS`.
 
-    Spaces, hyphens and underscores count alike: "Patient ID" is ``patient_id``.
+    Spaces, hyphens and underscores are equivalent: "Patient ID" is ``patient_id``.
     """
     plain = {re.sub(r"[\s_-]+", "_", name): name for name in names}
     found = {
@@ -147,11 +147,11 @@ def with_images(
     rows: list[tuple[int, dict[str, str]]],
     is_image: Callable[[str], bool],
 ) -> dict[str, str]:
-    """As `which`, but for the pictures the column that names most of them.
+    """Like `which`, but ``image`` is the column that names most pictures.
 
     Args:
-      names: of the columns.
-      rows: of the table.
+      names: names of the columns.
+      rows: rows of the table.
       is_image: whether a cell names a picture.
     """
     known = which(names)
@@ -165,7 +165,7 @@ def with_images(
 
 
 def fold(text: str, where: str) -> int:
-    """The number in a cell of a fold column; those of `types` for ``train``, ``val`` or none."""
+    """The number in a cell of a fold column; constants stand for words and an empty cell."""
     if text.casefold() in _FOLD_WORDS:
         return _FOLD_WORDS[text.casefold()]
     try:
@@ -184,10 +184,10 @@ class Joined(NamedTuple):
     """What the tables of a folder say.
 
     Attributes:
-      rows: by image, what its row says.
-      tables: names of those that are about the images.
-      notes: on columns that are not used.
-      left_out: why others are not used, by name, where they may be wrong.
+      rows: what the tables say of each image, by image.
+      tables: names of the tables that are about the images.
+      notes: notes on columns that are not used.
+      left_out: why tables that cannot be read or do not fit are not used, by name.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -199,13 +199,13 @@ class Joined(NamedTuple):
 def joined_tables(root: pathlib.Path, uids: Collection[str], *, labels: bool = True) -> Joined:
     """What the tables of a folder say about its images, by the images' uids.
 
-    A table is about them if it has a column that names one of them and one that is understood.
+    A table is about them if a column names at least one of them and another column is understood.
     A cell names an image by its path or the end of it, with or without the suffix. Columns that are
     not understood are under ``about``.
 
     Args:
       root: the folder.
-      uids: of the images: paths below a folder, without suffix.
+      uids: uids of the images: their paths below a folder, without suffix.
       labels: whether tables give the classes. If not, they may give groups and folds, and one that
         cannot be read or does not fit the images is left out.
 
@@ -309,7 +309,7 @@ def _finder(uids: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def unused(table: str, names: list[str], known: dict[str, str]) -> list[str]:
-    """A note on the columns of a table that are kept and not used; none if there are none."""
+    """A note on the columns of a table that are kept but not used; none if there are none."""
     rest = [name for name in names if name not in known.values()]
     if not rest:
         return []
@@ -318,5 +318,5 @@ def unused(table: str, names: list[str], known: dict[str, str]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """A name of a file for comparison: case does not matter, nor how macOS writes letters."""
+    """The name of a file for comparison: without case, and with letters and accents combined."""
     return unicodedata.normalize("NFC", name).casefold()

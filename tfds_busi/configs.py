@@ -1,4 +1,4 @@
-"""The datasets that the builder knows, with what each must have."""
+"""The datasets that the builder knows, with the counts and folds that each must have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
-# Of what is read like a folder: 1.1.0 keeps further columns of tables as `about`; of folders, 1.2.0
-# whether near-duplicates were looked for, and 1.3.0 keeps patients together by their DICOM files.
+# Datasets that are read like a folder: 1.1.0 keeps further columns of tables as `about`. Folders:
+# 1.2.0 records whether near-duplicates were looked for, and 1.3.0 keeps patients together by their
+# DICOM files.
 FOLDER_VERSION = tfds.core.Version("1.3.0")
 _LIKE_FOLDER_VERSION = tfds.core.Version("1.1.0")
 
@@ -22,8 +23,8 @@ class BusConfig(tfds.core.BuilderConfig):
       expected_counts: images per class in the order of `CLASS_NAMES`; None checks nothing.
       expected_patients: number of patients; None checks nothing.
       folds_digest: `folds.digest` of the published (uid, fold) list; None checks nothing.
-      normal_class: of a folder, the class that means "no lesion"; "" is ``normal``.
-      download: of a public dataset that is read like a folder, its name in `named.FINDERS`.
+      normal_class: for a folder, the class that means "no lesion"; "" is ``normal``.
+      download: for a public dataset that is read like a folder, its name in `named.FINDERS`.
     """
 
     source: str = "phantom"

@@ -1,4 +1,4 @@
-"""What a person should know of how a folder of pictures was understood: what it does not use."""
+"""What a person should know about how a folder was understood, and what of it is not used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TABLES = tuple(suffix for suffix in columns.SUFFIXES if suffix != ".txt")
 # Tables of other programs, which are not read.
 _OTHER_TABLES = (".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _COCO = re.compile(r".*(instances|annotations|coco)", re.I)
-# What programs write outlines to; COCO, VOC, ITK-SNAP and MATLAB among them.
+# Files in which programs write outlines; COCO, VOC, ITK-SNAP and MATLAB are among them.
 _OUTLINES = (".json", ".xml", ".nii", ".nii.gz", ".mha", ".mhd", ".mat")
-# Folders of that many names that differ in their numbers alone are hardly classes.
+# This many folders whose names differ only in their numbers are probably not classes.
 _FEW = 4
 # What people write into a cell whose value they do not know.
 _UNKNOWN = re.compile(
@@ -28,10 +28,10 @@ _UNKNOWN = re.compile(
 
 
 def of(done: listing.Listing, found: listing.Understood) -> list[str]:
-    """Sentences about a folder, the gravest first; empty if there is nothing to say.
+    """Sentences about a folder, the most serious first; empty if there is nothing to say.
 
     Args:
-      done: the folder, patients known.
+      done: the folder, with patients.
       found: its layout.
     """
     root, entries = done.root, done.entries
@@ -46,8 +46,8 @@ def above(folder: pathlib.Path, inner: pathlib.Path) -> list[str]:
     """Sentences about tables that lie above the folder with the pictures.
 
     Args:
-      folder: that was given.
-      inner: that with the pictures.
+      folder: the folder that was given.
+      inner: the folder with the pictures.
     """
     between = [each for each in (inner, *inner.parents) if each.is_relative_to(folder)]
     return [
@@ -71,7 +71,7 @@ def _patients(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[
     elif _folders_are_patients(entries):
         yield (
             f"each of the {len(names)} folders holds the pictures of one patient, by their DICOM "
-            "files, and yet they are taken for classes. Name the classes in the column label of a "
+            "files, but they are taken for classes. Name the classes in the column label of a "
             "manifest.csv."
         )
     deeper = [
@@ -97,7 +97,7 @@ def _folders_are_patients(entries: Sequence[listing.Entry]) -> bool:
 
 
 def _divided(entries: Sequence[listing.Entry]) -> Iterator[str]:
-    """Of patients whose pictures are given to several folds, or to several groups."""
+    """Sentences about patients whose pictures are in several folds, or in several groups."""
     folds: dict[str, set[int]] = {}
     groups: dict[str, set[str]] = {}
     for entry in entries:
@@ -190,7 +190,7 @@ def _is_table(path: pathlib.Path) -> bool:
 def _tables_within(
     root: pathlib.Path, entries: Sequence[listing.Entry], found: listing.Understood
 ) -> Iterator[str]:
-    """Of tables that lie among the pictures, in a folder of these."""
+    """Sentences about tables that lie in a folder with pictures."""
     for folder in sorted({entry.image.parent for entry in entries} - {root}):
         for path in held.visible(folder):
             if _is_table(path) and folder.resolve().is_relative_to(root.resolve()):
@@ -199,7 +199,7 @@ def _tables_within(
 
 
 def _why_not(path: pathlib.Path, found: listing.Understood) -> str:
-    """Why a table is not used, in words."""
+    """The reason why a table is not used."""
     if found.no_table or path.name in found.left_out:
         return found.no_table or found.left_out[path.name]
     try:
@@ -223,8 +223,8 @@ def _why_not(path: pathlib.Path, found: listing.Understood) -> str:
 
 
 def _outlines(root: pathlib.Path, entries: Sequence[listing.Entry]) -> Iterator[str]:
-    """Of files that may be outlines in a form that is not read."""
-    # A picture's own file of LabelMe is its mask, or says that there is none, or has one beside it.
+    """Sentences about files that may be outlines in a format that is not read."""
+    # A LabelMe file needs no note if its picture has a mask or is known to have none.
     own = {held.outlines_of(e.image).resolve() for e in entries if e.masks is not None}
     left = [
         path.relative_to(root)

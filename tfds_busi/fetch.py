@@ -1,4 +1,4 @@
-"""Where the raw data comes from: the folder the user names, TFDS's own one, or the download."""
+"""Finds the raw data: in the user's folder, in TFDS's own folder, or by download."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def records(
 ) -> list[raw.Record]:
     """Every image of a raw download, in the published order.
 
-    A folder that the user names must hold the data: it is never passed over for a download.
+    A folder that the user names must hold the data: there is no download in its place.
 
     Args:
       source: ``busi`` or ``bus_uclm``.
       config_name: named in the instructions when the data is missing.
       manual_dir: the folder the user named, or None.
-      dl_manager: TFDS's download manager: its default folder, then the download.
+      dl_manager: TFDS's download manager, for its default folder, then for the download.
 
     Raises:
-      UserError: one paragraph: what to fetch, from where, and where to put it; or what is wrong
-        with the data that is there.
+      UserError: if data is missing, with what to fetch, from where, and where to put it; or if the
+        data that is there is wrong.
     """
     if manual_dir is not None:
         found = _FIND[source](manual_dir)

@@ -1,4 +1,4 @@
-"""The published test folds: how they are drawn, and a digest that notices another draw."""
+"""The published test folds: how they are drawn, and a digest that detects a different draw."""
 
 from __future__ import annotations
 

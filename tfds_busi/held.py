@@ -16,7 +16,7 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
-    """What a folder holds under the first of some names, whatever their case; None without."""
+    """What a folder holds under the first of some names, in any case; None if there is none."""
     there = {pairing.folded(path.name): path for path in visible(root) if path.is_dir() == folder}
     return next((there[name] for name in names if name in there), None)
 
@@ -24,14 +24,14 @@ def named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
 def pictures(
     folder: pathlib.Path, *, deep: bool = False, drawn: bool = False
 ) -> list[pathlib.Path]:
-    """Pictures in a folder: by their suffix or, DICOM files, by what is in them.
+    """Pictures in a folder: recognised by suffix or, for DICOM files, by content.
 
-    DICOM files that hold no picture, such as reports, are none.
+    DICOM files that hold no picture, such as reports, do not count.
 
     Args:
       folder: the folder.
       deep: see `files`.
-      drawn: whether also segmentations, of Slicer and in DICOM.
+      drawn: whether to include segmentations, those of Slicer and those in DICOM.
     """
     return [
         path
@@ -45,7 +45,7 @@ def files(folder: pathlib.Path, *, deep: bool) -> Iterator[pathlib.Path]:
 
     Args:
       folder: the folder.
-      deep: whether also those below it; each folder once, whatever links there are.
+      deep: whether to include files below it; each folder once, whatever links there are.
     """
     seen = {folder.resolve()}
 
@@ -66,12 +66,12 @@ def is_segmentation(path: pathlib.Path) -> bool:
 
 
 def stem(path: pathlib.Path) -> str:
-    """A picture's name without its suffix: that of ``1.2.840`` is the whole."""
+    """A picture's name without its suffix; ``1.2.840`` has none."""
     return pairing.stem(path).name
 
 
 def outlines_of(image: pathlib.Path) -> pathlib.Path:
-    """Where the file of LabelMe about an image lies, if there is one."""
+    """Path of an image's LabelMe file, whether or not there is one."""
     return image.with_name(stem(image) + labelme.SUFFIX)
 
 
@@ -82,5 +82,5 @@ def uid(root: pathlib.Path, path: pathlib.Path) -> str:
 
 
 def owner(path: pathlib.Path) -> str | None:
-    """Stem of the picture that a file is a mask of by its name; None if it says nothing of one."""
+    """Stem of the picture that a mask's name refers to; None if it is not the name of a mask."""
     return nrrd.picture_of(path) if path.suffix.lower() == nrrd.SUFFIX else pairing.picture_of(path)

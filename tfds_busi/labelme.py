@@ -17,7 +17,7 @@ from mtbus_jax.errors import UserError
 SUFFIX = ".json"
 _FIELDS = {"shapes", "imageHeight", "imageWidth"}
 
-# What fields of other types and sizes, and a broken PNG file within, raise.
+# Raised by fields of wrong types or sizes, and by a broken PNG file inside.
 _BROKEN = (
     LookupError,
     MemoryError,
@@ -31,10 +31,10 @@ _BROKEN = (
 
 
 class Outlines(NamedTuple):
-    """What a file says.
+    """The content of a file.
 
     Attributes:
-      labels: of its shapes, in their order, each once.
+      labels: labels of its shapes, in their order, each once.
       mask: ``(height, width)`` bool, the union of the shapes' insides.
     """
 
@@ -52,9 +52,9 @@ def is_labelme(path: pathlib.Path) -> bool:
 
 
 def labels(path: pathlib.Path) -> list[str] | None:
-    """Labels of the shapes in a file of LabelMe, each once; draws nothing.
+    """Labels of the shapes in a LabelMe file, each once; draws nothing.
 
-    None if there is no such file, or it is not one of LabelMe's.
+    None if there is no such file, or if it is not from LabelMe.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -88,7 +88,7 @@ def read(path: pathlib.Path) -> Outlines:
 def _inside(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Pixels whose centre lies in a shape; LabelMe gives points as (column, row).
 
-    LabelMe's own masks have the pixels under the outline as well, up to one more on each side.
+    LabelMe's own masks also include the pixels under the outline, up to one more on each side.
     """
     kind = shape.get("shape_type", "polygon")
     points = np.array(shape["points"], float)

@@ -1,7 +1,7 @@
 """Folders of your own pictures: which layout a folder has, and what it lists.
 
-No picture is decoded here. `read` looks at names, tables and what DICOM files say of their
-patients, and raises `UserError` where something is missing or does not fit together.
+No picture is decoded here. `read` looks at names, tables and the patients that DICOM files name,
+and raises `UserError` if something is missing or does not fit together.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _DEEPEST = 3
 
 
 def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
-    """Lists a folder of pictures, whatever of the known layouts it has.
+    """Lists a folder of pictures in any of the known layouts.
 
     Args:
       root: the folder, or one that holds nothing but it.
       normal: the class that means "no lesion"; "" for ``normal`` if there is such a class.
 
     Raises:
-      UserError: if the layout is none that is known, with the nearest one and what is missing; or
-        if names, tables and files do not fit together.
+      UserError: if the layout is unknown, with the nearest known one and what is missing; or if
+        names, tables and files do not fit together.
     """
     root = pathlib.Path(root)
     if not root.is_dir():
@@ -60,13 +60,13 @@ def read(root: pathlib.Path, *, normal: str = "") -> listing.Listing:
 
 
 def _with_patients(done: listing.Listing) -> listing.Listing:
-    """Adds what DICOM files say of their patients, and notes on it."""
+    """Adds the patients that DICOM files name, and notes on them."""
     found = patients.of(done.entries)
     entries = [
         dataclasses.replace(entry, patient=name)
         for entry, name in zip(done.entries, found.names, strict=True)
     ]
-    if all(entry.group for entry in entries):  # a table says it
+    if all(entry.group for entry in entries):  # a table gives the groups
         return dataclasses.replace(done, entries=entries)
     layout = "; ".join([done.layout, *found.said])
     return dataclasses.replace(done, entries=entries, layout=layout, notes=found.notes)
@@ -108,7 +108,7 @@ def _manifest(root: pathlib.Path) -> listing.Understood | None:
 
 
 def _file(root: pathlib.Path, cell: str) -> pathlib.Path:
-    """The file that a cell names, however the letters of its name are put together."""
+    """The file that a cell names, with letters and accents combined or separate."""
     path = root / cell.replace("\\", "/")
     if path.is_file():
         return path
@@ -139,8 +139,8 @@ def _nnunet(root: pathlib.Path) -> listing.Understood | None:
         name, _, channel = held.stem(path).rpartition("_")
         if channel != "0000":
             raise UserError(
-                f"{path}: images of one channel are read, named like case_0000.png; this is "
-                "another one."
+                f"{path}: only images with one channel are read, named like case_0000.png; this "
+                "one is not."
             )
         if name not in masks:
             raise UserError(f"{path} has no mask {name}.* in {labels}.")
@@ -151,7 +151,7 @@ def _nnunet(root: pathlib.Path) -> listing.Understood | None:
 
 
 def _labelme(root: pathlib.Path) -> listing.Understood | None:
-    """Pictures with files of LabelMe beside them: outlines, whose label is the picture's class."""
+    """Pictures with LabelMe files beside them; the outlines' label is the picture's class."""
     files = {
         path.stem: path for path in held.visible(root) if path.suffix.lower() == labelme.SUFFIX
     }

@@ -1,4 +1,4 @@
-"""What a folder of your own pictures lists: entries, checked and in order, and their classes."""
+"""The listing of a folder of your own pictures: checked entries in order, and their classes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Entry:
       masks: its mask files; empty for an image that shows no lesion; None if nothing is known.
       label: its class; "" if it is not known.
       group: what it must stay together with, such as a patient; "" if that is not known.
-      test_fold: the fold that tests it, or one of those of `types` that mean none.
-      about: what a table says of it besides, by column in lower case.
-      patient: whom it shows by its DICOM file, see `patients`; "" if that is not known.
+      test_fold: the fold that tests it, or one of the constants of `types` that mean none.
+      about: further cells of its row in a table, by column in lower case.
+      patient: the patient according to its DICOM file, see `patients`; "" if that is not known.
     """
 
     uid: str
@@ -50,11 +50,11 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-      root: the folder, that with the pictures if it was nested.
+      root: the folder; the inner one with the pictures if it was nested.
       layout: how it was understood, in a sentence.
-      entries: the images, by class and then by name, numbers in their order.
-      classes: of the labels.
-      notes: what a person should know of it, in sentences, see `doubts`.
+      entries: the images, by class and then by name, in natural order.
+      classes: classes of the labels.
+      notes: what a person should know about it, in sentences, see `doubts`.
     """
 
     root: pathlib.Path
@@ -64,7 +64,7 @@ class Listing:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-# What the classes of a layout are, in words, where no table says them.
+# Where the classes of a layout come from, if no table gives them.
 FOLDERS, OUTLINES = "folders", "labels of outlines"
 
 
@@ -73,11 +73,11 @@ class Understood(NamedTuple):
 
     Attributes:
       layout: how the folder was understood, in a sentence.
-      entries: in any order.
-      tables: names of those that were used.
-      classes_are: `FOLDERS`, `OUTLINES`, or "" where a table may say the class.
+      entries: the images, in any order.
+      tables: names of the tables that were used.
+      classes_are: `FOLDERS`, `OUTLINES`, or "" if a table may give the class.
       left_out: why some tables are not used, by name.
-      no_table: why no other table is used, in words; "" if any could be.
+      no_table: why no other table is used; "" if any could be.
       notes: what a person should know, in sentences.
     """
 
@@ -98,14 +98,14 @@ def entry(
     uid: str,
     where: str,
 ) -> Entry:
-    """An image with what a table says of it.
+    """Makes an entry from an image and its row in a table.
 
     Args:
-      row: of the table, by what its columns mean; may be empty.
-      image: its file.
+      row: the row, by the meaning of its columns; may be empty.
+      image: the image file.
       masks: see `Entry`.
-      uid: where the table gives none.
-      where: the row is, for messages.
+      uid: name of the image if the table gives none.
+      where: place of the row, for messages.
     """
     return Entry(
         uid=row.get("uid") or uid,
@@ -125,7 +125,7 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
       root: the folder.
       normal: the class that means "no lesion"; "" for ``normal`` if there is such a class.
       layout: how the folder was understood, in a sentence.
-      entries: in any order, labels as they are spelled.
+      entries: the images in any order, with labels as they are spelled.
 
     Raises:
       UserError: if there is no entry, a name occurs twice or cannot be used, or ``normal`` is no
@@ -165,13 +165,13 @@ def finished(root: pathlib.Path, normal: str, layout: str, entries: list[Entry])
 
 
 def from_zero(test_fold: list[int]) -> list[int]:
-    """Numbers of test folds, counted from 0 where people counted from 1, or said ``test``.
+    """Numbers of test folds from 0, also if they were counted from 1 or given as ``test``.
 
     Args:
-      test_fold: of each image, by `columns.fold`.
+      test_fold: the fold of each image, by `columns.fold`.
 
     Raises:
-      UserError: if there are numbers and the word.
+      UserError: if there are both numbers and the word ``test``.
     """
     tested = {number for number in test_fold if number >= 0}
     if columns.TEST in tested:
@@ -191,7 +191,7 @@ def _class_name(label: str) -> str:
 
 
 def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
-    """In the published order if all are published ones, else in alphabetical order."""
+    """The classes, in the published order if all are published ones, else in alphabetical order."""
     for name in sorted(names):
         bad = not name.isprintable() or len(name) > 40 or "|" in name  # which joins names in tables
         if bad or name.casefold() in RESERVED:
@@ -206,7 +206,7 @@ def _classes(names: set[str], normal: str, root: pathlib.Path) -> Classes:
         in_order = tuple(sorted(names))
     if normal and normal not in names:
         raise UserError(
-            f"data.normal_class={normal!r} is not a class of {root}; these are: "
+            f"data.normal_class={normal!r} is not a class of {root}. Its classes are: "
             f"{', '.join(in_order)}."
         )
     normal = normal or CLASSES.names[CLASSES.normal]
@@ -242,12 +242,12 @@ def refuse_doubled(root: pathlib.Path, named: Iterable[tuple[str, pathlib.Path]]
 
 
 def refuse_missing(what: str, names: Iterable[str], mend: str = "") -> None:
-    """Refuses what some names are wrong about.
+    """Refuses names that have a problem.
 
     Args:
-      what: is wrong, in words.
-      names: concerned, of which a few are shown.
-      mend: what to do.
+      what: the problem.
+      names: the names concerned, of which a few are shown.
+      mend: what to do about it.
 
     Raises:
       UserError: if there are any.

@@ -33,14 +33,14 @@ _TABLES = (".csv", ".xlsx")
 
 @contextlib.contextmanager
 def opened(name: str, manual_dir: pathlib.Path) -> Iterator[listing.Listing]:
-    """The dataset's listing; what had to be unpacked is there within the block.
+    """The dataset's listing; files that had to be unpacked exist only within the block.
 
     Args:
       name: a key of `FINDERS`.
       manual_dir: the folder that the user named, or a zip file.
 
     Raises:
-      UserError: if the dataset is not there, or is not whole.
+      UserError: if the dataset is missing or incomplete.
     """
     with tempfile.TemporaryDirectory(prefix="mtbus_jax_") as folder:
         found = FINDERS[name](pathlib.Path(manual_dir), pathlib.Path(folder))
@@ -120,7 +120,7 @@ def _breast_entry(
     )
 
 
-# What finds a dataset below a folder; the second argument is a folder to unpack into.
+# Functions that find a dataset below a folder; the second argument is a folder to unpack into.
 FINDERS: dict[str, Callable[[pathlib.Path, pathlib.Path], listing.Listing | None]] = {
     "bus_bra": _bus_bra,
     "breast_usg": _breast_usg,

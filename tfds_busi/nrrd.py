@@ -1,8 +1,8 @@
 """Segmentations drawn with 3D Slicer: ``x.seg.nrrd`` beside ``x.png``.
 
-The format: https://teem.sourceforge.net/nrrd/format.html; what Slicer adds to it: its developer
-guide, Segmentations. A picture is a volume of one slice there. Slicer may store a part alone, as
-large as what is drawn; where that lies, its origin says.
+The format is described at https://teem.sourceforge.net/nrrd/format.html, and Slicer's additions in
+its developer guide, Segmentations. A picture is a volume of one slice. Slicer may store only the
+part that is drawn on; the origin tells where that part lies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TYPES = {
     "uint32": ("uint32", "uint32_t", "uint", "unsigned int"),
 }
 _DTYPES = {name: dtype for dtype, names in _TYPES.items() for name in names}
-# Signs that turn a place's numbers into those of left, posterior, superior, as ITK has them.
+# Signs that turn coordinates into left, posterior, superior, as in ITK.
 _SPACES = {
     "left-posterior-superior": (1, 1, 1),
     "lps": (1, 1, 1),
@@ -53,10 +53,10 @@ def read(path: pathlib.Path, size: tuple[int, int]) -> np.ndarray:
 
     Args:
       path: of the file.
-      size: of the picture, height and width, pixels.
+      size: height and width of the picture in pixels.
 
     Returns:
-      ``(height, width)`` bool, in the picture's place.
+      ``(height, width)`` bool, aligned with the picture.
 
     Raises:
       UserError: if the file is broken, of a kind that is not read, or does not lie on the picture.
@@ -76,7 +76,7 @@ def _split(content: bytes) -> tuple[dict[str, str], bytes]:
     """Fields of the header by name, and what follows it."""
     head, separator, rest = content.replace(b"\r\n\r\n", b"\n\n", 1).partition(b"\n\n")
     if not head.startswith(b"NRRD000"):
-        raise ValueError("it does not begin as an NRRD file")
+        raise ValueError("it does not begin like an NRRD file")
     if not separator:
         raise ValueError("its header does not end")
     header = {}
@@ -162,10 +162,10 @@ def _vector(text: str) -> np.ndarray:
 
 
 def _source(parameters: str) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """Of the volume that was drawn on: directions, origin, and its last column and row.
+    """Directions, origin, and last column and row of the volume that was drawn on.
 
-    Slicer writes 16 numbers of a matrix from indices to right, anterior, superior, and six of the
-    volume's extent.
+    Slicer writes the 16 numbers of a matrix from indices to right, anterior, superior, and the six
+    numbers of the volume's extent.
     """
     text = parameters.partition(_REFERENCE)[2].partition("|")[0]
     numbers = [float(number) for number in text.strip(";").split(";")]

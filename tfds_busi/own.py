@@ -1,4 +1,4 @@
-"""From a listed folder of your own pictures to the records of a dataset."""
+"""Turns a listed folder of your own pictures into the records of a dataset."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mtbus_jax.images.preprocess import lesion_of
 from tfds_busi import columns, held, labelme, layouts, nrrd
 from tfds_busi.listing import Entry, Listing
 
-# Packages that finding near-duplicates needs, those of the extra "curate".
+# Packages of the extra "curate" that finding near-duplicates needs.
 _NEEDED = ("cv2", "faiss")
-# Above, comparing all pictures takes longer than a person waits for a build.
+# With more pictures, comparing all of them takes too long for a build.
 _MOST_COMPARED = 5000
 _SHOWN = 8
-# End notes on a picture.
+# Ends of notes on a picture.
 TURNED_IS = "is turned by its orientation tag, which its mask may lack"
 LIKE_A_MASK = "is black and white alone, or holds a few small numbers, as masks do"
 # In `metadata`: the folder, and its `state`.
@@ -38,19 +38,19 @@ FOLDER, STATE = "folder", "state"
 # In `metadata`: why near-duplicates were not looked for, "" if they were or groups were given; and
 # the number of pictures.
 NOT_COMPARED, IMAGES = "not_compared", "images"
-# Grey values that JPEG may make of black, and the share of pixels of a mask that are not between.
+# Largest grey value that JPEG may make of black; least share of black and bright pixels in a mask.
 _EDGE, _OF_A_MASK = 8, 0.97
 # Numbers up to this one are classes of masks, not grey values.
 _MOST_NUMBERS = 15
-# Of two pictures that differ in size alone; rounding to whole pixels makes less.
+# For two pictures that differ only in size; rounding to whole pixels changes the ratio by less.
 _RATIO_TOLERANCE = 0.02
 
 
 def state(folder: pathlib.Path) -> str:
-    """A digest of names, sizes and times of the files that a folder may mean.
+    """A digest of names, sizes and times of the files that may belong to a folder.
 
-    Those in and below it, also behind links, and those that a manifest names elsewhere; without
-    what desktops leave behind.
+    These are the files in and below it, also behind links, and those that a manifest names
+    elsewhere, without the files that desktops leave behind.
     """
     digest = hashlib.sha256()
     for path in _files(folder):
@@ -63,7 +63,7 @@ def state(folder: pathlib.Path) -> str:
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     found = set(filter(_is_file, held.files(folder, deep=True)))
     for path in [path for path in found if path.name.lower() in layouts.MANIFESTS]:
-        with contextlib.suppress(UserError):  # said when the folder is read
+        with contextlib.suppress(UserError):  # reported when the folder is read
             for _, cells in columns.read_table(path)[1]:
                 names = "|".join(cells.values()).replace("\\", "/").split("|")
                 elsewhere = (path.parent / name.strip() for name in names if name.strip())
@@ -97,13 +97,13 @@ def metadata(listing: Listing, folder: pathlib.Path | None) -> dict[str, Any]:
 
 
 def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, Any]]:
-    """The records, pictures decoded.
+    """The records, with decoded pictures.
 
-    Every file is opened before the first record is given, so that all that is wrong with a folder
-    is said at once.
+    Every file is opened before the first record is given, so that all problems of a folder are
+    reported at once.
 
     Args:
-      listing: of the folder.
+      listing: listing of the folder.
       stretch: see `decode`.
 
     Yields:
@@ -125,7 +125,7 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
             f"{len(problems)} of {len(listing.entries)} images cannot be used:\n  "
             + "\n  ".join(problems[:_SHOWN])
             + more
-            + "\nMend these files or take them out."
+            + "\nCorrect these files or remove them."
         )
     if notes:
         shown = "; ".join(notes[:_SHOWN])
@@ -146,10 +146,10 @@ def examples(listing: Listing, *, stretch: bool = False) -> Iterator[dict[str, A
 
 
 def groups(listing: Listing) -> list[str]:
-    """Names of what must stay together: groups given, patients, near-duplicates, or single images.
+    """Names of the sets that stay together: given groups, patients, near-duplicates, or images.
 
-    Unless each image has a group given, patients count by their DICOM files, and near-duplicates
-    are looked for; all that share an image are joined then.
+    Unless each image has a given group, patients are taken from DICOM files, and near-duplicates
+    are looked for; sets that share an image are then joined.
     """
     entries = listing.entries
     joined = [f"group {entry.group}" if entry.group else "" for entry in entries]
@@ -172,8 +172,8 @@ def near_duplicates(entries: list[Entry], root: pathlib.Path) -> dict[str, str] 
       root: the folder that they lie in.
 
     Returns:
-      The name of its set for each that is in one, by uid. None, with a warning, if the packages of
-      curate are not installed or there are more than 5,000 pictures.
+      The name of its set for each picture that is in one, by uid. None, with a warning, if the
+      packages of curate are not installed or there are more than 5,000 pictures.
     """
     if len(entries) < 2:
         return {}
@@ -197,7 +197,7 @@ def warn_not_compared(reason: str) -> None:
 
 
 def why_not_compared(count: int) -> str:
-    """Why near-duplicates among so many pictures cannot be looked for, in words; "" if they can."""
+    """Why near-duplicates among this many pictures cannot be looked for; "" if they can."""
     if count < 2:
         return ""
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
@@ -210,10 +210,10 @@ class Decoded(NamedTuple):
 
     Attributes:
       image: ``(height, width)`` uint8.
-      mask: ``(height, width)`` bool; empty where it is not known.
-      spacing_mm: height and width of a pixel; None where it is not known.
-      notes: on picture and mask, in words.
-      doubts: those that a person should look at.
+      mask: ``(height, width)`` bool; empty if it is not known.
+      spacing_mm: height and width of a pixel; None if it is not known.
+      notes: notes on picture and mask.
+      doubts: the notes that a person should look at.
     """
 
     image: np.ndarray
@@ -227,9 +227,9 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     """Reads an entry's files.
 
     Args:
-      entry: which.
-      stretch: whether a mask of another size, but nearly the shape of its image, is stretched to
-        it, with a note; by nearest neighbour.
+      entry: the entry.
+      stretch: whether a mask of another size, but with nearly the shape of its image, is stretched
+        to the image's size by nearest neighbour, with a note.
 
     Raises:
       UserError: if one cannot be read, holds several pictures, or the mask is of another size.
@@ -270,10 +270,10 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
 
 
 def _like_a_mask(image: np.ndarray) -> bool:
-    """Whether a picture seems to be a mask.
+    """Whether a picture looks like a mask.
 
-    That is black and one bright grey, but for what JPEG makes at edges, or small numbers from 0 on,
-    as those of classes.
+    It does if it is black and one bright grey, except for JPEG's values at edges, or if it holds
+    small numbers from 0, such as class numbers.
     """
     bright = int(image.max())
     if 0 < bright <= _MOST_NUMBERS:
@@ -284,7 +284,7 @@ def _like_a_mask(image: np.ndarray) -> bool:
 
 
 def _was_drawn_in(segmentation: pathlib.Path, image: pathlib.Path) -> bool:
-    """Whether a DICOM segmentation refers to a picture, as far as both say what they are."""
+    """Whether a DICOM segmentation refers to a picture; True if one of them does not tell."""
     drawn_in, picture = dicom_mask.pictures(segmentation), dicom_kind.instance(image)
     return not (drawn_in and picture) or picture in drawn_in
 

@@ -1,4 +1,4 @@
-"""Which pictures show the same person, by what their DICOM files say."""
+"""Which pictures show the same person, according to their DICOM files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfds_busi import listing
 
 # A patient with a greater share of the pictures does not fit into one of four folds.
 _LARGE = 0.25
-_FEW = 20  # pictures: below, a patient easily has a quarter of them
+_FEW = 20  # pictures; of fewer, one patient easily has a quarter
 _NAME_THEM = "name the patients in a column group of a manifest.csv"
 
 
@@ -20,10 +20,10 @@ class Patients(NamedTuple):
     """What the files say.
 
     Attributes:
-      names: of each picture's patient, after the first picture of that patient, as identifiers
-        name people; "" where it is not known.
-      said: how many there are, in words; empty if none is known.
-      notes: what a person should know of it, in sentences.
+      names: a name for each picture's patient, made from that patient's first picture, because
+        identifiers would identify people; "" if the patient is not known.
+      said: how many patients there are, as text; empty if none is known.
+      notes: what a person should know about them, in sentences.
     """
 
     names: list[str]
@@ -34,9 +34,9 @@ class Patients(NamedTuple):
 def of(entries: Sequence[listing.Entry]) -> Patients:
     """Patients by the elements PatientID and StudyInstanceUID.
 
-    Pictures that share one of them are of one patient. A study of a single picture tells nothing of
-    its patient. An element that says the same in all files that have it tells nobody apart, as
-    after anonymisation, and is not used.
+    Pictures that share one of them are of one patient. A study with a single picture says nothing
+    about its patient. An element with the same value in all files that have it, as after
+    anonymisation, distinguishes nobody and is not used.
     """
     said = [dicom_patient.patient_and_study(entry.image) for entry in entries]
     patient, study = (list(each) for each in zip(*said, strict=True))

@@ -1,7 +1,7 @@
 """Reads the raw BUSI and BUS-UCLM downloads, folder or zip, into one list of records.
 
-Nothing is decoded here but on request: `read_busi` and `read_bus_uclm` look at names only and
-raise `UserError` where something is missing; `decode_image` and `decode_mask` open one record.
+Pictures are decoded only on request: `read_busi` and `read_bus_uclm` look at names only and raise
+`UserError` if something is missing; `decode_image` and `decode_mask` open one record.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BUS_UCLM_COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
 _STRETCHED = "HESN_"
 _DRAWN_HEIGHT, _DRAWN_WIDTH = 606, 856
 _NAMES_SHOWN = 5
-# All that the decoder may change on the way: other pictures are not the published ones.
+# The only notes that the decoder makes on published pictures; others mean another picture.
 _HARMLESS = {"transparency ignored", "palette replaced by its colours"}
 
 
@@ -79,8 +79,8 @@ def find_busi(root: pathlib.Path) -> RawPath | None:
     def holds_classes(folder: RawPath) -> bool:
         return sum((folder / c).is_dir() for c in CLASS_NAMES) >= 2
 
-    # By its content first: some programs unpack into a folder called like the one in the zip. By
-    # its name then, so that `read_busi` can say what is missing in it.
+    # By content first: some programs unpack into a folder with the name of the one in the zip. Then
+    # by name, so that `read_busi` can say what is missing in it.
     found = search.find(root, holds_classes, ("busi",))
     return found or search.find(root, lambda folder: folder.name == BUSI_FOLDER, ("busi",))
 
@@ -200,8 +200,8 @@ def decode_mask(record: Record, height: int, width: int) -> DecodedMask:
       width: width of the image in pixels.
 
     Raises:
-      UserError: if a file cannot be read, or has another size than the image where the dataset
-        does not stretch its masks, or one that it does not stretch them to.
+      UserError: if a file cannot be read, or if its size differs from the image's and is not one to
+        which the dataset stretches masks of that image.
     """
     union, odd = np.zeros((height, width), bool), []
     for path in record.masks:
@@ -219,7 +219,7 @@ def decode_mask(record: Record, height: int, width: int) -> DecodedMask:
 
 
 def _has_the_shape_of_drawing(height: int, width: int) -> bool:
-    """Whether a mask is as the stretched ones are, at any resolution; one pixel of grace."""
+    """Whether a mask has the shape of the stretched ones, at any resolution, within one pixel."""
     return abs(height * _DRAWN_WIDTH - width * _DRAWN_HEIGHT) <= _DRAWN_WIDTH and height > 1
 
 

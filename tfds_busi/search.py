@@ -28,15 +28,15 @@ def find(
     """The first folder that looks right: folders before zips, shallow before deep.
 
     Every zip file in the folders is opened, those named like the dataset first, and so are zips in
-    zips: browsers and repositories call the same download by many names.
+    zips: browsers and repositories give the same download many names.
 
     Args:
       root: folder or zip file.
-      looks_right: says of a folder whether it is the one.
+      looks_right: tells whether a folder is the one.
       zip_words: parts of the names, in lower case, of zips that must be readable.
 
     Raises:
-      UserError: if a zip that is named, or named like the dataset, cannot be read.
+      UserError: if a zip that was given, or is named like the dataset, cannot be read.
     """
     if root.is_file():
         return _in_zip(_open_zip(root), looks_right)
@@ -56,14 +56,14 @@ def find(
         except UserError:
             if is_named_like_it(path):
                 raise
-            continue  # somebody else's
+            continue  # not the dataset's
         if found is not None:
             return found
     return None
 
 
 def visible(folder: RawPath) -> list[RawPath]:
-    """What a folder holds, without what desktops and drives leave behind, pipes and devices."""
+    """What a folder holds, without pipes, devices and what desktops and drives leave behind."""
     try:
         return [
             path

@@ -53,7 +53,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = configs.CONFIGS
 
     def __init__(self, *, file_format: Any = None, config: Any = None, **kwargs: Any):
-        """Refuses another file format and an unknown configuration, in words."""
+        """Refuses another file format and an unknown configuration with a `UserError`."""
         with _exit_under_tfds_cli():
             _check_file_format(file_format)
             if isinstance(config, str) and config.split(":")[0] not in self.builder_configs:
@@ -78,7 +78,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             super().download_and_prepare(download_config=download_config, **kwargs)
 
     def _check_same_folder(self) -> None:
-        """Refuses another folder than the one that is built; the base class would keep the old."""
+        """Refuses another folder than the one that was built; the base class would keep the old."""
         if self.builder_config.name != "folder" or not self.is_prepared():
             return
         kept, given = self.info.metadata, self._manual_dir
@@ -134,7 +134,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             return {"train": self._generate_examples(self._phantoms())}
         if config.source == "folder":
             folder = self._manual_dir
-            if folder is None and config.download:  # TFDS's own, where downloads by hand lie
+            if folder is None and config.download:  # TFDS's folder for manual downloads
                 folder = pathlib.Path(dl_manager.manual_dir)
             if folder is None:
                 raise UserError("folder: name the folder with your pictures as --manual_dir.")
@@ -228,10 +228,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
     def _check_counts(self, images: list[tuple[str, str | None]]) -> None:
-        """Refuses other numbers of images, by class, or of patients than are published.
+        """Refuses numbers of images per class, or of patients, that are not the published ones.
 
         Args:
-          images: class and patient of each.
+          images: class and patient of each image.
         """
         config = self.builder_config
         counts = Counter(label for label, _ in images)
@@ -276,7 +276,7 @@ def _check_whole(max_examples_per_split: int | None) -> None:
     if max_examples_per_split is not None:
         raise UserError(
             "tfds_busi is built whole: with --max_examples_per_split the result would be taken for "
-            "the dataset ever after. Leave the flag out."
+            "the whole dataset from then on. Leave the flag out."
         )
 
 

@@ -1,1 +1,1 @@
-"""Looking through a folder of your own pictures before anything is trained on it."""
+"""Checks a folder of your own pictures before you train on it."""

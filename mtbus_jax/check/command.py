@@ -67,7 +67,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus check") -> int:
 
 
 def _summary(checked: look.Checked) -> list[str]:
-    """What is printed."""
+    """The lines to print."""
     usable = checked.usable
     lines = [f"{checked.root}: {checked.layout}", ""]
     for name, count, masks in counts(checked):
@@ -90,7 +90,7 @@ def _summary(checked: look.Checked) -> list[str]:
 
 
 def counts(checked: look.Checked) -> list[tuple[str, int, str]]:
-    """Per class: its name, its pictures, and what is known of their masks, in words."""
+    """Per class: its name, the number of its pictures, and a description of their masks."""
     usable = checked.usable
     count = Counter(each.label for each in usable)
     rows = []

@@ -16,14 +16,14 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.images import dicom
 from mtbus_jax.types import NO_FOLD, VALIDATION_FOLD, Classes
 
-# Packages that finding calipers and text needs, of the extra "curate".
+# Packages of the extra "curate" that finding calipers and text needs.
 _NEEDED = ("cv2",)
 # Longer side of a thumbnail in pixels.
 THUMBNAIL = 160
 # A lesion with a smaller share of the picture than this is worth a look.
 TINY = 0.0005
 _MOST = "the mask covers more than half of the picture"
-# An outline that is not filled encloses more than this, in its own area.
+# An outline that is not filled encloses more than this many times its own area.
 _RING = 2.0
 _OUTLINE = "the mask is an outline that is not filled"
 _SCALED = "scaled to 8 bits"  # ends a note on grey values
@@ -39,14 +39,14 @@ class Seen:
       uid: its name.
       file: its path.
       label: its class; "" if it is not known.
-      group: what it is kept together with.
+      group: group or patient that it is kept together with.
       fold: number of the fold that tests it, or validation; "" if it only trains.
-      size: height and width in pixels; None if it cannot be read, as for all that follows.
+      size: height and width in pixels; None if the picture cannot be read.
       lesion: pixels of the mask; None if the mask is not known.
-      parts: of the mask that do not touch each other.
+      parts: number of parts of the mask that do not touch each other.
       border: whether the mask touches the picture's border.
       spacing_mm: height and width of a pixel, if the file tells them.
-      marks: calipers, text or colour that were found, in words; None if they were not looked for.
+      marks: ``calipers`` and ``text`` if they were found; None if they were not looked for.
       notes: what was changed in reading, and what a person should look at.
       problem: why it cannot be used; "" if it can.
       thumbnail: ``(h, w, 3)`` uint8, the mask outlined.
@@ -75,11 +75,11 @@ class Checked:
     Attributes:
       root: the folder.
       layout: how it was understood, in a sentence.
-      classes: of its labels.
+      classes: classes of its labels.
       seen: its pictures.
       duplicates: names of pictures that are near-duplicates of each other, a list for each set;
         None if they were not looked for.
-      not_compared: why they were not, in words.
+      not_compared: why duplicates were not looked for; "" if they were.
       notes: on how the folder was understood, and what of it is not used.
     """
 
@@ -222,7 +222,7 @@ def thumbnail(grey: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def warnings(checked: Checked) -> list[str]:
-    """What stands in the way of a good training, one sentence each; empty if nothing does."""
+    """What may harm training, one sentence each; empty if nothing was found."""
     from tfds_busi import own
 
     found = []
@@ -239,7 +239,7 @@ def warnings(checked: Checked) -> list[str]:
         ("mask", sum(each.lesion is None for each in usable)),
     ):
         if missing:
-            found.append(f"{missing} pictures have no {what}; they train the other task alone.")
+            found.append(f"{missing} pictures have no {what}; they train only the other task.")
     for words, what in (
         (images.BETWEEN, "masks have values between black and white"),
         (_MOST, "masks cover more than half of their picture, as inverted ones do"),
@@ -288,7 +288,7 @@ def warnings(checked: Checked) -> list[str]:
 
 
 def _other_greys(usable: list[Seen]) -> list[str]:
-    """Of files of one kind whose values are scaled to 8 bits in different ways."""
+    """Warnings about types of file whose values are scaled to 8 bits in different ways."""
     ways: dict[str, Counter[str]] = {}
     for each in usable:
         scaled = (note for note in each.notes if note.endswith(_SCALED))
@@ -298,7 +298,7 @@ def _other_greys(usable: list[Seen]) -> list[str]:
     for suffix, each in ways.items():
         if len(each) > 1 and suffix not in dicom.SUFFIXES:
             listed = ", ".join(f"{count} {way}" for way, count in each.most_common(_SHOWN))
-            more = f" and {len(each) - _SHOWN} ways more" if len(each) > _SHOWN else ""
+            more = f" and {len(each) - _SHOWN} more ways" if len(each) > _SHOWN else ""
             found.append(
                 f"Grey values of {suffix or 'files without a suffix'} are read in several ways, "
                 f"each by the file itself: {listed}{more}. The same value is not the same grey in "

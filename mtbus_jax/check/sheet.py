@@ -12,12 +12,12 @@ from mtbus_jax.check import look
 from mtbus_jax.report.markup import Markup, element, table
 from mtbus_jax.report.page import header, page
 
-# Pictures shown, so that a browser opens the page in a moment; images.csv has all.
+# Pictures shown at most, so that a browser opens the page quickly; images.csv has all.
 _MOST = 1500
 
 
 def page_of(checked: look.Checked) -> str:
-    """The HTML text."""
+    """The page as HTML."""
     facts = [checked.layout + ". ", f"{len(checked.usable)} of {len(checked.seen)} can be used."]
     links = [("look", "To look at"), ("pictures", "Pictures")]
     return page(
@@ -42,7 +42,7 @@ def _problems(checked: look.Checked) -> Markup | None:
 
 def _pictures(checked: look.Checked) -> Markup:
     names = (*checked.classes.names, "")
-    # A spread over the whole folder where there are too many.
+    # If there are too many, an even selection over the whole folder.
     usable = checked.usable
     step = max(1, -(-len(usable) // _MOST))
     shown = usable[::step]

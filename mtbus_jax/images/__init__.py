@@ -1,9 +1,9 @@
 """Pictures from files as they come: PNG, JPEG, TIFF, BMP, GIF, WebP, DICOM, of any pixel type.
 
-Everything that reads pictures does it here: prediction, curation and the building of datasets.
-`find` lists files; `decode` gives their pictures in 8-bit grey or RGB; `read` gives `Frame`, the
-8-bit grey picture that the networks were trained on, and `from_array` does so for pixels in
-memory. Each has the spacing where the file tells it, and a note for everything that was changed.
+Prediction, curation and the dataset builder all read pictures through this package. `find` lists
+files; `decode` gives their pictures in 8-bit grey or RGB; `read` gives `Frame`, the 8-bit grey
+picture that the networks were trained on, and `from_array` does so for pixels in memory. Each has
+the pixel spacing, if the file gives it, and a note for everything that was changed.
 `docs/pictures.md` says how each kind of file is read.
 """
 

@@ -1,6 +1,6 @@
-"""Decodes a DICOM file in a process of its own, for GDCM, which ends its process on damaged data.
+"""Decodes a DICOM file in a separate process, because GDCM ends its process on damaged data.
 
-A process that gives no frame for two minutes is ended, as if it had ended itself.
+A process that gives no frame for two minutes is killed, which counts as a failure.
 
     python -m mtbus_jax.images.apart FILE TRANSFER_SYNTAX
 
@@ -49,21 +49,21 @@ def frames(source: Path | bytes, syntax: str) -> Iterator[np.ndarray]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
     try:
-        if in_memory:  # all of it is read there before anything is written
+        if in_memory:  # the process reads all of it before it writes anything
             with _watched(process), contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(source)
         while (pixels := _frame(process)) is not None:
             yield pixels
         if process.wait():
             raise RuntimeError(f"the decoder ended with code {process.returncode}")
-    finally:  # a caller may want no more frames
+    finally:  # the caller may stop early
         process.kill()
         process.stdout.close()
         process.wait()
 
 
 def _frame(process: subprocess.Popen) -> np.ndarray | None:
-    """The next frame that a process writes, None if it ends before it is whole."""
+    """The next frame that a process writes; None if the process ends before it is complete."""
     with _watched(process):
         line = process.stdout.readline()
         if not line:
@@ -76,7 +76,7 @@ def _frame(process: subprocess.Popen) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def _watched(process: subprocess.Popen) -> Iterator[None]:
-    """Ends a process if the block takes too long, whereupon it reads no more from it."""
+    """Kills a process if the block takes too long, which ends any reading from it."""
     timer = threading.Timer(_PATIENCE, process.kill)
     timer.daemon = True
     timer.start()

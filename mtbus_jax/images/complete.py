@@ -1,4 +1,4 @@
-"""Whether a PNG or JPEG file holds all rows of its picture; Pillow fills missing ones unasked."""
+"""Whether a PNG or JPEG file holds all rows of its picture; Pillow fills missing rows silently."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the colour type of PNG
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
            (1, 0, 2, 1))  # fmt: skip
 _AT_ONCE = 1 << 20
-_BLOCK = 8  # side of what a JPEG file codes together
-# Entropy-coded bytes that a decoder which still waits for data turns into something to be seen,
-# with the markers that some files have between their parts.
+_BLOCK = 8  # side of the blocks that JPEG codes
+# Entropy-coded bytes that change the picture if the decoder still waits for data, with the restart
+# markers that some files have between their parts.
 _MORE_JPEG = b"".join(bytes(range(1, 255)) + bytes([0xFF, 0xD0 + i % 8]) for i in range(16))
 _END_OF_JPEG = b"\xff\xd9"
 
 
 def check(file: BinaryIO, file_format: str, pixels: np.ndarray) -> None:
-    """Refuses a file that ends early but in good order.
+    """Refuses a file that is well-formed but ends early.
 
     Args:
       file: the file.
@@ -46,7 +46,7 @@ def check(file: BinaryIO, file_format: str, pixels: np.ndarray) -> None:
 
 
 def _png_is_complete(file: BinaryIO) -> bool:
-    """Counts what its compressed data unpacks to."""
+    """Compares the size of its unpacked data with the expected one."""
     file.seek(8)
     expected, found = None, 0
     unpacker = zlib.decompressobj()
@@ -73,7 +73,7 @@ def _png_is_complete(file: BinaryIO) -> bool:
 
 
 def _png_bytes(header: bytes) -> int:
-    """Bytes of all rows, each with the byte that names its filter."""
+    """Bytes of all rows, each with its filter byte."""
     width, height = (int.from_bytes(header[i : i + 4], "big") for i in (0, 4))
     bits = header[8] * _CHANNELS[header[9]]
     passes = _PASSES if header[12] else ((0, 0, 1, 1),)
@@ -86,9 +86,9 @@ def _png_bytes(header: bytes) -> int:
 
 
 def _jpeg_is_complete(file: BinaryIO, pixels: np.ndarray) -> bool:
-    """Decodes it again with more data at its end, which a complete picture has no use for.
+    """Decodes it again with extra data at its end, which changes only an incomplete picture.
 
-    The blocks that are missing at the end are flat; where the last one is not, nothing is missing.
+    Missing blocks at the end are flat, so if the last block is not flat, nothing is missing.
     """
     last = pixels[-(pixels.shape[0] % _BLOCK or _BLOCK) :, -(pixels.shape[1] % _BLOCK or _BLOCK) :]
     if np.ptp(last.reshape(-1, *last.shape[2:]), axis=0).any():

@@ -1,4 +1,4 @@
-"""From values of any type and depth to 8 bits, on one scale for all pictures of a file."""
+"""Scales values of any type and depth to 8 bits, the same way for all pictures of a file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-# Ranges that devices store grey values in; without better knowledge the smallest that holds all
-# values of a file is taken for its own.
+# Bit depths in which devices store grey values. If a file does not tell its depth, the smallest
+# that holds all its values is assumed.
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
-# Values of a picture in 0..1 that was resized or filtered overshoot a little.
+# Up to this largest value, a picture counts as 0..1: resizing or filtering overshoots a little.
 _OVERSHOOT = 2.0
 
 
@@ -24,7 +24,7 @@ class Scale:
     Attributes:
       black: becomes 0.
       white: becomes 255.
-      note: what is done, in words; "" if values stay what they are.
+      note: describes the scaling; "" if the values stay as they are.
     """
 
     black: float
@@ -33,22 +33,22 @@ class Scale:
 
 
 def of_bits(bits: int) -> Scale:
-    """The scale of unsigned values that are stored in so many bits."""
+    """The scale of unsigned values that are stored in this many bits."""
     note = "" if bits == 8 else f"{bits}-bit values scaled to 8 bits"
     return Scale(0.0, float(2**bits - 1), note)
 
 
 def scale_of(kind: str, low: float, high: float) -> Scale:
-    """The scale of values whose depth no header tells.
+    """The scale of values whose depth no header gives.
 
     * Integers from 0: the smallest of 8, 10, 12, 14 and 16 bits that holds them, so that 12-bit
       values in a 16-bit file are not black, and 8-bit ones keep their values;
-    * floats from 0 to 1: times 255; up to 2, which is 0 to 1 that overshoots: the largest to 255;
-      up to 255: rounded;
-    * anything else: smallest to 0, largest to 255.
+    * floats from 0 to 1: times 255; up to 2, taken as 0 to 1 with overshoot: the largest becomes
+      255; up to 255: rounded;
+    * anything else: the smallest becomes 0, the largest 255.
 
     Args:
-      kind: of the type, NumPy's ``i``, ``u`` or ``f``.
+      kind: kind of the type, NumPy's ``i``, ``u`` or ``f``.
       low: the smallest value in the file.
       high: the largest one.
     """
@@ -61,14 +61,14 @@ def scale_of(kind: str, low: float, high: float) -> Scale:
 
 
 class Extents:
-    """Smallest and largest value, by type, of the pictures of a file: what their scale needs."""
+    """Smallest and largest value, by type, over the pictures of a file; they give the scale."""
 
     def __init__(self):
-        """Knows no picture yet; `add` counts one in."""
+        """Starts without a picture; `add` includes one."""
         self._found: dict[np.dtype, tuple[float, float]] = {}
 
     def add(self, values: np.ndarray) -> None:
-        """Counts a picture in; values that are not finite do not count."""
+        """Includes a picture; one with values that are not finite is skipped."""
         if values.dtype == np.uint8 or values.dtype.kind not in "iuf" or not values.size:
             return
         low, high = float(values.min()), float(values.max())
@@ -91,7 +91,7 @@ def to_8_bit(values: np.ndarray, scale: Scale | None = None) -> tuple[np.ndarray
       scale: for values of other types; None finds one by `scale_of`.
 
     Returns:
-      uint8 of that shape, and a note, or "" if the values are what they were.
+      uint8 of that shape, and a note, "" if the values are unchanged.
 
     Raises:
       UnusableError: if some are not finite, or of a type that is not a grey value.

@@ -1,7 +1,7 @@
 """DICOM files, through pydicom: single and multi-frame, compressed or not, grey or colour.
 
-Of the header only the elements in `_ELEMENTS` are read, and only the spacing leaves this module:
-no message quotes a value, nor pydicom's own words, which may.
+Only the header elements in `_ELEMENTS` are read, and only the spacing leaves this module. No
+message quotes a header value, or pydicom's own text, which may contain one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mtbus_jax.images.silence import quiet
 SUFFIXES = (".dcm", ".dicom", ".ima")
 # The first element of the head of a file, (0002,0000), which tells how long the rest is.
 _GROUP_LENGTH, _GROUP_LENGTH_TAG = struct.Struct("<4s2sHI"), b"\x02\0\0\0UL"
-_META_BYTES = 1 << 16  # of the head; usual are a few hundred
+_META_BYTES = 1 << 16  # of the head; a few hundred are usual
 _AT_ONCE = 1 << 20
 _INSTALL = "pip install -e '.[dicom]' in a checkout of mtbus_jax"
 
@@ -50,13 +50,13 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 # Values of the ultrasound region calibration module, PS3.3 C.8.5.5.1.
 _TWO_DIMENSIONAL, _CENTIMETRES = 1, 3
 _SAME_SPACING = 1e-3  # relative
-# Note of a spacing that holds where the rays fell, not in the patient.
+# Note on a spacing that holds at the detector, not in the patient.
 AT_DETECTOR = "mm at the detector, not corrected for magnification"
 _LEFT_OUT = "holds {} frames but announces {}, the others are left out"
 
 
 def looks_right(path: Path, head: bytes) -> bool:
-    """Whether to read a file as DICOM: by its first bytes, or if they say nothing by its name."""
+    """Whether to read a file as DICOM: by its first bytes, or by its name if they do not tell."""
     if has_magic(head):
         return True
     return path.suffix.lower() in SUFFIXES and not picture.looks_right(head)
@@ -100,7 +100,7 @@ def decode(path: Path, source: Path | bytes, *, smallest: int) -> Iterator[Decod
                 found = decoded(pixels, smallest=smallest)
                 if index == count - 1 and not more_frames:
                     more_frames = _compressed_frames_left_out(frames, count)
-            # Each once: commas may be in several elements.
+            # Without repeats: several elements may have decimal commas.
             notes = tuple(dict.fromkeys((*more_frames, *notes, *found.notes, *spacing_notes)))
             yield dataclasses.replace(
                 found, number=number, count=count, spacing=spacing, notes=notes
@@ -120,15 +120,15 @@ def _later(number: int | None) -> int | None:
 
 
 def _opened(source: Path | bytes) -> Path | io.BytesIO:
-    """What pydicom reads from, at its beginning."""
+    """What pydicom reads from, positioned at the start."""
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _extents(source: Path | bytes, header: Any, count: int) -> Extents:
-    """Range of the values of all frames, where the header does not tell it."""
+    """Range of the values of all frames, if the header does not give it."""
     extents = Extents()
     if count > 1 and dicom_grey.has_no_scale(header):
-        with contextlib.suppress(Exception):  # said when the frame's turn comes
+        with contextlib.suppress(Exception):  # reported when the frame is decoded
             for index, pixels in enumerate(_decoded(source, header)):
                 extents.add(dicom_grey.values_of(pixels, header, index)[0])
     return extents
@@ -148,13 +148,13 @@ def _plain_frames_left_out(source: Path | bytes, header: Any, count: int) -> tup
     data = pydicom.dcmread(
         _opened(source), force=True, specific_tags=["PixelData"], defer_size=length
     )
-    # Not read: it may be of any size.
+    # The data is not read: it may have any size.
     held = data.get_item("PixelData", keep_deferred=True).length // length
     return (_LEFT_OUT.format(held, count),) if held > count else ()
 
 
 def check_unpacked(source: Path | bytes) -> None:
-    """Refuses a deflated file that unpacks to more than fits; pydicom unpacks all of it at once."""
+    """Refuses a deflated file that unpacks to more than `MAX_BYTES`; pydicom unpacks it whole."""
     import pydicom
 
     with contextlib.closing(_stream(source)) as file:
@@ -184,7 +184,7 @@ def _stream(source: Path | bytes) -> BinaryIO:
 
 
 def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tuple[str, ...]:
-    """A note for the last frame of a compressed file, if pydicom finds another one behind it."""
+    """A note for the last frame of a compressed file, if pydicom finds another one after it."""
     try:
         more = next(frames, None) is not None
     except Exception:  # whatever lies there, it was not announced
@@ -193,7 +193,7 @@ def _compressed_frames_left_out(frames: Iterator[np.ndarray], count: int) -> tup
 
 
 def _header(source: Path | bytes, smallest: int) -> Any:
-    """The elements `_ELEMENTS` of a file, checked as far as decoding needs them."""
+    """The elements `_ELEMENTS` of a file; checks those that decoding needs."""
     import pydicom
 
     header = pydicom.dcmread(
@@ -216,7 +216,7 @@ def _decoded(source: Path | bytes, header: Any) -> Iterator[np.ndarray]:
     from pydicom.pixels import get_decoder, iter_pixels
 
     syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax is None:  # a bare data set: what pydicom found its encoding to be
+    if syntax is None:  # a bare data set: the encoding that pydicom found
         implicit, little = header.original_encoding
         syntax = pydicom.uid.ImplicitVRLittleEndian
         if not implicit:
@@ -230,11 +230,11 @@ def _decoded(source: Path | bytes, header: Any) -> Iterator[np.ndarray]:
     if not decoder.is_available:
         raise UnusableError(f"is compressed in a way that needs more packages: {_INSTALL}")
     if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        # The whole data set is one compressed stream: nothing to take from the file in parts.
+        # The whole data set is one compressed stream, which cannot be read in parts.
         return iter_pixels(pydicom.dcmread(_opened(source)))
     if header.PhotometricInterpretation == "YBR_FULL_422" and not syntax.is_compressed:
-        # pydicom 3.0.2 takes the second frame and those after it for longer than they are, if it
-        # is asked for all of them.
+        # Asked for all frames at once, pydicom 3.0.2 overestimates the length of all but the
+        # first.
         return _one_by_one(source, syntax, int(header.get("NumberOfFrames") or 1))
     # GDCM, which pydicom would ask first, ends the process on damaged data.
     if "pillow" in decoder.available_plugins:
@@ -256,8 +256,8 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     """Size of a pixel.
 
     An ultrasound picture is calibrated by region (PS3.3 C.8.5.5): its two-dimensional regions in
-    centimetres are taken if they agree. Without any, PixelSpacing, there or in the shared
-    functional groups, then ImagerPixelSpacing, which holds at the detector.
+    centimetres are used if they agree. Without such regions, PixelSpacing is used, from the header
+    or the shared functional groups; then ImagerPixelSpacing, which holds at the detector.
 
     Args:
       header: a pydicom data set.
@@ -269,7 +269,7 @@ def spacing_of(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
                (found := _region(item))]  # fmt: skip
     if regions:
         height, width = int(header.Rows), int(header.Columns)
-        # One pixel of grace: some devices count the last column from 1.
+        # One pixel of tolerance: some devices count the last column from 1.
         if any(bottom > height + 1 or right > width + 1 for _, (_, _, bottom, right) in regions):
             return None, ("no mm: a calibrated region reaches beyond the picture, as if resized",)
         (row, col), _ = regions[0]

@@ -43,10 +43,10 @@ def shown(header: Any, index: int) -> _Shown:
 
 
 def has_no_scale(header: Any) -> bool:
-    """Whether nothing in the header tells the range of the values, so all frames have to.
+    """Whether the header does not give the range of the values, so that all frames must be read.
 
-    That is so where every bit of 16 or more is said to be used, which many devices say of 12-bit
-    values.
+    That is so if the header says that all of 16 or more bits are used, which many devices also say
+    of 12-bit values.
     """
     return header.PhotometricInterpretation != "PALETTE COLOR" and _declared_bits(header) is None
 
@@ -87,11 +87,11 @@ def values_of(pixels: np.ndarray, header: Any, index: int) -> tuple[np.ndarray, 
 def to_grey_or_colour(
     pixels: np.ndarray, header: Any, index: int, extents: Extents
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Stored values to grey values or RGB.
+    """Converts stored values to grey values or RGB.
 
-    Grey values pass the modality table or rescaling, then the VOI table, or the first window, or
-    for want of both the range of the bits that the header says are stored, or else the one that
-    holds all frames (`depth.scale_of`); MONOCHROME1 is inverted in the end.
+    Grey values go through the modality table or rescaling, then through the VOI table or the first
+    window. Without these two, they are scaled from the range of the bits that the header says are
+    stored, or else from the range of all frames (`depth.scale_of`). MONOCHROME1 is inverted last.
 
     Args:
       pixels: ``(height, width)`` or ``(height, width, 3)``, as decoded.
@@ -143,7 +143,7 @@ def _windowed(values: np.ndarray, item: Any) -> tuple[np.ndarray | None, list[st
     function = str(item.get("VOILUTFunction") or "LINEAR").upper()
     wide = widths[0] >= 1 if function == "LINEAR" else widths[0] > 0
     if not wide or not np.isfinite([centers[0], widths[0]]).all():
-        return None, ["window of no width ignored"]  # as devices write that have none
+        return None, ["window of no width ignored"]  # as written by devices that have none
     commas = [COMMA] if first_comma or second_comma else []
     return window(values, centers[0], widths[0], function), ["window applied", *commas]
 
@@ -186,7 +186,7 @@ def decimals(item: Any, keyword: str) -> tuple[list[float], bool]:
       keyword: of an element.
 
     Returns:
-      The numbers, none without the element; and whether there was a comma.
+      The numbers, none if the element is missing; and whether there was a comma.
 
     Raises:
       UnusableError: for text that is not a number; the message does not quote it.
@@ -204,7 +204,7 @@ def decimals(item: Any, keyword: str) -> tuple[list[float], bool]:
 
 
 def _declared_bits(header: Any) -> int | None:
-    """How many bits of a value are used, where the header can be believed."""
+    """How many bits of a value are used; None if the header gives no reliable number."""
     stored, allocated = header.get("BitsStored"), header.get("BitsAllocated")
     if not stored or not allocated or stored > 16 or (stored == allocated and stored > 8):
         return None
@@ -234,7 +234,7 @@ def _scale(values: np.ndarray, header: Any, index: int) -> Scale | None:
         low, high = sorted(slope * end + intercept for end in ends)
         note = "" if (low, high) == (0, 255) else f"{bits}-bit values scaled to 8 bits"
         scale = Scale(low, high, note)
-    # A header that says too few bits is not believed.
+    # A header that gives too few bits is ignored.
     return scale if values.max() <= scale.white and values.min() >= scale.black else None
 
 
@@ -243,7 +243,7 @@ def _table(item: Any) -> tuple[np.ndarray, int]:
     count, first, bits = (int(each) for each in item.LUTDescriptor)
     data = item.LUTData
     if isinstance(data, bytes):
-        # An odd choice of type, which pydicom leaves as bytes: words, or bytes for small entries.
+        # An unusual type, which pydicom leaves as bytes: 16-bit words, or single bytes.
         wide = len(data) >= 2 * (count or 2**16)
         data = np.frombuffer(data, "<u2" if wide else np.uint8)
     table = np.asarray(data, np.int64)[: count or 2**16]

@@ -1,4 +1,4 @@
-"""What a DICOM file says that it is, by its head alone: studies hold more than pictures."""
+"""The kind of a DICOM file, from its head alone: studies hold more than pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtbus_jax.images import picture
 HEAD_BYTES = 132
 _MAGIC = b"DICM"  # at the end of these bytes
 
-# Storage classes (PS3.4 B.5) by how their names begin: structured reports and key object notes,
+# Storage classes (PS3.4 B.5) by how their UIDs begin: structured reports and key object notes,
 # presentation states, encapsulated documents, waveforms, and what refers to pictures or raw data.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _WITHOUT_PICTURE = tuple(f"{_STORAGE}{each}" for each in ("88.", "11.", "104.", "9.", "66."))
@@ -20,7 +20,7 @@ SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file says so itself; False if it cannot be opened."""
+    """Whether a file says that it is DICOM; False if it cannot be opened."""
     try:
         with path.open("rb") as file:
             return has_magic(file.read(HEAD_BYTES))
@@ -48,12 +48,12 @@ def _said(path: Path, keyword: str) -> str:
         import pydicom
 
         return str(pydicom.filereader.read_file_meta_info(path).get(keyword, ""))
-    except Exception:  # what is wrong with the file is said where it is read
+    except Exception:  # errors are reported when the file is read
         return ""
 
 
 def is_segmentation(path: Path) -> bool:
-    """Whether a file is a DICOM segmentation; one that is called like a picture is not opened."""
+    """Whether a file is a DICOM segmentation; a file with a picture's suffix is not opened."""
     if path.suffix.lower() in picture.SUFFIXES or not is_dicom_file(path):
         return False
     return storage_class(path) in SEGMENTATIONS

@@ -1,4 +1,4 @@
-"""Masks from DICOM segmentations, such as a viewer saves and ``mtbus predict --dicom`` writes."""
+"""Masks from DICOM segmentations, as saved by a viewer or by ``mtbus predict --dicom``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mtbus_jax.images.silence import quiet
 
 
 def decode(path: Path) -> Decoded:
-    """The union of a segmentation's segments (PS3.3 A.51), 0 and 255.
+    """The union of a segmentation's segments (PS3.3 A.51), as 0 and 255.
 
-    Of a fractional one, what is above half of the largest value that it may have.
+    In a fractional segmentation, pixels above half of the largest possible value count.
 
     Args:
       path: of the file.
@@ -51,7 +51,7 @@ def decode(path: Path) -> Decoded:
 
 
 def pictures(path: Path) -> set[str]:
-    """UIDs of the pictures that a segmentation says it was drawn in; empty if it says of none.
+    """UIDs of the pictures that a segmentation says it was drawn in; empty if it names none.
 
     Args:
       path: of a file that `decode` has read.

@@ -1,4 +1,4 @@
-"""Whom a DICOM file shows, so that pictures of the same person can be kept together."""
+"""Identifies the person in a DICOM file, so that pictures of one person can be kept together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _ELEMENTS = ["PatientID", "StudyInstanceUID"]
 def patient_and_study(path: Path) -> tuple[str, str]:
     """Identifiers of a file's patient and study.
 
-    They name a person. Compare them with those of other files, and write them nowhere.
+    They identify a person: compare them with those of other files, and never write them anywhere.
 
     Args:
       path: of a picture of any kind.
 
     Returns:
-      The patient's and the study's; "" for what the file does not say, and where it is no DICOM
-      file, cannot be read, or pydicom is not installed.
+      Identifiers of the patient and the study. Each is "" if the file does not give it; both are ""
+      if it is not a DICOM file or cannot be read, or if pydicom is not installed.
     """
     try:
         with path.open("rb") as file:
@@ -35,6 +35,6 @@ def patient_and_study(path: Path) -> tuple[str, str]:
                 path, stop_before_pixels=True, force=True, specific_tags=_ELEMENTS
             )
             patient, study = (str(head.get(element) or "").strip() for element in _ELEMENTS)
-    except Exception:  # what is wrong with the file is said where its pixels are read
+    except Exception:  # errors are reported when its pixels are read
         return "", ""
     return patient.casefold(), study

@@ -1,22 +1,23 @@
 """Multi-peak generalised histogram equalisation of a grey picture, before it is resized.
 
-Cheng and Shi 2004 (Digital Signal Processing 14, 158–170), which Jignesh Chowdary et al. 2022
-enhance their pictures with. The grey value of a pixel and what is around it are joined to one value
-(generalised), the histogram of these is cut at the valleys between its peaks (multi-peak), and each
-piece is equalised over its own range, so that dark and bright parts keep their places and gain
-contrast within. Peaks are chosen in the manner of Cheng and Sun 2000 (IEEE Trans. Image Process. 9,
-2071–2082). The rules follow what others write about the two papers; what they leave open is chosen:
+The method is that of Cheng and Shi 2004 (Digital Signal Processing 14, 158–170), with which
+Jignesh Chowdary et al. 2022 enhance their pictures. The grey value of a pixel and its surroundings
+are combined into one value (generalised). The histogram of these values is cut at the valleys
+between its peaks (multi-peak), and each piece is equalised over its own range. Dark and bright
+parts keep their places and gain contrast. Peaks are chosen as in Cheng and Sun 2000 (IEEE Trans.
+Image Process. 9, 2071–2082). The rules follow descriptions of the two papers by other authors.
+What these leave open is decided as follows:
 
-  - what is around a pixel: the Laplacian of its 3×3 neighbours, each of the positive and the
-    negative values divided by twice their largest (exponent 1). It moves a pixel by at most half of
-    `LOCAL_WEIGHT` grey values;
-  - beyond the edge: the edge's pixels again;
-  - where a piece begins: its lowest value that occurs goes to the start of its range, as usual
-    equalisation has it, and the valley belongs to the piece below.
+  - surroundings of a pixel: the Laplacian of its 3×3 neighbours. The positive values are divided by
+    twice the largest of them, the negative values likewise (exponent 1). It moves a pixel by at
+    most half of `LOCAL_WEIGHT` grey values;
+  - beyond the edge: the pixels of the edge are repeated;
+  - where a piece begins: its lowest value that occurs goes to the start of its range, as in usual
+    equalisation, and the valley belongs to the piece below.
 
-All steps are whole numbers or single operations in double precision, so that every machine computes
-the same pixels. Turning or flipping a picture turns or flips the result, and adding a constant to
-all of its pixels changes nothing. A second pass does change it.
+All steps use whole numbers or single operations in double precision, so every machine computes the
+same pixels. Turning or flipping a picture turns or flips the result, and adding a constant to all
+pixels does not change the result. A second pass does change the picture.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ ENHANCEMENTS = (NONE, MULTI_PEAK)
 
 # Grey values between the largest and the smallest effect of a pixel's surroundings.
 LOCAL_WEIGHT = 8
-# A peak has at least this share of the highest, and this many grey values to the next one.
+# Least height of a peak as a share of the highest, and least distance to the next in grey values.
 LEAST_HEIGHT, LEAST_DISTANCE = 0.05, 15
-# Two peaks are one if the mean between them is more than this share of their mean height.
+# Two peaks count as one if the mean between them is above this share of their mean height.
 LARGEST_VALLEY = 0.75
 
 _LEVELS = 256
 
 
 def enhance(image: np.ndarray, *, method: str) -> np.ndarray:
-    """A picture as the configuration asks for it.
+    """Enhances a picture as the configuration asks.
 
     Args:
       image: ``(height, width)`` uint8.
@@ -59,7 +60,7 @@ def equalise_multi_peak(image: np.ndarray) -> np.ndarray:
       image: ``(height, width)`` uint8.
 
     Returns:
-      ``(height, width)`` uint8; a picture of a single grey value as it is.
+      ``(height, width)`` uint8; a picture with a single grey value stays as it is.
     """
     joined = joined_with_surroundings(image)
     if joined is None:
@@ -97,13 +98,13 @@ def joined_with_surroundings(image: np.ndarray) -> np.ndarray | None:
 
 
 def valleys(histogram: np.ndarray) -> list[int]:
-    """The lowest places between neighbouring significant peaks, the first of equals.
+    """The lowest level between each two neighbouring significant peaks; the first of equal ones.
 
     Args:
       histogram: ``(levels,)`` whole numbers.
 
     Returns:
-      Levels, rising; none for a single peak.
+      Levels in ascending order; none for a single peak.
     """
     peaks = _significant_peaks(histogram)
     return [
@@ -128,9 +129,9 @@ def _significant_peaks(histogram: np.ndarray) -> list[int]:
 
 
 def _local_maxima(places: list[int], heights: list[int]) -> list[int]:
-    """Those of the places that are higher than their neighbours, the last of equal ones.
+    """The places that are higher than their neighbours; the last of equal ones.
 
-    Beyond both ends it is lower than anywhere.
+    Beyond both ends, heights count as lower than anywhere.
     """
     found, rising = [], True
     for place, following in zip(places, [*places[1:], None], strict=True):
@@ -145,7 +146,7 @@ def _local_maxima(places: list[int], heights: list[int]) -> list[int]:
 
 
 def _merged(peaks: list[int], heights: list[int], are_one) -> list[int]:
-    """Peaks from left to right; of two that are one the higher stays, the left one of equals."""
+    """Merges peaks from left to right: of two that count as one the higher stays, or the left."""
     kept: list[int] = []
     for peak in peaks:
         if kept and are_one(kept[-1], peak):
@@ -157,7 +158,7 @@ def _merged(peaks: list[int], heights: list[int], are_one) -> list[int]:
 
 
 def _equalising(histogram: np.ndarray, cuts: list[int]) -> np.ndarray:
-    """``(256,)`` uint8: what each level becomes; pieces end with a cut, or with the last level."""
+    """``(256,)`` uint8: new value of each level; a piece ends at a cut or at the last level."""
     table = np.arange(_LEVELS)
     begin = 0
     for end in (*cuts, _LEVELS - 1):

@@ -15,7 +15,7 @@ from mtbus_jax.images.frame import as_text
 from mtbus_jax.images.left_behind import is_left_behind
 from mtbus_jax.images.pairing import SUFFIXES, owners, stem
 
-# A frame's results end in "#7"; no file may be called so beside it.
+# Names of a frame's results end in "#7"; the name of no other file's results may.
 _LIKE_A_FRAME = re.compile(r"#\d+$")
 _LIKE_A_RESULT = (".png", ".npy", ".dcm")
 # Bytes of one part of a name: file systems allow 255, and suffixes are added.
@@ -28,10 +28,10 @@ class Source:
 
     Attributes:
       path: of the file.
-      file: that path as text: relative to the folder it was found in, or as it was given; with
-        that folder where two files would have one name.
+      file: that path as text: relative to the folder it was found in, or the name alone of a file
+        that was given itself; the whole path if two files would have the same text.
       name: name for its results, relative, with ``/`` between folders and without suffix; unique
-        even where upper and lower case are one.
+        even if case is ignored.
     """
 
     path: Path
@@ -46,8 +46,8 @@ class Found:
     Attributes:
       sources: the files to read, in natural order (2 before 10).
       masks: files that `pairing.owners` takes for masks of other files, left out.
-      others: files that are no pictures by name nor DICOM by content, and DICOM files that hold
-        none, such as reports and segmentations; left out.
+      others: files that are neither pictures by name nor DICOM by content, and DICOM files without
+        a picture, such as reports and segmentations; left out.
       unlisted: folders that could not be opened.
     """
 
@@ -60,8 +60,9 @@ class Found:
 def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
     """Lists files; decodes nothing.
 
-    A file that is named is taken whatever it is. In a folder and below it are taken: files with the
-    suffix of a picture, and DICOM files under any name; `files_below` says which are passed over.
+    A file that is named is taken, whatever it is. From a folder and its sub-folders, files with the
+    suffix of a picture are taken, and DICOM files under any name; `files_below` says which files
+    are skipped.
 
     Args:
       inputs: files and folders.
@@ -84,8 +85,8 @@ def find(inputs: Sequence[str | os.PathLike[str]]) -> Found:
         elif _is(given, "file"):
             picked.append((given, Path(given.name)))
         else:
-            # A shell expands a pattern only where it is a word of its own.
-            hint = f" For the files that it fits, write --input {given}, with a space."
+            # A shell expands a pattern only if it is a separate word.
+            hint = f" For the files that match it, write --input {given}, with a space."
             pattern = any(sign in str(given) for sign in "*?[")
             raise UserError(
                 f"--input={given}: there is no such file or folder.{hint if pattern else ''}"
@@ -111,7 +112,7 @@ def _is(path: Path, what: str) -> bool:
     """Whether a path that was given is a folder (``dir``) or a ``file``.
 
     Raises:
-      UserError: if the system does not say, as of a name that is too long.
+      UserError: if the system cannot tell, as for a name that is too long.
     """
     try:
         return path.is_dir() if what == "dir" else path.is_file()
@@ -120,7 +121,7 @@ def _is(path: Path, what: str) -> bool:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a picture by its name, or a DICOM file, and does not say otherwise."""
+    """Whether a file is a picture by its name, or a DICOM file that does not say otherwise."""
     suffix = path.suffix.lower()
     if suffix in picture.SUFFIXES:  # without opening it
         return True
@@ -130,10 +131,10 @@ def is_picture(path: Path) -> bool:
 
 
 def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
-    """The files in and below a folder, those behind links too, each folder once.
+    """The files in and below a folder, also behind links; each folder is visited once.
 
-    Passed over is what `left_behind` names, and DICOMDIR, a table of contents in DICOM's own
-    format.
+    Files that `left_behind` names are skipped, and so is DICOMDIR, a table of contents in DICOM's
+    own format.
 
     Args:
       root: the folder.
@@ -156,7 +157,7 @@ def files_below(root: Path, unlisted: list[Path]) -> Iterator[Path]:
             path = Path(folder, name)
             if is_left_behind(name) or name == "DICOMDIR":
                 continue
-            # No pipes and devices, behind links neither; a dead link is reported later.
+            # No pipes or devices, also behind links; a dead link is reported later.
             if path.is_file() or (path.is_symlink() and not path.exists()):
                 yield path
 

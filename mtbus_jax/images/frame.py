@@ -1,4 +1,4 @@
-"""One decoded picture, and the way from pixels of any type to 8-bit colour and to grey."""
+"""One decoded picture, and the conversion of pixels of any type to 8-bit colour and to grey."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mtbus_jax.images.preprocess import to_greyscale
 
 # Against decompression bombs: a few bytes on disk that unpack to gigabytes.
 MAX_PIXELS = 64_000_000
-# A line so long is no picture, and makes tables for resizing as long; DICOM knows no longer one.
+# No picture is longer, and resizing would need tables as long. It is the limit of DICOM, too.
 MAX_SIDE = 65_535
-# Of a file that is read as a whole, and of what is unpacked from one: 16 bits in four channels.
+# For a file that is read as a whole, and for what a file unpacks to: 16 bits in four channels.
 MAX_BYTES = 8 * MAX_PIXELS
 # Below this an ultrasound picture shows nothing.
 MIN_SIDE = 16
@@ -31,17 +31,17 @@ class ReadError(UserError):
       file: the file's path as text.
       reason: what is wrong with it, a phrase that continues "the file …". It holds nothing from a
         DICOM header.
-      number: of the frame from which on nothing was read, None if nothing at all was.
+      number: number of the first frame that was not read; None if nothing was read at all.
     """
 
     def __init__(self, path: Path | zipfile.Path, reason: str, number: int | None = None):
-        """Joins the parts to one message."""
+        """Joins the parts into one message."""
         self.file, self.reason, self.number = as_text(path), reason, number
         super().__init__(f"{self.file}: {reason}")
 
 
 def as_text(path: str | os.PathLike[str] | zipfile.Path) -> str:
-    """A path as valid Unicode, with ``/`` between its parts; Linux allows any bytes in it."""
+    """A path as valid Unicode, with ``/`` between its parts; Linux allows any bytes in a path."""
     return os.fsencode(Path(str(path)).as_posix()).decode("utf-8", "replace")
 
 
@@ -52,8 +52,8 @@ class Spacing:
     Attributes:
       row_mm: distance of neighbouring rows (downwards) in mm.
       col_mm: distance of neighbouring columns in mm.
-      regions: boxes (top, left, bottom, right) in pixels, half open, inside which this holds;
-        empty: the whole picture.
+      regions: boxes (top, left, bottom, right) in pixels, half open, inside which the spacing
+        holds; empty if it holds for the whole picture.
     """
 
     row_mm: float
@@ -67,10 +67,10 @@ class Frame:
 
     Attributes:
       grey: ``(height, width)`` uint8.
-      number: its place in a file of several, from 1; None for the only one.
-      count: how many the file holds.
-      spacing: size of a pixel, or None where it is not known.
-      notes: everything that was changed or is missing, in words.
+      number: its number in a file with several pictures, from 1; None for the only one.
+      count: how many pictures the file holds.
+      spacing: size of a pixel, or None if it is not known.
+      notes: texts on everything that was changed or is missing.
     """
 
     grey: np.ndarray
@@ -87,10 +87,10 @@ class Decoded:
     Attributes:
       pixels: ``(height, width)`` or ``(height, width, 3)`` uint8, without alpha.
       transparent: whether a pixel is not fully opaque.
-      number: its place in a file of several, from 1; None for the only one.
-      count: how many the file holds.
-      spacing: size of a pixel, or None where it is not known.
-      notes: everything that was changed or is missing, in words.
+      number: its number in a file with several pictures, from 1; None for the only one.
+      count: how many pictures the file holds.
+      spacing: size of a pixel, or None if it is not known.
+      notes: texts on everything that was changed or is missing.
     """
 
     pixels: np.ndarray
@@ -121,7 +121,7 @@ def from_array(pixels: np.ndarray) -> Frame:
 
 
 def check_size(height: int, width: int, *, smallest: int = MIN_SIDE) -> None:
-    """Refuses sizes that are no picture.
+    """Refuses sizes that a picture may not have.
 
     Args:
       height: in pixels.
@@ -147,7 +147,7 @@ def check_size(height: int, width: int, *, smallest: int = MIN_SIDE) -> None:
 
 
 def decoded(pixels: np.ndarray, scale: Scale | None = None, *, smallest: int = MIN_SIDE) -> Decoded:
-    """Pixels of any type as 8-bit grey or RGB; alpha is taken away, as for training.
+    """Pixels of any type as 8-bit grey or RGB; alpha is dropped, as for training.
 
     Args:
       pixels: ``(height, width)``, or ``(height, width, channels)`` with 1 (grey), 2 (grey and
@@ -156,7 +156,7 @@ def decoded(pixels: np.ndarray, scale: Scale | None = None, *, smallest: int = M
       smallest: least height and width.
 
     Returns:
-      The only picture of a file; what it holds may share memory with ``pixels``.
+      A picture, as the only one of a file; its pixels may share memory with ``pixels``.
 
     Raises:
       UnusableError: for another shape, a side that is too short or far too long, and values that
@@ -188,17 +188,18 @@ def to_grey(pixels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
       pixels: ``(height, width)`` or ``(height, width, 3)`` uint8.
 
     Returns:
-      ``(height, width)`` uint8 of its own memory, and notes of what was changed.
+      ``(height, width)`` uint8, which shares no memory with ``pixels``; and notes on what was
+      changed.
     """
     notes = []
     grey = pixels[..., 0] if pixels.ndim == 3 else pixels
     if pixels.ndim == 3 and any((grey != pixels[..., c]).any() for c in range(1, pixels.shape[-1])):
         notes.append("colour turned to grey")
-        # A part at a time: the luma is computed in 32 bits.
+        # One part at a time, to save memory: the luma is computed in 32 bits.
         parts = range(0, len(pixels), _ROWS_AT_ONCE)
         grey = np.concatenate([to_greyscale(pixels[row : row + _ROWS_AT_ONCE]) for row in parts])
     else:
-        grey = grey.copy()  # luma leaves channels that are equal as they are
+        grey = grey.copy()  # luma does not change equal channels
     if grey.min() == grey.max():
         notes.append("all pixels have one value")
     return grey, tuple(notes)

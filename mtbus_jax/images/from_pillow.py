@@ -1,4 +1,4 @@
-"""What Pillow opens, as arrays: its modes as grey, RGB or RGBA, and the orientation tag."""
+"""Pillow's pictures as arrays: its modes as grey, RGB or RGBA, and the orientation tag."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from mtbus_jax.images.silence import quiet
 
-# No other decoder is let near a file, whatever it holds.
+# Only these decoders may open a file, whatever it holds.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF and TIFF tag
 TURNED = "turned upright as its orientation tag says, mask and overlay too"
@@ -20,7 +20,7 @@ def opened(file: BinaryIO) -> Image.Image:
     """Opens a picture; decodes nothing.
 
     Args:
-      file: open file. A file that Pillow knows by name it may map into memory, and then it
+      file: open file. Given a name instead, Pillow may map the file into memory, and then it
         scrambles uncompressed TIFF pictures that their orientation tag turns (seen in 12.3).
     """
     with quiet():
@@ -34,7 +34,7 @@ def count(image: Image.Image) -> int:
 
 
 def pixels(image: Image.Image) -> tuple[np.ndarray, list[str]]:
-    """Pixels of a picture not yet loaded as grey, RGB or RGBA of any depth, and notes."""
+    """Grey, RGB or RGBA pixels of any depth, and notes; the picture must not be loaded yet."""
     notes = []
     if image.mode in ("RGB", "RGBA", "LA") and any(";16" in _raw_mode(each) for each in image.tile):
         notes.append(CUT_TO_8_BITS)
@@ -54,7 +54,7 @@ def _raw_mode(tile: tuple) -> str:
 
 
 def orientation(image: Image.Image) -> int:
-    """The value of the orientation tag, 1 where there is none that can be read."""
+    """The value of the orientation tag; 1 if there is none that can be read."""
     try:
         with quiet():
             return int(image.getexif().get(_ORIENTATION, 1))
@@ -63,15 +63,15 @@ def orientation(image: Image.Image) -> int:
 
 
 def turned(values: np.ndarray, orientation_tag: int) -> np.ndarray:
-    """A picture as its orientation tag (TIFF 6.0, page 36) wants it shown.
+    """Turns a picture upright, as its orientation tag (TIFF 6.0, page 36) says.
 
-    By hand: Pillow's own function writes the EXIF anew and fails where a value in it is odd.
+    Pillow's own function is not used: it rewrites the EXIF data and fails on odd values in it.
 
     Args:
       values: ``(height, width, ...)``.
       orientation_tag: 1 to 8; other values turn nothing.
     """
-    # 5 to 8 have rows where columns are shown; then the first row, or column, is the last shown.
+    # 5 to 8 store columns as rows; after that, the order of rows or columns may be reversed.
     if orientation_tag in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation_tag in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Grey values of one set of pictures brought to the distribution of another's."""
+"""Matches the grey values of one set of pictures to the distribution of another set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _VALUES = 256
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """How often each grey value occurs in some pictures together.
+    """Counts how often each grey value occurs in all the pictures together.
 
     Args:
       images: uint8 of any shape.
@@ -20,12 +20,12 @@ def histogram(images: np.ndarray) -> np.ndarray:
 
 
 def match(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Pictures whose grey values, taken together, are distributed as in a reference.
+    """Maps grey values so that, over all pictures together, they are distributed as in a reference.
 
     Histogram matching by quantiles (Gonzalez, Woods, "Digital Image Processing", 4th ed. 2018,
     section 3.3): a grey value becomes the one with the same cumulative share in the reference,
-    interpolated between the values that occur there. It is one table for all pictures, and it
-    never falls: brighter pixels stay as bright or brighter, within and between pictures.
+    interpolated between the values that occur there. One table, which never decreases, serves all
+    pictures: a pixel brighter than another never becomes darker than it, even between pictures.
 
     Args:
       images: uint8 of any shape, not empty.

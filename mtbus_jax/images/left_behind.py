@@ -1,10 +1,10 @@
-"""Files and folders that nobody made: of desktops, network drives and programs."""
+"""Files and folders that desktops, network drives and programs leave behind."""
 
 from __future__ import annotations
 
-# How names begin: hidden, macOS's copies, and what Excel keeps beside a table that is open.
+# How names begin: hidden files, macOS's copies, and Excel's lock files beside open tables.
 _BEGINNINGS = (".", "__MACOSX", "~$")
-# In lower case: pictures of folders, recycle bins and snapshots of Windows, Synology and QNAP.
+# In lower case: thumbnails, recycle bins and snapshots of Windows, Synology and QNAP.
 _NAMES = {
     *("thumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information"),
     *("@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "lost+found"),
@@ -12,5 +12,5 @@ _NAMES = {
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder is to be passed over, by its name without what is above it."""
+    """Whether to skip a file or folder, by its name without the folders above it."""
     return name.startswith(_BEGINNINGS) or name.lower() in _NAMES

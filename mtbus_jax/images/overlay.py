@@ -1,4 +1,4 @@
-"""Draws a prediction over its picture, for the eye."""
+"""Draws a prediction over its picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mtbus_jax.images.preprocess import resize_nearest
 
 FOOTER = "Research software, not a medical device"
-# Okabe and Ito's colours, which colour-blind readers tell apart too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, too.
 COLOURS = {"benign": (86, 180, 233), "malignant": (230, 120, 0), "normal": (200, 200, 200)}
 NO_CLASS = (240, 228, 66)
 # For other classes, by code.
@@ -25,11 +25,11 @@ _TEXT, _FAINT = (235, 235, 235), (150, 150, 150)
 
 
 def colour(class_names: Sequence[str], class_id: int | None) -> tuple[int, int, int]:
-    """RGB of the outline of a picture of a class; `NO_CLASS` without one.
+    """RGB of the outline for a class; `NO_CLASS` without a class.
 
     Args:
-      class_names: of the run, by code.
-      class_id: the code.
+      class_names: the run's classes, in the order of their codes.
+      class_id: code of the class, or None.
     """
     if class_id is None:
         return NO_CLASS
@@ -44,7 +44,7 @@ def draw(
     removed: np.ndarray | None = None,
     colour: tuple[int, int, int] = NO_CLASS,
 ) -> np.ndarray:
-    """Tint and outline of the mask over the picture, and lines of text in a strip below it.
+    """Draws tint and outline of the mask over the picture, and text in a strip below it.
 
     The picture is drawn at its own size, but not larger than 1600 nor smaller than 320 pixels on
     its longer side. No text covers it.
@@ -53,8 +53,8 @@ def draw(
       grey: ``(height, width)`` uint8.
       mask: ``(height, width)`` bool, or None.
       lines: text, the first one in the colour; `FOOTER` is added.
-      removed: ``(height, width)`` bool, a mask that was taken back; where the other is empty its
-        outline is dashed in white.
+      removed: ``(height, width)`` bool, a mask that refining removed; if ``mask`` is empty, its
+        outline is drawn dashed in white.
       colour: RGB of the outline.
 
     Returns:
@@ -80,19 +80,19 @@ def outlined(
     removed: np.ndarray | None = None,
     colour: tuple[int, int, int] = NO_CLASS,
 ) -> np.ndarray:
-    """As `draw`, but without tint and at the picture's own size: pixel lies on pixel.
+    """Like `draw`, but without tint and at the picture's own size, pixel for pixel.
 
     Args:
       grey: ``(height, width)`` uint8.
       mask: ``(height, width)`` bool, or None.
-      lines: texts of the strip below.
-      removed: ``(height, width)`` bool, what refining took away, outlined with dashes where there
-        is no mask; or None.
+      lines: lines of text for the strip below.
+      removed: ``(height, width)`` bool, a mask that refining removed; if ``mask`` is empty, its
+        outline is drawn dashed; or None.
       colour: RGB of the outline.
 
     Returns:
       ``(drawn_height, drawn_width, 3)`` uint8, the picture in its upper left corner. The strip
-      below is at least 320 pixels wide, to be read; beside a narrower picture it is dark.
+      below is at least 320 pixels wide, to be legible; the area beside a narrower picture is dark.
     """
     canvas = np.repeat(grey[..., None], 3, axis=-1)
     line = _line(*grey.shape)
@@ -136,7 +136,7 @@ def _marked(
 
 def _dashed(canvas: np.ndarray, mask: np.ndarray, line: int) -> np.ndarray:
     rows, cols = np.nonzero(_outline(mask, line))
-    # Squares of a chessboard, which no direction of the outline follows for long.
+    # A chessboard pattern, which gives dashes in every direction of the outline.
     side = 5 * line
     shown = (rows // side + cols // side) % 2 == 0
     dashed = canvas.copy()
@@ -145,7 +145,7 @@ def _dashed(canvas: np.ndarray, mask: np.ndarray, line: int) -> np.ndarray:
 
 
 def _strip(width: int, lines: Sequence[str], colour: tuple[int, int, int]) -> np.ndarray:
-    """Text on dark ground, in a size that goes with the width; long lines are broken."""
+    """Text on a dark background, in a size that depends on the width; long lines are wrapped."""
     size = int(np.clip(width / 28, 12, 40))
     rows: list[tuple[str, int, tuple[int, int, int]]] = []
     for number, text in enumerate(lines):

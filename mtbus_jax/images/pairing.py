@@ -16,20 +16,20 @@ _MASK_WORDS += ("máscara", "máscaras", "maschera", "maschere", "gt", "segmenta
 MASK_FOLDERS = (*_MASK_WORDS, "segmentations", "ground_truth")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "bilder", "bild", "imágenes", "imagenes")
 IMAGE_FOLDERS += ("imagens", "immagini")
-# macOS writes letters and their marks apart.
+# macOS stores letters and their accents separately.
 _SPELLED = {*_MASK_WORDS, *(unicodedata.normalize("NFD", word) for word in _MASK_WORDS)}
-# Before the ending of a mask beside its picture, a word that says so, numbered or not.
+# The name of a mask beside its picture ends with a word for a mask, numbered or not.
 _ANY_WORD = "|".join(sorted(_SPELLED))
 _MASK = re.compile(rf"(.+)[ ._-](?:{_ANY_WORD}|seg|tumou?r)(?:_?\d+)?", re.IGNORECASE)
 
 
 def stem(path: Path) -> Path:
-    """A path without its suffix, if that is one of a picture: "1.2.840" keeps its numbers."""
+    """A path without its suffix, if it is the suffix of a picture: "1.2.840" keeps its numbers."""
     return path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
 
 
 def folded(name: str) -> str:
-    """A name of a folder for comparison: in lower case, letters and their marks as one."""
+    """The name of a folder for comparison: in lower case, with letters and accents combined."""
     return unicodedata.normalize("NFC", name.lower())
 
 
@@ -37,13 +37,13 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
     """Which files are masks, and of which pictures.
 
     A mask lies beside its picture and is called ``x_mask.png``, ``x_seg.png``, ``x_tumor.png`` or
-    the like, numbered or not (``x_mask_1.png``); or it lies in ``masks/`` and is called like a
+    the like, numbered or not (``x_mask_1.png``); or it lies in ``masks/`` and has the name of a
     picture in ``images/``, or in the folder that holds ``masks/``. The case of these words does
     not matter.
 
     Args:
       paths: pictures below a folder.
-      root: the folder; what is above it says nothing.
+      root: the folder; the names of folders above it do not count.
 
     Returns:
       Mask → its picture.
@@ -62,9 +62,9 @@ def owners(paths: Sequence[Path], root: Path) -> dict[Path, Path]:
 
 
 def picture_of(mask: Path) -> str | None:
-    """Stem of the picture that a file is a mask of by its name, such as ``x`` of ``x_mask_1.png``.
+    """Stem of the picture that a mask's name refers to, such as ``x`` for ``x_mask_1.png``.
 
-    None for a name that says nothing of a mask.
+    None if the name is not the name of a mask.
     """
     match = _MASK.fullmatch(stem(mask).name)
     return match[1] if match else None
@@ -89,7 +89,7 @@ def _owner(
 
 
 def _place(relative: Path, folders: tuple[str, ...], instead: str | None) -> tuple[str, ...]:
-    """Folders and stem in lower case, the folders of some names called otherwise or left out."""
+    """Folders in lower case and the stem; the named folders are replaced or left out."""
     *above, _ = relative.parts
     parts = [instead if folded(part) in folders else folded(part) for part in above]
     return (*(part for part in parts if part is not None), stem(relative).name)

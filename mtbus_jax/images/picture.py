@@ -16,8 +16,8 @@ from mtbus_jax.images.frame import MAX_BYTES, MAX_PIXELS, Decoded, ReadError, ch
 from mtbus_jax.images.silence import quiet
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-FIRST_OF = "first of"  # begins the note of a file of which the first picture alone is read
-# How files of these kinds begin; WebP's is in two parts, a length between them.
+FIRST_OF = "first of"  # begins the note on a file of which only the first picture is read
+# How files of these kinds begin; WebP's signature has two parts, with a length between them.
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8", *tiff.SIGNATURES)
 _RIFF, _WEBP = b"RIFF", b"WEBP"
 
@@ -28,7 +28,7 @@ def looks_right(head: bytes) -> bool:
 
 
 def decode(path: Path, file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
-    """Decodes a file; a TIFF file gives a picture per page, others their first.
+    """Decodes a file; a TIFF file gives one picture per page, other files give only their first.
 
     Args:
       path: of the file, for messages.
@@ -67,12 +67,12 @@ def decode(path: Path, file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
 
 
 def _later(done: int) -> int | None:
-    """The frame from which on nothing was read, None if nothing was read at all."""
+    """Number of the first frame that was not read; None if nothing was read at all."""
     return done + 1 if done else None
 
 
 def _single(file: BinaryIO, smallest: int) -> Iterator[Decoded]:
-    # Some of them are read as a whole, by a decoder or by `complete`.
+    # A decoder or `complete` may read the file as a whole.
     if file.seek(0, io.SEEK_END) > MAX_BYTES:
         raise UnusableError(f"has more than {MAX_BYTES // 10**6} MB, too many for one picture")
     file.seek(0)

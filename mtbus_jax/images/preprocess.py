@@ -1,9 +1,9 @@
-"""From a decoded picture to the network's input: the one definition training and prediction share.
+"""From a decoded picture to the network's input, in one definition for training and prediction.
 
-Everything here works on host arrays and follows Aumente-Maestro et al. 2025 as released, to the
-pixel: the grey value and the nearest neighbour that OpenCV takes, grey values 0..255 without
+Everything here works on host arrays and reproduces the released code of Aumente-Maestro et al. 2025
+to the pixel: OpenCV's grey values and nearest neighbours, and grey values 0..255 without
 normalisation. `docs/parity.md` says what was compared. A run can ask for the mean over an area
-instead of the nearest neighbour, and for enhanced pictures; masks are always sampled.
+instead of the nearest neighbour, and for enhanced pictures; masks always use nearest neighbours.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from mtbus_jax.errors import UserError
 from mtbus_jax.images.enhancement import enhance
 
-# ITU-R BT.601 luma in 15-bit fixed point, weights and sum cut off instead of rounded: what OpenCV
-# (4.10, 5.0) makes of a coloured PNG file that it is asked to read as grey, equal for all 2**24
-# colours. The weights sum to 2**15, so a picture whose channels are equal keeps its values exactly.
+# ITU-R BT.601 luma in 15-bit fixed point, weights and sum truncated instead of rounded. OpenCV
+# (4.10, 5.0) gives the same values for all 2**24 colours when it reads a coloured PNG file as grey.
+# The weights sum to 2**15, so a picture whose channels are equal keeps its values exactly.
 _LUMA_WEIGHTS = np.array([9797, 19234, 3737], dtype=np.uint32)
 _LUMA_BITS = 15
 
-# A mask whose largest value is at most this numbers its classes; grey values are larger.
+# A mask whose largest value is at most this holds class numbers; grey values are larger.
 _MOST_CLASSES = 15
 
 # How an image becomes smaller, by the value of `data.resize`.
@@ -56,10 +56,10 @@ def to_greyscale(image: np.ndarray) -> np.ndarray:
 def lesion_of(mask: np.ndarray) -> tuple[np.ndarray, bool]:
     """Which pixels of a mask file are lesion.
 
-    * black and one other value, as 0 and 1 or 0 and 255: all that is not black;
-    * small numbers, at most 15, such as those of classes: all but 0;
-    * values between, as resizing with soft edges or JPEG leave them: all above half of the largest.
-      Every grey pixel of an edge would make a small lesion much larger.
+    * black and one other value, such as 0 and 1 or 0 and 255: everything that is not black;
+    * small numbers, at most 15, such as class numbers: everything but 0;
+    * values in between, as left by JPEG or resizing with soft edges: everything above half of the
+      largest. To count every grey pixel of an edge would make a small lesion much larger.
 
     A coloured pixel counts by its brightest channel, so red and green are alike.
 
@@ -67,7 +67,7 @@ def lesion_of(mask: np.ndarray) -> tuple[np.ndarray, bool]:
       mask: bool or uint8, ``(height, width)`` or ``(height, width, 1, 3 or 4)``; alpha is ignored.
 
     Returns:
-      ``(height, width)`` bool, and whether there were values between.
+      ``(height, width)`` bool, and whether there were values in between.
     """
     plane = mask if mask.ndim == 2 else mask[..., :3].max(axis=-1)
     if plane.dtype == bool:
@@ -118,7 +118,7 @@ def to_input(
 
 
 def resize(image: np.ndarray, height: int, width: int, *, method: str) -> np.ndarray:
-    """An image at another size.
+    """Resizes an image.
 
     Args:
       image: ``(source_height, source_width)`` uint8.
@@ -138,8 +138,8 @@ def resize(image: np.ndarray, height: int, width: int, *, method: str) -> np.nda
 def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Each pixel is the mean over the area of the image that it covers, rounded half up.
 
-    Pixels that are covered in part count in part. The sums are whole numbers far below 2⁵³, so
-    every machine computes the same, whatever the order.
+    Partly covered pixels count in proportion. The sums are whole numbers far below 2⁵³, so every
+    machine computes the same, in any order.
 
     Args:
       image: ``(source_height, source_width)`` uint8.
@@ -156,10 +156,10 @@ def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _overlaps(source: int, target: int) -> np.ndarray:
-    """``(target, source)``: what of each source pixel lies in each target pixel, in 1/target.
+    """``(target, source)``: share of each source pixel in each target pixel, in units of 1/target.
 
-    On a line of source · target parts a source pixel has ``target`` of them, a target pixel
-    ``source``.
+    On a line of source · target parts, a source pixel covers ``target`` parts and a target pixel
+    ``source`` parts.
     """
     start, pixel = np.arange(target)[:, None] * source, np.arange(source) * target
     common = np.minimum(start + source, pixel + target) - np.maximum(start, pixel)
@@ -167,7 +167,7 @@ def _overlaps(source: int, target: int) -> np.ndarray:
 
 
 def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Nearest-neighbour resizing in OpenCV's sense: rows and columns are those of `sampled`.
+    """Nearest-neighbour resizing as in OpenCV: takes the rows and columns that `sampled` gives.
 
     Args:
       array: ``(source_height, source_width, ...)``.
@@ -184,16 +184,16 @@ def resize_nearest(array: np.ndarray, height: int, width: int) -> np.ndarray:
 def sampled(source: int, target: int) -> np.ndarray:
     """The rows, or columns, that nearest-neighbour resizing takes: ⌊i · (1 / (target / source))⌋.
 
-    In double precision, with both divisions, as OpenCV's ``INTER_NEAREST`` has it. For some sizes a
-    product lands just below a whole number, and the pixel before it is taken: at 128 pixels for 33
-    of the lengths from 130 to 1099.
+    Computed in double precision, with both divisions, like OpenCV's ``INTER_NEAREST``. For some
+    sizes a product is just below a whole number, and the pixel before it is taken: at 128 pixels
+    for 33 of the lengths from 130 to 1099.
 
     Args:
       source: length in pixels.
       target: length in pixels after resizing.
 
     Returns:
-      ``(target,)`` int, not falling, each from 0 to ``source`` - 1.
+      ``(target,)`` int, never decreasing, each from 0 to ``source`` - 1.
     """
     step = 1.0 / (target / source)
     return np.minimum(np.floor(np.arange(target) * step).astype(int), source - 1)

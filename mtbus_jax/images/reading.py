@@ -14,12 +14,12 @@ from mtbus_jax.images import dicom, dicom_kind, dicom_mask, picture
 from mtbus_jax.images.frame import MAX_BYTES, MIN_SIDE, Decoded, Frame, ReadError
 
 HEAD_BYTES = dicom.HEAD_BYTES
-# Said of a mask, see `preprocess.lesion_of`.
+# Note on a mask, see `preprocess.lesion_of`.
 BETWEEN = "has values between black and white; what is above half of the largest counts as lesion"
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Frame]:
-    """Decodes a file, to grey.
+    """Decodes a file to grey.
 
     Args:
       path: of the file.
@@ -38,8 +38,8 @@ def read_content(content: bytes, name: str) -> Iterator[Frame]:
     """Decodes a file that is held in memory, as `read` does one on disk; writes nothing.
 
     Args:
-      content: of the file.
-      name: what it is called, for messages and where its content says nothing about its kind.
+      content: content of the file.
+      name: name of the file, for messages and to tell its type if the content does not.
 
     Yields:
       The only frame, or those of a multi-frame DICOM or multi-page TIFF file in order.
@@ -52,11 +52,11 @@ def read_content(content: bytes, name: str) -> Iterator[Frame]:
 
 
 def is_known(head: bytes, name: str) -> bool:
-    """Whether a file is of a kind that can be read, if it is whole.
+    """Whether a file is of a type that can be read, provided that it is complete.
 
     Args:
       head: its first `HEAD_BYTES`.
-      name: what it is called.
+      name: its name.
     """
     return picture.looks_right(head) or dicom.looks_right(Path(name), head)
 
@@ -64,9 +64,9 @@ def is_known(head: bytes, name: str) -> bool:
 def decode(
     path: str | os.PathLike[str] | zipfile.Path, *, smallest: int = MIN_SIDE
 ) -> Iterator[Decoded]:
-    """Decodes a file; what kind it is of, its content says and not its name.
+    """Decodes a file, whose type is told by its content; a suffix matters only for bare DICOM data.
 
-    Pictures come one at a time, so that a long sequence needs the memory of one.
+    Pictures come one at a time, so a long sequence needs memory for one only.
 
     Args:
       path: of the file, which may lie in a zip archive (DICOM files may not).
@@ -87,7 +87,7 @@ def decode(
 def _decoded(
     path: Path | zipfile.Path, file: BinaryIO, smallest: int, for_dicom: Path | bytes | None
 ) -> Iterator[Decoded]:
-    """Decodes an open file; DICOM needs a path or the content, and is not read without."""
+    """Decodes an open file; DICOM is read only if its path or content is given, too."""
     head = file.read(HEAD_BYTES)
     if not head:
         raise ReadError(path, "is empty (0 bytes)")
@@ -117,7 +117,7 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
         raise ReadError(
             path,
             "holds several pictures, so it does not say what is tumour; save the mask as one "
-            "picture, or as files of their own",
+            "picture, or as separate files",
         )
     if found.transparent:
         raise ReadError(
@@ -129,7 +129,7 @@ def decode_mask(path: str | os.PathLike[str] | zipfile.Path) -> Decoded:
 
 
 def _opened(path: Path | zipfile.Path) -> BinaryIO:
-    """A file, open; one in a zip archive is unpacked first, for it cannot be read in parts.
+    """Opens a file; one in a zip archive is unpacked first, because it cannot be read in parts.
 
     Raises:
       ReadError: if it cannot be opened, is a device or pipe, which might never end, or unpacks to

@@ -1,4 +1,4 @@
-"""Silences the libraries that decode, whose warnings and logs are about metadata, or quote it."""
+"""Silences the decoding libraries, whose warnings and logs are about metadata, or quote it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 
 _LOGS = ("pydicom", "tifffile")
 _lock = threading.Lock()
-_inside = 0  # blocks that are being run, in all threads
+_inside = 0  # number of running blocks, in all threads
 _before = contextlib.ExitStack()  # restores what was before the first of them
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No warning, nor a log entry of these libraries, comes from the block.
+    """Suppresses warnings, and log entries of these libraries, in the block.
 
-    Filters of warnings belong to the whole process, and `warnings.catch_warnings` in several
-    threads restores them in any order: here the first block sets them, and the last restores them.
+    Warning filters belong to the whole process, and `warnings.catch_warnings` in several threads
+    restores them in any order. So the first block sets them here, and the last one restores them.
     """
     global _inside
     with _lock:

@@ -1,8 +1,8 @@
-"""TIFF files: through Pillow up to 8 bits, above and with a sign through tifffile.
+"""TIFF files: up to 8 bits through Pillow, above 8 bits or signed through tifffile.
 
-Of pictures above 8 bits Pillow shows WhiteIsZero as a negative, scrambles separate planes, cuts
-colour to its upper 8 bits, and does not know many types. tifffile knows them, but needs another
-package for some kinds of compression; those go through Pillow.
+For pictures above 8 bits, Pillow shows WhiteIsZero as a negative, scrambles separate planes, cuts
+colour to its upper 8 bits, and does not support many types. tifffile supports them, but needs
+another package for some kinds of compression; those go through Pillow.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SLACK = 1 << 16  # bytes behind the data that some writers leave
 
 
 def decode(file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
-    """The pages of a file in order, those above 8 bits on one scale.
+    """The pages of a file in order, those above 8 bits on a common scale.
 
     Args:
       file: open file.
@@ -50,7 +50,7 @@ def decode(file: BinaryIO, *, smallest: int) -> Iterator[Decoded]:
             for index in filter(pages.is_deep, range(pages.count)):
                 try:
                     extents.add(pages.values(index, smallest)[0])
-                except Exception:  # said when the page's turn comes
+                except Exception:  # reported when the page is decoded
                     break
         for index in range(pages.count):
             number = index + 1 if pages.count > 1 else None
@@ -80,7 +80,7 @@ class _Pages:
     """
 
     def __init__(self, file: BinaryIO, stack: contextlib.ExitStack):
-        """Reads the table of contents; what it opens it leaves to the stack to close."""
+        """Reads the table of contents; the stack closes what is opened."""
         import tifffile
 
         self._file, self._stack = file, stack
@@ -92,7 +92,7 @@ class _Pages:
             self.count = len(self._tiff.pages)
 
     def bits(self, index: int) -> int:
-        """Bits of a value of a page."""
+        """Bits per value of a page."""
         return int(np.max(self._page(index).bitspersample))
 
     def is_deep(self, index: int) -> bool:
@@ -102,7 +102,7 @@ class _Pages:
         return page.photometric in known and (self.bits(index) > 8 or signed)
 
     def is_negative(self, index: int) -> bool:
-        """Whether the smallest value of such a page is white."""
+        """Whether a page is deep and its smallest value is white."""
         return self.is_deep(index) and self._page(index).photometric == _WHITE_IS_ZERO
 
     def values(self, index: int, smallest: int) -> tuple[np.ndarray, list[str]]:
@@ -132,13 +132,13 @@ class _Pages:
             return self._tiff.pages[index]
 
     def _check_whole(self, page: Any) -> None:
-        """Refuses missing data, in place of which tifffile puts zeros."""
+        """Refuses missing data, which tifffile would replace with zeros."""
         for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
             if start + length > self._size:
                 raise UnusableError("cannot be decoded, it is cut or damaged (data is missing)")
 
     def _check_unpacked(self, page: Any) -> None:
-        """Refuses parts that unpack to more than they stand for; tifffile unpacks all of it."""
+        """Refuses strips or tiles that unpack to more than their size; tifffile unpacks it all."""
         if page.compression not in (*_DEFLATE, _LZMA):
             return
         most = int(np.prod(page.chunks)) * page.dtype.itemsize
@@ -149,13 +149,13 @@ class _Pages:
             )
             try:
                 unpacked = len(unpacker.decompress(self._file.read(length), most + _SLACK))
-            except (zlib.error, lzma.LZMAError):  # said by whoever decodes it
+            except (zlib.error, lzma.LZMAError):  # the decoder reports it
                 return
             if unpacked == most + _SLACK:
                 raise UnusableError("unpacks to more than it says; it is damaged, or made so")
 
     def _through_pillow(self, index: int) -> tuple[np.ndarray, list[str]]:
-        """Values of a page; Pillow itself turns TIFF files, as it loads them."""
+        """Values of a page through Pillow, which turns TIFF files upright as it loads them."""
         try:
             if self._image is None:
                 self._file.seek(0)

@@ -1,7 +1,7 @@
-"""The pictures that go through the network, in the batches of a prediction that never stopped.
+"""Feeds pictures to the network in the same batches as a prediction that was never stopped.
 
-Numbers depend, in their last digits, on which pictures a batch holds. So a prediction that goes on
-fills up batches with pictures that are done, whose results it leaves as they are.
+The last digits of the results depend on which pictures share a batch. So a continued prediction
+fills its batches up with pictures that are already done, and leaves their results as they are.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Item(NamedTuple):
     Attributes:
       source: the file.
       frame: the picture; None for the end.
-      done: whether it has its results already, and only fills its batch.
-      stamp: at the end, of the file before it was read; None if it could not be read to its end.
-      frames: at the end, how many pictures it gave.
-      error: at the end, why it gave no more of them.
+      done: whether it already has its results and only fills up the batch.
+      stamp: at the end, the file's stamp from before it was read; None if reading failed.
+      frames: at the end, how many pictures the file gave.
+      error: at the end, why reading failed; None if it did not.
     """
 
     source: images.Source
@@ -38,19 +38,19 @@ class Item(NamedTuple):
 def items(
     sources: Iterable[images.Source], done: Mapping[str, int], batch_size: int
 ) -> Iterator[Item]:
-    """Reads what is to be predicted.
+    """Reads the pictures to predict.
 
     Args:
       sources: all files, in order.
-      done: how many pictures those have that are finished, by name.
+      done: number of pictures of each finished file, by name.
       batch_size: pictures that go through the network together.
 
     Yields:
-      Pictures, and after those of each file that is not finished its end. Batches of which all
-      pictures are done are left out.
+      Pictures, and an end item after the pictures of each unfinished file. Batches whose pictures
+      are all done are left out.
     """
     place, opened = 0, False  # pictures of the batch so far; whether one of them is not done
-    held: list[tuple[images.Source, int, int]] = []  # the done ones in front, frames from and to
+    held: list[tuple[images.Source, int, int]] = []  # done pictures in front: frames from and to
     for source in sources:
         if source.name in done:
             start, count = 0, done[source.name]
@@ -78,9 +78,9 @@ def items(
 
 
 def _read(source: images.Source) -> Iterator[Item]:
-    """The pictures of a file, and its end."""
+    """Yields the pictures of a file, then its end."""
     count, stamp, failure = 0, None, None
-    with contextlib.suppress(OSError):  # reading it says why
+    with contextlib.suppress(OSError):  # `images.read` reports why
         stamp = Stamp.of(source.path)
     try:
         for frame in images.read(source.path):

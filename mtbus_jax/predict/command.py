@@ -3,12 +3,12 @@
     mtbus predict --input=PICTURES --out=predictions
     mtbus predict --run=runs/mt_unetpp --input=PICTURES --out=predictions
 
-The first takes the network that comes with the library, trained on Curated BUSI, the second one of
-your own. PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files are read (the latter with
-``pip install -e '.[dicom]'``); ``masks/``, ``overlays/``, ``predictions.csv`` and
-``failures.csv`` are written; with ``--dicom``, for DICOM files, also objects that an archive takes.
-A file that cannot be read does not stop the others; it is listed, and the exit code is 2. A
-prediction that was stopped goes on with the same command and ``--continue``.
+The first command uses the network that comes with the library, trained on Curated BUSI; the second
+uses one that you trained. Both read PNG, JPEG, TIFF, BMP, GIF, WebP and DICOM files (DICOM needs
+``pip install -e '.[dicom]'``) and write ``masks/``, ``overlays/``, ``predictions.csv`` and
+``failures.csv``. With ``--dicom`` they also write DICOM objects for DICOM files, for an archive.
+A file that cannot be read does not stop the others: it is listed, and the exit code is 2. To
+continue a prediction that was stopped, give the same command with ``--continue``.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _predict(predictor: Predictor, found: images.Found, output: Output, batch_si
             elif item.stamp is not None:
                 output.end(item.source, Done(item.source.file, item.stamp, item.frames))
 
-    # A batch was full once, if so many pictures are done.
+    # If this many pictures are done, an earlier batch was full.
     full = sum(output.done.values()) >= batch_size
     for prediction in predictor.stream(frames(), full=full):
         end_sources()
@@ -157,8 +157,8 @@ def _parser(program: str) -> commandline.Parser:
     )
     parser.switch(
         "--dicom",
-        help="for DICOM files, write a Segmentation and a Secondary Capture of their patient and "
-        "study, too; needs highdicom",
+        help="for DICOM files, also write a Segmentation and a Secondary Capture with their "
+        "patient and study data; needs highdicom",
     )
     parser.add_argument(
         "--batch_size", type=int, default=8, help="pictures that go through the network together"
@@ -170,14 +170,14 @@ def _parser(program: str) -> commandline.Parser:
         "--continue",
         dest="go_on",
         action="store_true",
-        help="go on with a prediction in --out that was stopped, if there is one: what is finished "
-        "stays as it is",
+        help="continue a stopped prediction in --out, if there is one; finished results stay as "
+        "they are",
     )
     return parser
 
 
 def add_ensemble_flags(parser: commandline.Parser) -> None:
-    """Adds the flags that say which networks predict, and how: of `Predictor`, whatever for."""
+    """Adds the flags that choose the networks of a `Predictor` and how they predict."""
     parser.add_argument(
         "--folds",
         type=commandline.numbers,
@@ -195,10 +195,10 @@ def add_ensemble_flags(parser: commandline.Parser) -> None:
 
 
 def _check_apart(inputs: list[str], out: Path) -> None:
-    """Results among the inputs would be taken for pictures, or be overwritten.
+    """Refuses results among the inputs: they would be read as pictures, or overwrite them.
 
     Raises:
-      UserError: if one lies in the other.
+      UserError: if an input lies in ``out``, or ``out`` in an input.
     """
     for given in inputs:
         first, second = Path(given).resolve(), out.resolve()
@@ -209,7 +209,7 @@ def _check_apart(inputs: list[str], out: Path) -> None:
 
 
 def _announce(predictor: Predictor, found: images.Found) -> None:
-    """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
+    """Prints what will run and on which device: a silent fall-back to the CPU is a classic trap."""
     print(
         f"{_count(len(found.sources), 'file')}; fold{'s' * (len(predictor.folds) > 1)} "
         f"{', '.join(map(str, predictor.folds))}, "
@@ -220,8 +220,8 @@ def _announce(predictor: Predictor, found: images.Found) -> None:
     )
     for fold in predictor.untested:
         print(
-            f"left out: fold {fold}, not tested yet, so its training may not be finished; --folds "
-            "takes it in"
+            f"left out: fold {fold}, not tested yet, so its training may not be finished; name it "
+            "in --folds to include it"
         )
     for fold in predictor.in_training:
         print(f"fold {fold} is still in training: these are its weights so far")
@@ -232,12 +232,12 @@ def _announce(predictor: Predictor, found: images.Found) -> None:
     if found.others:
         print(f"left out: {_count(len(found.others), 'file')}, no picture by name or content")
     if not predictor.calibrated:
-        print("not calibrated: no trust.json for these folds, so no uncertainties nor warnings")
+        print("not calibrated: no trust.json for these folds, so no uncertainties or warnings")
     if predictor.fitted_otherwise:
         how = "without" if predictor.tta else "with"
         print(
             f"trust.json was fitted {how} flipped and turned versions of the images: leave "
-            f"--{'' if predictor.tta else 'no-'}tta out for uncertainties and warnings to rely on"
+            f"--{'' if predictor.tta else 'no-'}tta out for reliable uncertainties and warnings"
         )
 
 
@@ -295,8 +295,8 @@ def _tell_dicom(dicom: DicomOutput, out: Path) -> None:
         print(f"no DICOM objects for {_count(count, 'picture')}: {reason}")
     if dicom.count:
         print(
-            f"{_count(dicom.count, 'picture')} as DICOM in {out / DICOM}, which holds the data of "
-            "the patients, as the sources do; nothing else in the folder does"
+            f"{_count(dicom.count, 'picture')} as DICOM in {out / DICOM}, which holds patient "
+            "data, as the sources do; nothing else in the folder does"
         )
 
 

@@ -1,7 +1,7 @@
 """DICOM objects of a prediction: a Segmentation, and a Secondary Capture with the outline drawn in.
 
 Both belong to the patient and the study of their source and refer to it, frame by frame.
-`docs/predict.md` says what stands where and why.
+`docs/predict.md` describes what they contain, and why.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mtbus_jax.predict.predictor import Predictor
 
 NAME = "mtbus_jax"
 _ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"  # storage of single ultrasound pictures
-_BREAST = "BREAST"  # of `BodyPartExamined`
-# Numbers of our series: 100 times that of the source and these, so that viewers list them beside.
+_BREAST = "BREAST"  # value of `BodyPartExamined`
+# Our series numbers are 100 times the source's plus these, so that viewers list them together.
 _SEGMENTATION_SERIES, _CAPTURE_SERIES, _MOST_SERIES = 1, 2, 1_000_000
 
 
@@ -34,7 +34,7 @@ class Software:
     Attributes:
       network: its name, such as ``lite_unet``.
       weights: a digest of the weights.
-      parameters: how it was called, by name.
+      parameters: settings of the prediction, by name.
     """
 
     network: str
@@ -43,7 +43,7 @@ class Software:
 
     @classmethod
     def of(cls, predictor: Predictor) -> Software:
-        """The software that a predictor is."""
+        """Describes a predictor."""
         height, width = predictor.image_size
         parameters = {
             "folds": " ".join(map(str, predictor.folds)),
@@ -57,17 +57,17 @@ class Software:
 
     @property
     def version(self) -> str:
-        """Of the library, and which weights it read."""
+        """Version of the library and digest of the weights."""
         return f"{mtbus_jax.__version__} weights {self.weights}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an object stands in its study.
+    """Place of an object in its study.
 
     Attributes:
       series: UID of its series.
-      number: of the object in that series, from 1.
+      number: number of the object in that series, from 1.
     """
 
     series: str
@@ -75,7 +75,7 @@ class Place:
 
 
 def check_installed() -> None:
-    """Refuses to begin without what writes the objects.
+    """Checks that highdicom, which makes the objects, is installed.
 
     Raises:
       UserError: if highdicom is missing.
@@ -92,14 +92,14 @@ def check_installed() -> None:
 def segmentation(header: Any, prediction: Prediction, software: Software, place: Place) -> bytes:
     """A Segmentation (PS3.3 A.51) with the mask as its one segment and one frame.
 
-    One frame, also of a clip: ultrasound has no frame of reference, and without one highdicom, as
-    many viewers, takes a single frame only.
+    Each frame of a clip gets a separate object: ultrasound has no frame of reference, and
+    without one highdicom, like many viewers, accepts a single frame only.
 
     Args:
-      header: of the source, by `dicom_source.read`.
-      prediction: with a mask that is not empty.
+      header: the source's header, from `dicom_source.read`.
+      prediction: a prediction with a mask that is not empty.
       software: what made it.
-      place: in the study.
+      place: place of the object in the study.
 
     Returns:
       The file.
@@ -110,7 +110,7 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
 
     frame = prediction.frame
     spacing, measures = dicom_words.spacing_in_patient(prediction), None
-    # The standard asks for no thickness beside the spacing; highdicom reads no object without.
+    # The standard requires no thickness with the spacing, but highdicom reads no object without it.
     if spacing is not None and header.get("SliceThickness"):
         pair = spacing.row_mm, spacing.col_mm
         measures = highdicom.PixelMeasuresSequence(pair, float(header.SliceThickness))
@@ -121,8 +121,8 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
         source=NAME,
         parameters=software.parameters,
     )
-    # A lesion and no more: a cyst is not a neoplasm, a mass takes two planes to see, and the class
-    # is a probability, which a code would turn into a finding.
+    # The code is "lesion" and nothing more specific: a cyst is not a neoplasm, a mass must be seen
+    # in two planes, and a code for the class would turn a probability into a finding.
     segment = highdicom.seg.SegmentDescription(
         segment_number=1,
         segment_label="Breast lesion",
@@ -158,7 +158,7 @@ def segmentation(header: Any, prediction: Prediction, software: Software, place:
     ]
     for item in references:
         _refer(item, header, frame.number)
-    # highdicom has put one item in two places; a series refers to whole files.
+    # highdicom puts one item in two places, but the reference of a series is to the whole file.
     item = pydicom.Dataset()
     made.ReferencedSeriesSequence[0].ReferencedInstanceSequence = [_refer(item, header, None)]
     return _file(made, header, prediction, software)
@@ -170,11 +170,11 @@ def capture(
     """A Secondary Capture (PS3.3 A.8): the outline on the picture, pixel for pixel, text below it.
 
     Args:
-      header: of the source, by `dicom_source.read`.
-      prediction: whatever it found.
+      header: the source's header, from `dicom_source.read`.
+      prediction: any prediction, with or without a lesion.
       lines: text for the strip below the picture.
       software: what made it.
-      place: in the study.
+      place: place of the object in the study.
 
     Returns:
       The file.
@@ -197,7 +197,7 @@ def capture(
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=("L", "F"),  # needed here; that of the source comes below
+        patient_orientation=("L", "F"),  # required here; the source's comes below
         study_instance_uid=header.StudyInstanceUID,
         series_number=_series_number(header, _CAPTURE_SERIES),
         manufacturer=NAME,
@@ -206,7 +206,7 @@ def capture(
         **_common(software, place, "outline burned in, not for diagnosis"),
     )
     made.ConversionType = "WSD"  # made by a workstation, not digitised
-    # To be there even if it is not known, as is the side of what comes in pairs, once.
+    # Must be present even if unknown. So must the side of a paired body part, in one of two places.
     made.PatientOrientation = None
     if "ImageLaterality" not in header and header.get("BodyPartExamined", _BREAST) == _BREAST:
         made.Laterality = None
@@ -223,7 +223,7 @@ def capture(
 
 
 def _common(software: Software, place: Place, description: str) -> dict[str, Any]:
-    """What highdicom takes for both kinds of object."""
+    """Arguments of highdicom that both kinds of object share."""
     import highdicom
 
     return {
@@ -238,11 +238,11 @@ def _common(software: Software, place: Place, description: str) -> dict[str, Any
 
 
 def _stand_in(header: Any) -> Any:
-    """What highdicom needs of the source, and nothing that could trip it.
+    """A stand-in for the source, with what highdicom needs and nothing that it would reject.
 
-    Patient and study are put in afterwards, as the source has them, by `_file`: highdicom refuses
-    values that devices do write, as a sex of "W", and knows no retired classes of ultrasound.
-    A clip is shown to it as a single picture.
+    `_file` adds patient and study afterwards, as the source has them: highdicom rejects values that
+    some devices write, such as a sex of "W", and does not know the retired ultrasound classes.
+    A clip is presented to it as a single picture.
     """
     import pydicom
 
@@ -264,7 +264,7 @@ def _stand_in(header: Any) -> Any:
 
 
 def _lies_in_space(header: Any) -> bool:
-    """Whether the place of a picture in the patient is known, with all that highdicom asks for."""
+    """Whether the picture's position in the patient is known, with all that highdicom requires."""
     lengths = zip(dicom_source.GEOMETRY, (3, 6, 2), strict=True)
     known = all(len(header.get(keyword) or ()) == length for keyword, length in lengths)
     return known and bool(header.get("SliceThickness"))
@@ -280,7 +280,7 @@ def _refer(item: Any, header: Any, number: int | None) -> Any:
 
 
 def _file(made: Any, header: Any, prediction: Prediction, software: Software) -> bytes:
-    """An object as a file, with the patient and study of its source and how it came about."""
+    """Encodes an object, with its source's patient and study and a note on how it was made."""
     if "SpecificCharacterSet" in header:
         made["SpecificCharacterSet"] = header["SpecificCharacterSet"]
     for keyword in dicom_source.PATIENT_AND_STUDY:
@@ -299,7 +299,7 @@ def _file(made: Any, header: Any, prediction: Prediction, software: Software) ->
 
 
 def _series_number(header: Any, number: int) -> int:
-    """A number beside that of the source, which need not have one."""
+    """A series number derived from the source's, which may have none."""
     try:
         first = int(header.get("SeriesNumber") or 0)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The DICOM objects of a whole prediction, ordered into series: what ``--dicom`` adds."""
+"""The DICOM objects of a whole prediction, grouped into series; written with ``--dicom``."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Made(NamedTuple):
 
 
 class DicomOutput:
-    """Makes the objects of one prediction after the other.
+    """Makes the objects of one prediction after another.
 
-    All UIDs are new with every prediction: an object tells when it was made, and archives take two
-    different objects of one UID for an error. Of each series of sources there is one series of
+    Every prediction gets new UIDs: an object records when it was made, and archives treat two
+    different objects with the same UID as an error. Each source series gets one series of
     Segmentations and one of Secondary Captures.
 
     Attributes:
@@ -42,7 +42,7 @@ class DicomOutput:
     """
 
     def __init__(self, software: Software):
-        """Knows no series yet.
+        """Starts without any series.
 
         Args:
           software: what makes the objects.
@@ -59,11 +59,11 @@ class DicomOutput:
         self.without: collections.Counter[str] = collections.Counter()
 
     def make(self, source: Source, prediction: Prediction, lines: list[str]) -> Made:
-        """The objects of a prediction.
+        """Makes the objects of a prediction.
 
         Args:
           source: where the picture comes from.
-          prediction: about it.
+          prediction: the result for it.
           lines: text for the capture.
         """
         try:
@@ -77,18 +77,18 @@ class DicomOutput:
             return made
         except dicom_source.NoObjectsError as error:
             reason = str(error)
-        except Exception as error:  # what a header holds that no device should have written
+        except Exception as error:  # the header may hold values that no device should write
             reason = f"the header cannot be used ({type(error).__name__})"
         self.without[reason] += 1
         return Made(None, None, f"{_NO_OBJECTS}{reason}")
 
     def resume(self, source: Source, out: Path, rows: list[dict[str, str]]) -> bool:
-        """Takes up the series of objects that an earlier prediction made of a source.
+        """Continues the series of objects that an earlier prediction made from a source.
 
         Args:
           source: where the pictures come from.
           out: the folder of results.
-          rows: of its table, about the source.
+          rows: the rows of its table about the source.
 
         Returns:
           Whether the objects that the rows name can be read.
@@ -140,7 +140,7 @@ class DicomOutput:
         return Made(segmentation, capture, "")
 
     def _place(self, header: Any, kind: str) -> Place:
-        """The next place in the series of that kind beside the source's own."""
+        """The next place in the series of that kind which belongs to the source's series."""
         import highdicom
 
         series = self._series.setdefault(_key(header, kind), str(highdicom.UID()))

@@ -1,8 +1,8 @@
-"""What of a DICOM file's header goes into the objects that are made from it, and nowhere else.
+"""Header elements of a DICOM file that go into the objects made from it, and nowhere else.
 
-`mtbus_jax.images` reads no identifying element. This module reads those by which an archive files
-an object beside its source, for `dicom_objects` alone: nothing here reaches a table, an overlay or
-a message.
+`mtbus_jax.images` reads no identifying element. This module reads the elements by which an archive
+files an object beside its source. Only `dicom_objects` uses them: nothing here reaches a table, an
+overlay or a message.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from mtbus_jax.images import dicom, silence
 
-# Of the patient and the study (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2): by these an archive
-# files an object, and says whether the study was de-identified or belongs to a trial.
+# Patient and study (PS3.3 C.7.1.1, C.7.1.3, C.7.2.1, C.7.2.2): an archive files an object by these.
+# They also say whether the study was de-identified or belongs to a trial.
 PATIENT_AND_STUDY = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID"),
     *("IssuerOfPatientIDQualifiersSequence", "PatientBirthDate", "PatientSex", "PatientAge"),
@@ -25,7 +25,7 @@ PATIENT_AND_STUDY = (
     *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription"),
     *("AccessionNumber", "IssuerOfAccessionNumberSequence", "ReferringPhysicianName"),
 )
-# Where a picture lies in the patient; without them a frame of reference says nothing.
+# Position of a picture in the patient; a frame of reference means nothing without it.
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 LOSS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 # Which breast a picture shows, and which of its edges points where.
@@ -36,13 +36,13 @@ PICTURE = (
     *("FrameOfReferenceUID", "PositionReferenceIndicator", *GEOMETRY, "SliceThickness"),
     *("BurnedInAnnotation", *SIDE, *LOSS),
 )
-# Of transfer syntaxes that always lose something: the defined term of their method.
+# Transfer syntaxes that are always lossy, with the defined term of their method.
 LOSSY_SYNTAXES = {
     "1.2.840.10008.1.2.4.50": "ISO_10918_1",  # JPEG, 8 bits
     "1.2.840.10008.1.2.4.51": "ISO_10918_1",  # JPEG, 12 bits
     "1.2.840.10008.1.2.4.81": "ISO_14495_1",  # JPEG-LS, near-lossless
 }
-# An object names these of its source, or stands in its study.
+# An object refers to its source and its study by these.
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 
@@ -62,15 +62,15 @@ def is_read_as_dicom(path: Path) -> bool:
 def read(path: Path) -> Any:
     """Reads the header of a DICOM file.
 
-    Elements that pydicom cannot decode are left out, as if the file did not have them. Where the
-    pixels are compressed with loss and the header does not say so, it is made to.
+    Elements that pydicom cannot decode are left out, as if the file did not have them. If the
+    pixels have lossy compression and the file's header does not say so, the returned one does.
 
     Args:
       path: of the file.
 
     Returns:
-      A pydicom data set of `PATIENT_AND_STUDY`, `PICTURE` and the character set, as far as the file
-      has them.
+      A pydicom data set with those elements of `PATIENT_AND_STUDY` and `PICTURE` that the file has,
+      and its character set.
 
     Raises:
       NoObjectsError: if it is not a DICOM file, cannot be read, or lacks what a reference needs.
@@ -89,7 +89,7 @@ def read(path: Path) -> Any:
         except Exception as error:  # pydicom raises nearly anything on a damaged file
             raise NoObjectsError(f"the header cannot be read ({type(error).__name__})") from None
         for keyword in keywords:
-            with contextlib.suppress(Exception):  # a value that is none of its type
+            with contextlib.suppress(Exception):  # a value that does not fit its type
                 if keyword in found:
                     header.add(found[keyword])
         missing = [keyword for keyword in _NEEDED if not header.get(keyword)]
@@ -102,7 +102,7 @@ def read(path: Path) -> Any:
 
 
 def _note_loss(header: Any, method: str, path: Path) -> None:
-    """Once lossy, always lossy (PS3.3 C.7.6.1.1.5): says it of a source that does not itself."""
+    """Marks a header as lossy: once lossy, always lossy (PS3.3 C.7.6.1.1.5)."""
     factors = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
     bits = math.prod(int(header.get(each) or 1) for each in factors)
     bits *= max(int(header.get("NumberOfFrames") or 1), 1)

@@ -1,4 +1,4 @@
-"""What DICOM objects of a prediction say in words, and what their character sets can hold."""
+"""Texts for the DICOM objects of a prediction, in characters that their character sets hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_FOR_DIAGNOSIS = "Research software, not a medical device. Not for diagnosis.
 
 
 def spacing_in_patient(prediction: Prediction) -> Spacing | None:
-    """Size of a pixel in the patient where it holds for the lesion, by the rule of the table."""
+    """Size of a pixel in the patient, if it holds for the lesion; see `spacing_of_lesion`."""
     frame = prediction.frame
     if dicom.AT_DETECTOR in frame.notes:
         return None
@@ -22,7 +22,7 @@ def spacing_in_patient(prediction: Prediction) -> Spacing | None:
 
 
 def in_words(prediction: Prediction) -> str:
-    """Class, size and doubt in words."""
+    """Describes area, class and uncertainty as text."""
     parts = []
     spacing = spacing_in_patient(prediction)
     if spacing is not None:
@@ -38,7 +38,7 @@ def in_words(prediction: Prediction) -> str:
 
 
 def writable(text: str, header: Any) -> str:
-    """Text in the character set of the source; else letters without their marks, é as e."""
+    """Text that the source's character set can hold; otherwise in ASCII, with é as e."""
     from pydicom.charset import convert_encodings
 
     named = header.get("SpecificCharacterSet") or ""
@@ -51,5 +51,5 @@ def writable(text: str, header: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """Text for elements whose character set is the source's: ASCII, which all of them hold."""
+    """ASCII text, which every character set of a source can hold."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -15,7 +15,7 @@ _BOX = ("top", "left", "bottom", "right")
 
 
 def columns(class_names: tuple[str, ...]) -> tuple[str, ...]:
-    """Of ``predictions.csv``, for a run with these classes."""
+    """Columns of ``predictions.csv`` for a run with these classes."""
     return (
         *("name", "file", "frame", "height", "width"),
         *("class", *(f"probability_{name}" for name in class_names), "prediction_set"),
@@ -29,7 +29,7 @@ def columns(class_names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def result_name(source: Source, prediction: Prediction) -> str:
-    """Name of a prediction's files: that of its source, with ``#frame`` if there are several."""
+    """Name of a prediction's files: the source's name, with ``#frame`` if there are several."""
     frame = prediction.frame
     if frame.number is None:
         return source.name
@@ -37,14 +37,14 @@ def result_name(source: Source, prediction: Prediction) -> str:
 
 
 def measure(source: Source, prediction: Prediction) -> dict[str, Any]:
-    """Everything of a row but the paths of the written files.
+    """A row of the table, without the paths of the written files.
 
     Args:
       source: where the picture comes from.
-      prediction: about it.
+      prediction: the result for it.
 
     Returns:
-      Values by column of `columns`; what is not known is left out.
+      Values by column name, see `columns`; unknown values are left out.
     """
     frame = prediction.frame
     notes = list(frame.notes)
@@ -80,7 +80,7 @@ def measure(source: Source, prediction: Prediction) -> dict[str, Any]:
 
 
 def _lesion(mask: np.ndarray, spacing: Spacing | None) -> tuple[dict[str, Any], str]:
-    """Area, parts and box of a mask in pixels, in mm where that holds; and a note."""
+    """Area, parts and box of a mask in pixels, and in mm where the spacing holds; and a note."""
     area = int(mask.sum())
     row: dict[str, Any] = {
         "area_px": area,
@@ -102,11 +102,13 @@ def _lesion(mask: np.ndarray, spacing: Spacing | None) -> tuple[dict[str, Any], 
 
 
 def spacing_of_lesion(mask: np.ndarray | None, spacing: Spacing | None) -> Spacing | None:
-    """Size of a pixel, if it holds all over the lesion; of the picture, if there is no lesion.
+    """Size of a pixel, if it holds for the whole lesion; None otherwise.
+
+    A spacing that is limited to regions holds only for a lesion inside one of them.
 
     Args:
       mask: ``(height, width)`` bool, or None.
-      spacing: of the picture.
+      spacing: the picture's spacing, or None.
     """
     if spacing is None or not spacing.regions:
         return spacing

@@ -1,4 +1,4 @@
-"""A folder that results go to: what in it is a prediction's own, and who writes it."""
+"""The folder of results: which files in it are a prediction's, and which process writes to it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ OURS = {SETTINGS, PREDICTIONS, FAILURES, PROGRESS, *FOLDERS}
 
 
 def check_free(out: Path, *, overwrite: bool, go_on: bool = False) -> None:
-    """Refuses a folder that results cannot go to; changes nothing.
+    """Checks that results can be written to a folder; changes nothing.
 
     Args:
       out: the folder.
-      overwrite: whether results that are there are to be replaced.
-      go_on: whether they are to be completed.
+      overwrite: whether to replace results that are there.
+      go_on: whether to complete them.
 
     Raises:
-      UserError: if it is a file, or holds something and neither is given, or something that no
-        earlier prediction wrote, with ``overwrite`` among the masks too.
+      UserError: if both flags are given; if ``out`` is a file; if it is not empty and neither flag
+        is given; or if it holds files that no earlier prediction wrote. Only with ``overwrite``
+        does that include files in its subfolders.
     """
     if overwrite and go_on:
         raise UserError("--overwrite begins anew and --continue does not: give one of them.")
@@ -62,7 +63,7 @@ def check_free(out: Path, *, overwrite: bool, go_on: bool = False) -> None:
 
 
 def _is_leftover(name: str) -> bool:
-    """Whether a killed process has left it instead of a table or the settings."""
+    """Whether a killed process left it while writing a table or the settings."""
     return name.endswith(".partial") and name.startswith(tuple(f"{each}." for each in OURS))
 
 
@@ -74,7 +75,7 @@ def files_in(out: Path) -> set[str]:
 
 
 def _written(out: Path) -> set[str]:
-    """Those of them that an earlier prediction wrote: by its table, or of a source it had begun."""
+    """Files that an earlier prediction wrote: those in its table and those of begun sources."""
     held = files_in(out)
     unfinished = {name for name in held if name.endswith(".partial")}  # by `files.write_bytes`
     rows = progress.read_rows(out)
@@ -97,7 +98,7 @@ def held(out: Path) -> Iterator[None]:
     """Keeps other processes from writing results into the folder, which is made if missing.
 
     Raises:
-      UserError: if one does, or the folder cannot be written.
+      UserError: if another process is writing, or the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""The folder of results: masks, overlays, probability maps, DICOM objects; tables row by row."""
+"""Writes the results: masks, overlays, probability maps, DICOM objects; tables row by row."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _FAILURE_COLUMNS = ("file", "from_frame", "reason")
 class Output:
     """Writes results into a folder.
 
-    Every file appears whole or not at all. The tables grow by whole rows; a process that is killed
-    may leave a last row that is cut.
+    Every file is either complete or absent. Tables grow by whole rows; a killed process may leave a
+    truncated last row.
 
     Attributes:
-      done: pictures of the files that were finished before, by name.
-      again: names of files that had been finished before, and changed since or lost results.
+      done: number of pictures of each file that was finished before, by name.
+      again: names of files that were finished before, but have changed or lost results since.
       failures: files that cannot be read.
     """
 
@@ -75,16 +75,16 @@ class Output:
           settings: what the results were made with, for ``settings.json``.
           sources: all files to be predicted, in order.
           probabilities: one of `PROBABILITY_FORMATS` to write probability maps, or None.
-          dicom: what makes DICOM objects, or None for none.
+          dicom: what makes DICOM objects; None to write none.
           go_on: whether to keep what is finished there.
 
         Raises:
-          UserError: if the folder cannot be written, or holds results that these do not belong to.
+          UserError: if the folder cannot be written, or holds results of another prediction.
         """
         self._out, self._probabilities, self._dicom = out, probabilities, dicom
         self._columns = columns(tuple(settings["class_names"]))
         self._place = {cell(source.name): place for place, source in enumerate(sources)}
-        self._places: list[int] = []  # of the rows of the table
+        self._places: list[int] = []  # index of the source of each row of the table
         self._begun: set[str] = set()
         self.done: dict[str, int] = {}
         self.again: list[str] = []
@@ -115,7 +115,7 @@ class Output:
     def _kept(
         self, settings: dict[str, Any], sources: Sequence[Source]
     ) -> tuple[list[dict[str, str]], list[str]]:
-        """Rows and progress of what is finished; files of what is not are removed."""
+        """Rows and progress lines of finished sources; removes the files of unfinished ones."""
         path = self._out / SETTINGS
         earlier = read_json(path, {}, mend="Give --overwrite, or another folder")
         progress.check_same(path, earlier, settings)
@@ -150,7 +150,7 @@ class Output:
         Raises:
           UserError: if they cannot be written.
         """
-        if source.name not in self._begun:  # by this `_written` knows the files, should it end here
+        if source.name not in self._begun:  # lets `_written` recognise the files after a stop
             self._progress.append(progress.begun_line(source.name))
             self._begun.add(source.name)
         name = result_name(source, prediction)
@@ -192,7 +192,7 @@ class Output:
         self._progress.append(progress.done_line(source.name, done))
 
     def fail(self, failure: ReadError) -> None:
-        """Adds a file that cannot be read, or not to its end.
+        """Records a file that cannot be read, or not to its end.
 
         Raises:
           UserError: if that cannot be written.
@@ -202,7 +202,7 @@ class Output:
         self._failed.append(_csv(_FAILURE_COLUMNS, [_cells(row)]))
 
     def finish(self) -> None:
-        """Puts the rows into the order of the sources, where going on has mixed them.
+        """Sorts the rows into the order of the sources, which continuing may have mixed up.
 
         Raises:
           UserError: if the table cannot be written.
@@ -249,7 +249,7 @@ def png(pixels: np.ndarray, **options: int) -> bytes:
     Args:
       pixels: ``(height, width)`` bool, written as 0 and 255, or uint8; or ``(height, width, 3)``
         uint8.
-      **options: of Pillow's writer.
+      **options: options of Pillow's writer.
     """
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
@@ -265,7 +265,7 @@ def _npy(probability: np.ndarray) -> bytes:
 
 
 def _probability_png(probability: np.ndarray) -> bytes:
-    # In steps of 1/256 that keep the side of the threshold: p > 1/2 exactly where the grey ≥ 128.
+    # Steps of 1/256 that preserve the threshold: p > 1/2 exactly where the grey value is ≥ 128.
     return png(np.clip(np.ceil(probability * 256) - 1, 0, 255).astype(np.uint8))
 
 

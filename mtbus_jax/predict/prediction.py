@@ -1,4 +1,4 @@
-"""The answer about one picture."""
+"""The result for one picture."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ NO_WARNING, UNCERTAIN, NOT_CALIBRATED = "", "uncertain", "not calibrated"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the ensemble says about one picture; None for what it does not compute.
+    """The ensemble's result for one picture; values that it does not compute are None.
 
     Attributes:
       frame: the picture.
       mask: ``(height, width)`` bool at the picture's own size, after refining.
       probability: ``(network_height, network_width)`` float32, mean tumour probability over the
         members, before refining.
-      class_names: of the run, by code.
+      class_names: the run's classes, in the order of their codes.
       class_id: index into ``class_names``, after refining.
       class_probability: ``(classes,)`` float, mean over the members, before refining.
       prediction_set: names of the classes that cannot be ruled out, see `trust`; None if the run
         is not calibrated.
-      refined: what refining changed, such as ``mask removed``; ``no`` if nothing, ``off`` if it was
-        not asked for, "" if the run has one task only.
+      refined: what refining changed, such as ``mask removed``; ``no`` if nothing, ``off`` if
+        refining is off, "" if the run has one task only.
       unrefined_class_id: the class before refining.
       unrefined_mask: ``(height, width)`` bool, the mask before refining.
       uncertainty: probability in [0, 1] that the prediction is wrong; None if not calibrated.

@@ -26,8 +26,9 @@ from mtbus_jax.predict.resample import to_original
 from mtbus_jax.training import bundled, steps, trained_folds
 
 REFINE = ("none", "hard", "probable")
-# Device programs at once on a CPU. One alone leaves cores idle: XLA runs many convolutions of few
-# pictures on one core. Two of them were 1.3 times as fast as one on two cores, three were not.
+# Device programs that run at once on a CPU. One alone leaves cores idle, as XLA runs many
+# convolutions of small batches on one core. On two cores, two programs were 1.3 times as fast as
+# one; three were not.
 _CPU_PROGRAMS = 2
 # Masks ``(n, height, width)`` and classes ``(n,)`` of n pictures; None without the task.
 _Answer = tuple[np.ndarray | None, np.ndarray | None]
@@ -38,7 +39,8 @@ class _Started(NamedTuple):
 
     Attributes:
       frames: its pictures.
-      members: per network and version `steps.Predictions` of all pictures, fold by fold.
+      members: futures of `steps.Predictions` for all pictures, one per network and version
+        (flipped or turned), fold by fold.
     """
 
     frames: list[images.Frame]
@@ -46,23 +48,23 @@ class _Started(NamedTuple):
 
 
 class Predictor:
-    """The trained folds of a run as one ensemble; needs nothing but the run folder or a bundle.
+    """The trained folds of a run as one ensemble; needs only the run folder or a bundle.
 
     Attributes:
       trained: configuration and weights of the folds in the ensemble.
       folds: their numbers.
-      untested: folds with weights that were left out, since they have not been tested.
+      untested: folds with weights that are left out because they have not been tested.
       without_weights: folds that have been started but have no finished checkpoint.
-      in_training: folds that predict although their training is not over.
-      members: predictions behind each result: networks × flipped and turned versions.
-      classes: that the run tells apart.
+      in_training: folds that are used although their training is not finished.
+      members: number of predictions for each result: networks × flipped and turned versions.
+      classes: the classes that the run distinguishes.
       tasks: what the run computes, of `types.TASKS`.
       image_size: network resolution, height and width in pixels.
       tta: whether flipped and turned versions of each picture are predicted too.
       refine: name of the refining, of `REFINE`.
       calibrated: whether probabilities are calibrated and uncertainties known.
-      fitted_otherwise: whether that was fitted with flipped and turned versions and they are not
-        predicted now, or the other way round.
+      fitted_otherwise: whether the calibration was fitted with flipped and turned versions but they
+        are not predicted now, or the other way round.
     """
 
     def __init__(
@@ -81,14 +83,14 @@ class Predictor:
             ``mtbus_jax/pretrained``.
           folds: folds of the ensemble; None takes all that are trained.
           tta: test-time augmentation: 8 flips and quarter turns, 4 if the network's input is not
-            square; None does as the run's evaluation did, which is what its trust was fitted to.
+            square. None does as the run's evaluation did, to which its calibration was fitted.
           refine: none; hard, the published rule (`refine.refine`); or probable
             (`refine.refine_probable`), which needs a calibrated run. None does as the run's
             configuration says.
           batch_size: pictures that go through the network together.
 
         Raises:
-          UserError: see `trained.load`, and for a wrong ``refine`` or ``batch_size``.
+          UserError: see `trained_folds.load`, and for a wrong ``refine`` or ``batch_size``.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size={batch_size!r}: give a whole number from 1.")
@@ -129,8 +131,8 @@ class Predictor:
         """Predicts pictures of any sizes.
 
         Args:
-          images: paths, of which one may hold several frames; pixels as `images.from_array`
-            takes them; or frames.
+          images: paths of files, which may hold several frames; pixel arrays as
+            `images.from_array` takes them; or frames.
 
         Returns:
           One prediction per picture or frame, in order.
@@ -148,15 +150,16 @@ class Predictor:
     def stream(
         self, frames: Iterable[images.Frame], *, full: bool = False, prepared: bool = False
     ) -> Iterator[Prediction]:
-        """Predicts frames as they come; holds a few batches, so there may be any number of them.
+        """Predicts frames as they come; any number is fine, as only a few batches are in memory.
 
-        While the next frames are read and results are used, the network works on others.
+        The network works while the next frames are read and earlier results are used.
 
         Args:
           frames: see `images.read` and `images.from_array`.
-          full: compile for full batches even if there is none, for results equal to the last bit.
-          prepared: frames are inputs of the network already, as `data.load_cases` makes them with
-            the run's image size, way of resizing and enhancement.
+          full: compile for full batches even if no batch is full, so that results equal those of
+            full batches to the last bit.
+          prepared: frames are already network inputs, as `data.load_cases` makes them with the
+            run's image size, way of resizing and enhancement.
 
         Yields:
           One prediction per frame, in order.
@@ -184,7 +187,7 @@ class Predictor:
             size, how = self.image_size, self._how
             pictures = [preprocess.to_input(grey, *size, **how) for grey in pictures]
         pictures = np.stack(pictures)
-        # Here and not in the threads, which would compile it twice.
+        # Compiled here, because the threads would compile it twice.
         program = self._programs.at_least(len(frames))
         missing = np.repeat(pictures[:1], program.size - len(frames), axis=0)
         filled = np.concatenate([pictures, missing])
@@ -198,7 +201,7 @@ class Predictor:
     def _run_member(
         self, program: jax.stages.Compiled, variables, pictures: np.ndarray, number: int
     ) -> steps.Predictions:
-        """Outputs for ``(n, height, width, 1)`` pictures turned by a symmetry, turned back."""
+        """Transforms ``(n, height, width, 1)`` pictures by a symmetry; turns the outputs back."""
         turned = np.ascontiguousarray(augment.symmetry(pictures, number))
         outputs = jax.device_get(program(variables, turned))
         if outputs.probability is None:
@@ -258,7 +261,7 @@ class Predictor:
         judged: trust.Judgement | None,
         index: int,
     ) -> Prediction:
-        """Joins what is known of one picture, with the mask at its own size."""
+        """Builds the result for one picture, with the mask at the picture's own size."""
         coarse = None if answer[0] is None else answer[0][index]
         class_id = None if answer[1] is None else int(answer[1][index])
         size = frame.grey.shape
@@ -296,7 +299,7 @@ class Predictor:
         )
 
     def _change(self, before, after, class_before, class_after) -> str:
-        """What refining did, in words."""
+        """Describes what refining changed."""
         if len(self.tasks) < len(types.TASKS):
             return ""
         if self.refine == "none":

@@ -1,4 +1,4 @@
-"""The device program of a prediction, compiled for batches of few sizes."""
+"""The device program of a prediction, compiled for a few batch sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from mtbus_jax.models.cpu import precomputed
 from mtbus_jax.training import steps, trained_folds
 
-# Compiled soon rather than well.
+# For a program that runs once, a short compile time matters more than speed.
 _RUN_ONCE = {"xla_backend_optimization_level": 0}
 
 
@@ -21,7 +21,7 @@ class Program(NamedTuple):
     Attributes:
       size: pictures per batch.
       compiled: (variables, ``(size, height, width, 1)`` uint8) → `steps.Predictions`.
-      variables: of each member, prepared for this size.
+      variables: each member's variables, prepared for this size.
     """
 
     size: int
@@ -36,8 +36,8 @@ class Programs:
         """Compiles nothing yet.
 
         Args:
-          network: its members differ in their weights alone.
-          batch_size: of the largest batch.
+          network: the trained network; its members differ only in their weights.
+          batch_size: pictures in the largest batch.
         """
         self._network, self._batch_size = network, batch_size
         self._by_size: dict[int, Program] = {}
@@ -52,7 +52,7 @@ class Programs:
         self._program = jax.jit(program)
 
     def at_least(self, count: int) -> Program:
-        """A program for ``count`` pictures or more: one that exists if it can, else a power of two.
+        """A program for at least ``count`` pictures; makes one for a power of two if needed.
 
         Args:
           count: at most the largest batch.

@@ -1,6 +1,6 @@
-"""Which files of a prediction are finished, as ``progress.jsonl`` and the table tell.
+"""Tells which files of a prediction are finished, from ``progress.jsonl`` and the table.
 
-A file is finished with all its pictures, or not at all: a clip that was stopped half way is
+A file counts as finished only if all its pictures are: a clip that was stopped half way is
 predicted again from its first frame.
 """
 
@@ -21,14 +21,14 @@ from mtbus_jax.files import cell
 from mtbus_jax.images import Source
 
 PREDICTIONS, PROGRESS = "predictions.csv", "progress.jsonl"
-# Lines of PROGRESS: results of a source may lie there from now on; all of them do.
+# Lines of PROGRESS: from here on, results of a source may exist; all of them exist.
 _BEGUN = {"begun": str}
 _DONE = {"done": str, "file": str, "size": int, "modified_ns": int, "frames": int}
-_FRAME = re.compile(r"#\d+$")  # at the end of a result's name; no source has it
+_FRAME = re.compile(r"#\d+$")  # ends a result's name, but never a source's
 
 
 class Stamp(NamedTuple):
-    """By what a file that has changed is told; a digest would read every file again.
+    """Size and time of a file, to detect changes; a digest would need to read every file again.
 
     Attributes:
       size: bytes.
@@ -60,12 +60,12 @@ class Done(NamedTuple):
 
 
 def begun_line(name: str) -> str:
-    """The line that goes before the results of a source."""
+    """The progress line that is written before the results of a source."""
     return _line({"begun": name})
 
 
 def done_line(name: str, done: Done) -> str:
-    """The line that goes after them."""
+    """The progress line that is written after the results of a source."""
     stamp = done.stamp._asdict()
     return _line({"done": name, "file": done.file, **stamp, "frames": done.frames})
 
@@ -83,18 +83,18 @@ def read(out: Path) -> tuple[set[str], dict[str, Done]]:
     """Reads the progress of a folder of results.
 
     Returns:
-      The names of all sources that were begun, and those that were done. A last line that was cut
-      counts for nothing.
+      The names of all sources that were begun, and those that are done. A truncated last line is
+      ignored.
 
     Raises:
-      UserError: if there is a table without it, or it is damaged.
+      UserError: if the table is there without the progress file, or the latter is damaged.
     """
     path = out / PROGRESS
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         if not (out / PREDICTIONS).exists():
-            return set(), {}  # ended before it began
+            return set(), {}  # stopped before it wrote anything
         raise UserError(
             f"{path} is missing, so it is unknown what is finished: a version before there was "
             "--continue wrote these results. Give --overwrite, or another folder."
@@ -131,7 +131,7 @@ def read_rows(out: Path) -> list[dict[str, str]]:
         rows = csv.DictReader(io.StringIO(text, newline=""))
         if "name" not in (rows.fieldnames or ["name"]):
             raise ValueError("it has no column name")
-        # A row that was cut within quotes has a cell too few.
+        # A row that is truncated within quotes has too few cells.
         return [row for row in rows if None not in row and None not in row.values()]
     except FileNotFoundError:
         return []
@@ -156,16 +156,16 @@ def rows_by_source(rows: Iterable[dict[str, str]]) -> dict[str, list[dict[str, s
 def finished(
     out: Path, sources: Sequence[Source], rows: list[dict[str, str]], done: dict[str, Done]
 ) -> Iterator[tuple[Source, Done, list[dict[str, str]]]]:
-    """The sources that have not changed and have all their rows, and all files these name.
+    """Sources that have not changed and have all their rows, and all files that the rows name.
 
     Args:
       out: the folder of results.
-      sources: to be predicted.
-      rows: of the table.
-      done: what the progress says.
+      sources: the sources to predict.
+      rows: rows of the table.
+      done: finished sources by name, from `read`.
 
     Yields:
-      Source, what is known of it, and its rows, frame by frame.
+      The source, its entry in ``done``, and its rows, frame by frame.
     """
     by_source = rows_by_source(rows)
     for source in sources:
@@ -181,7 +181,7 @@ def finished(
 
 
 def _has_its_files(out: Path, row: dict[str, str]) -> bool:
-    """Whether the files that a row names are there; one without content is what a crash leaves."""
+    """Whether the files that a row names exist and are not empty; a crash leaves empty files."""
     named = [out / row[column] for column in result_columns(row) if row[column]]
     return all(path.is_file() and path.stat().st_size for path in named)
 
@@ -193,7 +193,7 @@ def result_columns(row: Iterable[str]) -> list[str]:
 
 
 def check_same(path: Path, earlier: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Refuses to go on with another network, or in another way.
+    """Refuses to continue with another network or other settings.
 
     Args:
       path: of the earlier settings, for the message.
@@ -213,16 +213,16 @@ def check_same(path: Path, earlier: dict[str, Any], settings: dict[str, Any]) ->
         for name in differing
     )
     raise UserError(
-        f"--continue: the results in {path.parent} were made otherwise: {changes}. Give the "
-        "command that began them, or --overwrite to begin anew, or another folder."
+        f"--continue: the results in {path.parent} were made with other settings: {changes}. "
+        "Give the command that began them, or --overwrite to begin anew, or another folder."
     )
 
 
 def check_inputs(out: Path, sources: Sequence[Source], done: dict[str, Done]) -> None:
-    """Refuses to go on with inputs that lack what is done: the table would hold more than asked.
+    """Refuses to continue without the sources that are done: the table would hold extra rows.
 
     Raises:
-      UserError: if a source that is done is not among the sources now, or is called otherwise.
+      UserError: if a source that is done is not among the sources now, or has another name.
     """
     missing = sorted(done.keys() - {source.name for source in sources})
     if missing:

@@ -8,15 +8,15 @@ from mtbus_jax.images.preprocess import sampled
 
 
 def to_original(probability: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Probabilities at the size of the picture, by linear interpolation between what was sampled.
+    """Resamples probabilities to the picture's size, by linear interpolation.
 
-    The network saw some rows of the picture, those of `preprocess.sampled`, so its row i speaks for
-    the i-th of them, and rows between are interpolated; so are columns. Below the network's size
-    several of its rows speak for one of the picture, and their mean is taken.
-    Beyond the last sampled row or column its value holds.
+    The network saw only the rows of the picture that `preprocess.sampled` gives. Its row i stands
+    for the i-th of them, and the rows in between are interpolated; so are columns. If the picture
+    is smaller than the network's input, several network rows stand for one of the picture, and
+    their mean is taken. Beyond the last sampled row or column, its value is repeated.
 
-    A mask that is thresholded after this differs less from the truth than one that is thresholded
-    first and enlarged by repeating pixels, which is also shifted by half a network pixel.
+    Thresholding after this step gives a mask closer to the truth than thresholding first and
+    repeating pixels, which also shifts the mask by half a network pixel.
 
     Args:
       probability: ``(network_height, network_width)`` float.
@@ -25,16 +25,16 @@ def to_original(probability: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Returns:
       ``(height, width)`` float32. If the picture is at least as large as the network's input, every
-      value of ``probability`` occurs in it, so a mask that is not empty does not become so.
+      value of ``probability`` occurs in it, so a mask that is not empty stays so.
     """
     return _along(_along(probability.astype(np.float32), height, axis=0), width, axis=1)
 
 
 def _along(values: np.ndarray, original: int, *, axis: int) -> np.ndarray:
-    """``values`` with ``original`` places along one axis.
+    """Resamples ``values`` to ``original`` places along one axis.
 
-    Two picks and a weighted sum, although it is linear: a product with a matrix that is nearly all
-    zero takes several times as long, on a busy machine far more.
+    It takes two selections and a weighted sum. A matrix product would give the same, but takes
+    several times as long with a matrix of nearly all zeros, and far longer on a busy machine.
     """
     network = values.shape[axis]
     seen = sampled(original, network)

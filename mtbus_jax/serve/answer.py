@@ -1,4 +1,4 @@
-"""What the server says about a picture."""
+"""The server's answer about a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOWHERE = Source(Path(), "", "")
 
 
 def software(predictor: Predictor) -> dict[str, Any]:
-    """Which program and which weights answer."""
+    """Describes the program and the weights that answer."""
     return {
         "name": "mtbus_jax",
         "version": mtbus_jax.__version__,
@@ -34,11 +34,11 @@ def software(predictor: Predictor) -> dict[str, Any]:
 
 
 def as_json(prediction: Prediction, about: dict[str, Any]) -> dict[str, Any]:
-    """A prediction in types of JSON; None for what is not known, as an empty cell of the table.
+    """A prediction as JSON types; unknown values, which are empty cells in the table, are None.
 
     Args:
-      prediction: of one picture.
-      about: by `software`.
+      prediction: the result for one picture.
+      about: the result of `software`.
     """
     frame = prediction.frame
     row = measure(_NOWHERE, prediction)

@@ -1,4 +1,4 @@
-"""The web application: its addresses, and the answers to what goes wrong."""
+"""The web application: its routes and its error responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mtbus_jax.serve import answer, body
 from mtbus_jax.serve.worker import Full, Unusable, Worker
 
 _JSON, _PNG = "application/json", "image/png"
-# What a client that finds no place is told to wait; a picture takes about a second.
+# How long a client is told to wait if no place is free; a picture takes about a second.
 RETRY_SECONDS = 2
 _NO_ADDRESS = "There is POST /predict and GET /health, nothing else."
 _NOT_KEPT = {"Cache-Control": "no-store"}
@@ -36,11 +36,11 @@ def create(
 
     Args:
       worker: warmed up; closed when the application ends.
-      most: bytes of the largest picture.
-      page: HTML for people, at "/"; None for none.
-      hosts: names by which requests may call the server, in lower case and without port; None for
-        any. A page elsewhere can give its own name this machine's address, and would then be of
-        one origin with the server to its browser.
+      most: size limit of a picture in bytes.
+      page: HTML page for people, at "/"; None for none.
+      hosts: host names that requests may use, in lower case and without port; None for any. This
+        stops DNS rebinding: a foreign page can point its own name at this machine's address, and
+        a browser would then treat page and server as one origin.
     """
     about = answer.software(worker.predictor)
 
@@ -93,12 +93,12 @@ def create(
     )
     if hosts is not None:
         app.add_middleware(_KnownHosts, hosts=hosts)
-    app.router.redirect_slashes = False  # many clients do not follow, and take that for an answer
+    app.router.redirect_slashes = False  # many clients take a redirect for the answer
     return app
 
 
 class _KnownHosts:
-    """Refuses requests that call the server by another name."""
+    """Refuses requests with an unknown host name."""
 
     def __init__(self, app: Any, hosts: tuple[str, ...]):
         self._app, self._hosts = app, hosts
@@ -121,7 +121,7 @@ async def _answered(
     finish: Callable[[Prediction], Response],
     most: int,
 ) -> Response:
-    """Waits for a picture and for its turn, unless the client leaves before."""
+    """Receives a picture and waits for its turn, unless the client leaves first."""
     upload = await body.read(request, most)
     if not images.is_known(upload.content[: images.HEAD_BYTES], upload.name):
         raise HTTPException(
@@ -133,7 +133,7 @@ async def _answered(
     try:
         await asyncio.wait({response, left}, return_when=asyncio.FIRST_COMPLETED)
         if not response.done():
-            job.cancel()  # in vain once it is being worked on
+            job.cancel()  # has no effect once the job is running
         return await response
     except Unusable as error:
         raise HTTPException(422, str(error)) from None
@@ -153,7 +153,7 @@ async def _client_left(request: Request) -> None:
 def _frame_number(request: Request) -> int:
     for name in request.query_params:
         if name != "frame":
-            raise HTTPException(400, f"{name!r} is no parameter; there is frame, and no other.")
+            raise HTTPException(400, f"{name!r} is no parameter; the only one is frame.")
     text = request.query_params.get("frame", "1")
     if not re.fullmatch("[1-9][0-9]{0,6}", text):
         raise HTTPException(400, "frame must be a whole number from 1.")
@@ -181,7 +181,7 @@ def _json(content: dict[str, Any], status: int = 200, headers: dict | None = Non
 
 
 async def _refused(_: Request, error: HTTPException) -> Response:
-    detail = _NO_ADDRESS if error.detail == "Not Found" else error.detail  # starlette's own words
+    detail = _NO_ADDRESS if error.detail == "Not Found" else error.detail  # starlette's own text
     content = {"error": detail, "status": error.status_code}
     return _json(content, error.status_code, dict(error.headers or {}))
 

@@ -1,4 +1,4 @@
-"""The body of a request: read within a limit and a time, held in memory only."""
+"""Reads the body of a request within limits of size and time, and only into memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 SECONDS = 30.0  # for a client to send its picture
 CLIENT_LEFT = 499  # the status that servers log for it; it is never sent
-_PATIENCE = 2  # times the limit: so much is read, so that a client gets to its answer
+_PATIENCE = 2  # multiple of the limit that is read, so that a client gets to its answer
 _MULTIPART, _DICOM = b"multipart/form-data", b"application/dicom"
 
 
@@ -20,8 +20,8 @@ class Upload(NamedTuple):
     """A picture as it was sent.
 
     Attributes:
-      content: of the file.
-      name: as the client called it, or after its type; "" if neither is told.
+      content: content of the file.
+      name: the client's name for it, or one that tells its type; "" if neither is known.
     """
 
     content: bytes
@@ -33,7 +33,7 @@ async def read(request: Request, most: int) -> Upload:
 
     Args:
       request: whose body has not been read.
-      most: bytes that the body may have.
+      most: size limit of the body in bytes.
 
     Raises:
       HTTPException: 400 if there is no picture or more than one, 408 if it takes too long to come,
@@ -44,7 +44,7 @@ async def read(request: Request, most: int) -> Upload:
     if content is None:
         raise HTTPException(413, f"The picture is larger than the limit of {most / 1e6:g} MB.")
     if kind == _MULTIPART:
-        # A form of many parts takes a while, and the event loop has other clients.
+        # Parsing a form with many parts takes a while, and the event loop has other clients.
         upload = await asyncio.to_thread(_file_of_form, content, options.get(b"boundary"))
     else:
         upload = Upload(content, "picture.dcm" if kind == _DICOM else "")
@@ -54,14 +54,14 @@ async def read(request: Request, most: int) -> Upload:
 
 
 async def discard(request: Request, most: int) -> None:
-    """Reads a body and keeps nothing: a client that still sends would not see the answer.
+    """Reads a body and discards it: a client that is still sending would not see the answer.
 
     Args:
       request: whose body has not been read.
-      most: bytes that the body may have; of a far larger one the rest is left.
+      most: size limit of the body in bytes; the rest of a far larger body is not read.
 
     Raises:
-      HTTPException: 408 or 499 as `read`.
+      HTTPException: 408 or 499, as for `read`.
     """
     await _received(request, most, keep=False)
 
@@ -132,7 +132,7 @@ def _file_of_form(content: bytes, boundary: bytes | None) -> Upload:
     except FormParserError:
         ended.clear()
     if not ended:
-        raise HTTPException(400, "The form is cut, or no multipart/form-data.")
+        raise HTTPException(400, "The form is incomplete or is not multipart/form-data.")
     if len(files) != 1:
         raise HTTPException(400, f"The form has {len(files)} files; send one picture a request.")
     return files[0]

@@ -1,11 +1,11 @@
-"""Answers with class and mask to pictures that are sent over HTTP, on this machine alone.
+"""Answers pictures that are sent over HTTP with class and mask, by default on this machine only.
 
     mtbus serve --run=runs/best
     curl --data-binary @scan.png http://127.0.0.1:8000/predict
 
 Nothing that is sent is written to disk. There is no authentication and no encryption: docs/serve.md
-says what to put in front before other machines may reach it. Needs pip install -e '.[serve]', and
-'.[dicom]' for DICOM files.
+says what to put in front of the server before other machines may reach it. It needs
+pip install -e '.[serve]', and '.[dicom]' for DICOM files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mtbus_jax.training import bundled
 
 _LOOPBACK = "127.0.0.1"
 _OWN_NAMES = ("localhost", _LOOPBACK, "[::1]")
-# Connections beyond those that have a place: to be told that there is none, and for /health.
+# Connections beyond the places: for /health, and to tell clients that no place is free.
 _MORE_CONNECTIONS = 64
 _GRACE_SECONDS = 30  # for requests under way, after a signal to stop
 _BACKLOG = 128
@@ -40,7 +40,7 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.serve") -> None:
       program: the command's name in messages.
 
     Raises:
-      UserError: for wrong use, a run that cannot be read, or an address that cannot be had.
+      UserError: for wrong use, a run that cannot be read, or an address that is not available.
       Stopped: after SIGTERM; Ctrl-C ends with `KeyboardInterrupt`.
     """
     args = _parser(program).parse_args(argv)
@@ -100,15 +100,15 @@ def _parser(program: str) -> commandline.Parser:
         "--allow_host",
         type=commandline.names,
         default=(),
-        help="names by which requests may call the server, with commas, beside its own address "
-        "and localhost; where --host is no loopback address, any name will do without this",
+        help="host names that requests may use, separated by commas, besides the server's own "
+        "address and localhost; without it, any name is allowed if --host is no loopback address",
     )
     add_ensemble_flags(parser)
     parser.add_argument(
         "--queue",
         type=commandline.within(int, 0, 1000),
         default=16,
-        help="requests that may wait; more are told to come back; default: %(default)s",
+        help="requests that may wait; others are told to try again later; default: %(default)s",
     )
     parser.add_argument(
         "--max_mb",
@@ -135,10 +135,10 @@ def _read_page(path: Path) -> bytes:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that has the address and does not listen yet.
+    """A socket that is bound to the address but does not listen yet.
 
     Raises:
-      UserError: if the address cannot be had.
+      UserError: if the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""The one thread that predicts, and the places of those who wait for it."""
+"""The one thread that predicts, and the places for requests that wait for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Worker:
     Attributes:
       predictor: the ensemble.
       places: requests that may be here at once: the one being worked on and those that wait.
-      taken: places that are taken; like `place` only used from the thread of the event loop.
+      taken: occupied places; like `place`, used only from the thread of the event loop.
     """
 
     def __init__(self, predictor: Predictor, *, queue: int):
@@ -49,7 +49,7 @@ class Worker:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Takes a place for the block, in which a request may hold a picture in memory.
+        """Holds a place during the block; only there may a request keep a picture in memory.
 
         Raises:
           Full: if none is free.
@@ -65,17 +65,17 @@ class Worker:
     def submit(
         self, content: bytes, name: str, number: int, finish: Callable[[Prediction], Result]
     ) -> Future[Result]:
-        """Has a picture predicted when its turn comes.
+        """Queues a picture for prediction.
 
         Args:
-          content: of the file.
-          name: what the file is called, for messages and where its content does not say its kind.
-          number: of the frame, from 1.
-          finish: makes the answer of the prediction, in the same thread: to encode a large mask
+          content: content of the file.
+          name: name of the file, for messages and to tell its type if the content does not.
+          number: number of the frame, from 1.
+          finish: makes the answer from the prediction, in the same thread: encoding a large mask
             takes a while, and the event loop has other clients.
 
         Returns:
-          The answer to come; it ends with `Unusable` if there is no such picture.
+          A future of the answer; it raises `Unusable` if there is no such picture.
         """
         return self._pool.submit(self._work, content, name, number, finish)
 
@@ -87,7 +87,7 @@ class Worker:
         return finish(prediction)
 
     def close(self) -> None:
-        """Ends the thread after the picture that it works on."""
+        """Ends the thread after its current picture."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

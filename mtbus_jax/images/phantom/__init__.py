@@ -4,7 +4,7 @@ Not for medical use and no substitute for patients: it lets the library run, tra
 without a real dataset. A picture is drawn in three steps: a breast of layered tissue
 (`tissue`), lesions in it (`lesion`) and a scan of both (`scanner`). The class
 shows in shape, orientation, margin, echo pattern and posterior features, as in the BI-RADS
-ultrasound lexicon; fat lobules, shadows of ligaments and ribs are there to be mistaken for lesions.
+ultrasound lexicon; fat lobules, shadows of ligaments and ribs can be mistaken for lesions.
 
 ``python -m mtbus_jax.images.phantom --contact_sheet=sheet.png`` writes a page of examples.
 """
@@ -175,7 +175,7 @@ def write_contact_sheet(path: str | pathlib.Path, *, columns: int = 6, seed: int
 
 
 def _tile(phantom: Phantom, height: int, width: int, *, outlined: bool):
-    """The image as a Pillow picture within ``height`` × ``width``, at will with outlines."""
+    """The image as a Pillow picture within ``height`` × ``width``, optionally with outlines."""
     from PIL import Image, ImageFilter
 
     tile = Image.fromarray(phantom.image).convert("RGB")
