@@ -186,7 +186,7 @@ def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path, monkeyp
             (folder / "newer").touch()
     assert [path.name for path in there.iterdir()] == ["new"]
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
-    with pytest.raises(UserError, match="a disk of its own"), files.folder_at_once(there):
+    with pytest.raises(UserError, match="a mount point"), files.folder_at_once(there):
         pass
 
 
