@@ -197,7 +197,7 @@ def decode(
 
 
 def _read_records(builder: Any) -> Iterator[dict[str, Any]]:
-    """The records with their pictures decoded; the user is told of what cannot be read.
+    """The records with their pictures decoded; a record that cannot be read raises `UserError`.
 
     A generator, so that an error in the handling of a record is not taken for a broken file.
     """

@@ -281,7 +281,7 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
             told.append(connection)
         for connection in told:
             _send(connection, {"verdict": verdict})
-            # Whoever closes first keeps the port busy for a while; let that be the other side.
+            # The side that closes first keeps the port busy for a while; let it be the other one.
             _read(connection, time.monotonic() + _ANSWER_SECONDS, _GREETING)
     if verdict:
         raise UserError(verdict)

@@ -109,7 +109,7 @@ def on_primary(
             result = work()
             message = json.dumps(to_json(result)).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(message))))
-    # Padded, because each size is a device program of its own.
+    # Padded, because each size needs its own device program.
     padded = np.zeros(2 ** max(size - 1, 1).bit_length(), np.uint8)
     padded[: len(message)] = np.frombuffer(message, np.uint8)
     received = multihost_utils.broadcast_one_to_all(padded)

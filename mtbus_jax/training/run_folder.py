@@ -309,7 +309,7 @@ def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
     if missing:
         raise UserError(
             f"{workdir} is an ensemble of {len(folders)} networks, but lacks {', '.join(missing)}: "
-            "copy the folder again, or make the ensemble anew (python -m mtbus_jax.ensemble)."
+            "copy the folder again, or make the ensemble again (python -m mtbus_jax.ensemble)."
         )
     return folders
 

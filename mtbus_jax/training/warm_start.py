@@ -2,7 +2,7 @@
 
 ``train.start_from`` names the other run's folder, whose fold k starts fold k here, or one of its
 fold folders, which starts every fold. The best weights are taken, nothing else: optimiser and
-schedule begin anew. Weights that have seen the images to be tested are refused, whether in the
+schedule start afresh. Weights that have seen the images to be tested are refused, whether in the
 other run or in one that it started from.
 """
 
@@ -126,7 +126,7 @@ def _lineage(source: StartingWeights) -> Iterator[StartingWeights]:
         if not run.is_dir():
             raise UserError(
                 f"{FIELD}: {source.run} started from {run} itself, which is no longer there, so it "
-                "cannot be told what its weights have seen. Put that folder back, or start from "
+                "is unknown what its weights have seen. Put that folder back, or start from "
                 "another run."
             )
         source = StartingWeights(run, fold, run_folder.load_config(run))
@@ -174,7 +174,7 @@ def _check_unseen(
         trained_on, chosen_with = set(there["train"]), set(there["validation"])
     except (UserError, IndexError, KeyError):
         raise UserError(
-            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
+            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it is unknown "
             "what its weights have seen. Restore that file, or start from another run."
         ) from None
     name = _names_there(source, config, cases)
@@ -234,7 +234,7 @@ def _names_there(
     if doubtful:
         warnings.warn(
             f"{FIELD}: {doubtful} images have the names of images of {source.run}, with other "
-            "pixels, and count as others. If they are the same pictures saved anew, the weights "
+            "pixels, and count as others. If they are the same pictures saved again, the weights "
             "may have seen what is tested here.",
             UserWarning,
             stacklevel=2,
