@@ -5,7 +5,7 @@ Aumente-Maestro et al. 2025, Tables 8 and 9:
   python main.py --config=configs/adityan.py --workdir=runs/adityan
 
 Published: DSC average 0.645 ± 0.026, accuracy 0.749 ± 0.026 (4 folds; without DO and PR). Its third
-branch reconstructs the input; how much that counts is --config.loss.reconstruction.
+branch reconstructs the input; --config.loss.reconstruction weighs that loss.
 """
 
 from configs import base

@@ -4,10 +4,10 @@
 
 Of doi 10.1038/s41598-026-51534-7 only the abstract is known: a multi-task U-Net with
 deterministic oversampling, prediction refinement and "attention-guided feature learning" on "a
-curated version of BUSI", Dice "up to 0.81", accuracy "up to 0.96–0.98", without a word of folds. So
-this is not a reproduction. Our assumptions: attention gates on the skips (Oktay et al. 2018), the
-450 images of Curated BUSI, and for everything else the recipe of Aumente-Maestro et al. 2025 with
-its four published folds.
+curated version of BUSI", Dice "up to 0.81", accuracy "up to 0.96–0.98"; it does not mention folds.
+So this is not a reproduction. Our assumptions: attention gates on the skips (Oktay et al. 2018),
+the 450 images of Curated BUSI, and for everything else the recipe of Aumente-Maestro et al. 2025
+with its four published folds.
 """
 
 from configs import base

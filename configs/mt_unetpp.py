@@ -2,7 +2,7 @@
 
   python main.py --config=configs/mt_unetpp.py --workdir=runs/mt_unetpp
 
-Published: DSC average 0.751 ± 0.018, accuracy 0.802 ± 0.018 (4 folds). The base config is this very
+Published: DSC average 0.751 ± 0.018, accuracy 0.802 ± 0.018 (4 folds). The base config is this
 recipe, so nothing is changed here; ablations are overrides:
   without DO          --config.train.oversample=False
   segmentation only   --config.tasks="('seg',)"

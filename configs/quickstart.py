@@ -1,4 +1,4 @@
-"""Lite U-Net on the embedded phantoms: the whole path in about four minutes on two CPU cores.
+"""Lite U-Net on the embedded phantoms: all steps in about four minutes on two CPU cores.
 
   python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -17,5 +17,5 @@ def get_config():
     config.data.folds = (0,)
     config.data.image_size = (96, 96)
     config.train.oversample = True  # a fifth of the images are normal
-    config.train.epochs = 14  # as many steps as 24 without
+    config.train.epochs = 14  # as many steps as 24 epochs without oversampling
     return config

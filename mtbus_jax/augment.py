@@ -1,4 +1,4 @@
-"""Augmentation: random on the device for training; the square's symmetries for prediction."""
+"""Augmentation: random changes on the device for training, fixed symmetries for prediction."""
 
 from __future__ import annotations
 
@@ -115,13 +115,14 @@ def tilted(
 def upright(
     key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
 ) -> tuple[jax.Array, jax.Array]:
-    """Random changes that leave the skin above and the shadow of a lesion below it.
+    """Random changes that keep the skin at the top and a lesion's shadow below the lesion.
 
-    The beam has a direction: sound comes from above, and what absorbs it darkens what lies beneath,
-    which tells a class. Flips of rows and turns by any angle hide that; these do not: left and
-    right swapped (p = 0.5), a rotation uniform in ±15°, a zoom uniform in its logarithm (0.86 to
-    1.16), by nearest neighbour; and for the image alone gain · 255 · (image / 255)^gamma, both
-    uniform in their logarithms (gain 0.82 to 1.22, gamma 0.70 to 1.42), cut off at 255.
+    Sound comes from above, and tissue that absorbs it darkens what lies beneath. Such shadows help
+    to tell the classes apart. Flips of rows and arbitrary rotations hide this; the changes here do
+    not: left and right swapped (p = 0.5), a rotation uniform in ±15°, and a zoom uniform in its
+    logarithm (0.86 to 1.16), read by nearest neighbour. The image alone also becomes
+    gain · 255 · (image / 255)^gamma, cut off at 255, with gain and gamma uniform in their
+    logarithms (gain 0.82 to 1.22, gamma 0.70 to 1.42).
 
     Args:
       key: PRNG key of this image.
@@ -147,7 +148,7 @@ def upright(
 def varied(
     key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
 ) -> tuple[jax.Array, jax.Array]:
-    """What `upright` does, stronger, and what another scanner would do to the picture.
+    """Changes as in `upright` but stronger, and changes such as another scanner would cause.
 
     Left and right swapped (p = 0.5); a rotation uniform in ±15°, a zoom uniform in its logarithm
     (0.80 to 1.25), a shift uniform in ±8 % of each side, and an elastic warp: a field of 6×6 normal
@@ -205,7 +206,7 @@ def _read_nearest(image: jax.Array, source: jax.Array, fill: str) -> jax.Array:
 
 
 def _read_bilinear(image: jax.Array, source: jax.Array, fill: str) -> jax.Array:
-    """As `_read_nearest`, interpolated between the four pixels around."""
+    """As `_read_nearest`, interpolated between the four surrounding pixels."""
     corner = jnp.floor(source)
     row_share, col_share = (source - corner)[..., None]
     total = 0.0
@@ -218,7 +219,7 @@ def _read_bilinear(image: jax.Array, source: jax.Array, fill: str) -> jax.Array:
 
 
 def _blurred(image: jax.Array) -> jax.Array:
-    """A 3×3 binomial filter, whose deviation is 0.7 pixels; edges repeat."""
+    """A 3×3 binomial filter with a deviation of 0.7 pixels; edge pixels are repeated."""
     for axis in (0, 1):
         padded = jnp.pad(image, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
         size = image.shape[axis]
@@ -227,12 +228,12 @@ def _blurred(image: jax.Array) -> jax.Array:
     return image
 
 
-# By the name of `train.augmentation`.
+# By value of `train.augmentation`.
 METHODS = {"released": flip_and_rotate, "upright": upright, "varied": varied, "tilted": tilted}
 
 
 def symmetries(train: Any, height: int, width: int) -> tuple[int, ...]:
-    """Which symmetries, see `symmetry`, show an image as training did.
+    """Which symmetries (see `symmetry`) show an image as training may have shown it.
 
     Args:
       train: with ``augment`` and ``augmentation``, as in a configuration.
@@ -240,8 +241,8 @@ def symmetries(train: Any, height: int, width: int) -> tuple[int, ...]:
       width: of the images, in pixels.
 
     Returns:
-      Their indices, 0 first: all eight, four if there are no quarter turns or the image is not
-      square, without flips of rows the image and its mirror image; without augmentation the image.
+      Their indices, 0 first: all eight; four if there are no quarter turns or the image is not
+      square; two, the image and its mirror image, without flips of rows; one without augmentation.
     """
     if not train.augment:
         return (0,)

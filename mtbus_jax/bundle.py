@@ -1,12 +1,11 @@
-"""Makes a trained network small enough to hand on: weights, trust and a card, without images.
+"""Packs a trained network to pass it on: weights, trust and a model card, without images.
 
     mtbus bundle --run=runs/best --out=network
     mtbus bundle --run=runs/final --evidence=runs/best --out=network
 
-The folder that it writes stands in for a run folder in ``mtbus predict``. With
-``--evidence``, ``--run`` was trained on every image (``data.split=all``), and cross-validated runs
-of the same recipe say how good it is: their figures go into the card, and trust is fitted on the
-predictions of the first.
+``mtbus predict`` takes the folder that it writes like a run folder. With ``--evidence``, ``--run``
+was trained on every image (``data.split=all``), and cross-validated runs of the same recipe show
+how good it is: their figures go into the card, and trust is fitted on the predictions of the first.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _ALL_FILES = {
     trust.TRUST,
     CARD,
 }
-# In what the network and its evidence may differ.
+# Fields in which the network and its evidence may differ.
 _MAY_DIFFER = {
     "name",
     "seed",
@@ -81,7 +80,7 @@ def make_bundle(
 
     Raises:
       UserError: for a run without weights, evidence that is not of the same recipe or not complete,
-        data that cannot be found, or a folder that holds other things.
+        data that cannot be found, or an ``out`` that holds other things.
     """
     run, out = Path(run), Path(out).absolute()
     sources = [Path(each) for each in evidence] or [run]
@@ -135,7 +134,7 @@ def _check_out(out: Path) -> None:
 def _check_evidence(
     run: Path, source: Path, trained: trained_folds.Trained, tested: int, images: int
 ) -> None:
-    """Refuses a run that says nothing about the network.
+    """Refuses evidence that says nothing about the network.
 
     Raises:
       UserError: naming what differs.
@@ -178,9 +177,9 @@ def _trust(
 
 
 def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """A configuration that names no folder of the machine that it comes from.
+    """A copy of a configuration that names no folder of the machine it comes from.
 
-    Of other runs, files of weights and a dataset in a folder the last name stays.
+    Paths of other runs, of weights and of a folder of pictures are cut to their final names.
     """
     config = config.copy_and_resolve_references()
     config.data.update(dict.fromkeys((*PLACES, "folds_file"), ""))

@@ -2,8 +2,8 @@
 
     mtbus train --config=mt_unetpp --workdir=runs/mt_unetpp
 
-``mtbus --help`` lists them. The flags of each stand in its room's ``command.py``; those of the main
-job, which trains and evaluates, stand here, for ``main.py`` as well.
+``mtbus --help`` lists them. The flags of each are defined beside its function. Those of the main
+job, which trains and evaluates, are defined here, also for ``main.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from mtbus_jax import commandline
 from mtbus_jax.errors import UserError
 
-# Subcommand: where its function is, and what it does. Imported when called: --help answers at once.
+# Subcommand: where its function is, and what it does. Imported when called, so --help is fast.
 VERBS = {
     "train": ("mtbus_jax.cli:train", "train the folds of a configuration and test them"),
     "evaluate": ("mtbus_jax.cli:evaluate", "test the trained folds of a run folder again"),
@@ -31,7 +31,7 @@ VERBS = {
     "check": ("mtbus_jax.check.command:main", "look through a folder of your own pictures"),
     "curate": ("mtbus_jax.curate.command:main", "find copies in an archive of images"),
     "reproduce": ("mtbus_jax.reproduce.command:main", "train and write a table of the paper"),
-    "bundle": ("mtbus_jax.bundle:main", "make a trained network small, to hand it on"),
+    "bundle": ("mtbus_jax.bundle:main", "pack a trained network to pass it on"),
     "pack": ("mtbus_jax.pack:main", "write a dataset, resized, into one small file"),
 }
 
@@ -60,7 +60,7 @@ def _imported(verb: str) -> commandline.Command:
 
 
 def _without_verb(argv: Sequence[str], *, program: str) -> None:
-    """Lists the subcommands, or refuses what is none."""
+    """Lists the subcommands, or refuses an unknown one."""
     if argv and argv[0] not in ("-h", "--help", "help"):
         near = commandline.nearest(argv[0], VERBS)
         raise UserError(
@@ -80,16 +80,16 @@ def train(argv: Sequence[str], *, program: str) -> None:
     """Trains and evaluates a configuration.
 
     Any field of the configuration can be changed, as in --config.data.folds=0,1
-    --config.train.epochs=50. A run that was stopped goes on where it was when the same command is
-    given again. Several processes, on one machine or many, train one run together when each is told
-    of the others; see docs/cluster.md.
+    --config.train.epochs=50. A stopped run continues where it was when the same command is run
+    again. Several processes, on one machine or many, can train one run together; see
+    docs/cluster.md.
     """
     parser = _main_parser(program, train.__doc__)
     parser.add_argument(
         "--mode",
         choices=(_TRAIN, _EVALUATE),
         default=_TRAIN,
-        help="train_and_evaluate: train the folds, continue where they were, test them; evaluate: "
+        help="train_and_evaluate: train the folds, or continue them, and test them; evaluate: "
         "test the trained folds of --workdir again (--config is not needed); default: %(default)s",
     )
     _main_job(parser, argv)
@@ -127,14 +127,14 @@ def _main_parser(
         type=commandline.within(int, 1),
         default=300,
         metavar="SECONDS",
-        help="how long to wait for the other processes: at the start until all have come, later "
+        help="how long to wait for the other processes: at the start until all are there, later "
         "until one that gives no sign of life counts as lost; default: %(default)s",
     )
     return parser
 
 
 def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Does what the flags of the main job say."""
+    """Runs the main job as its flags say."""
     from mtbus_jax import configuration
     from mtbus_jax.runtime import cluster
 
@@ -151,7 +151,7 @@ def _main_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         process=args.process,
         from_environment=args.distributed,
     )
-    # Imported late, so that --help and what is refused above answer at once.
+    # Imported late, so that --help and the errors above appear at once.
     from mtbus_jax import crossval, report
     from mtbus_jax.evaluation import markdown
     from mtbus_jax.runtime import backend, parallel

@@ -1,7 +1,7 @@
-"""What all commands share: how flags are written, how mistakes are told, how a command ends.
+"""What all commands share: how flags are written, how errors are shown, how a command ends.
 
 A command is a function ``main(argv, *, program) -> int | None``. It takes the arguments without the
-program's name, and ``program`` as messages are to show it; it returns its exit code, None for 0.
+program's name, and the name ``program`` to show in messages. It returns the exit code, None for 0.
 `run` calls it for `mtbus_jax.cli`, for ``main.py`` and for every ``python -m mtbus_jax.…``.
 """
 
@@ -39,15 +39,15 @@ def run(program: str, command: Command, argv: Sequence[str] | None = None) -> No
       argv: its arguments; default: the process's own.
 
     Raises:
-      SystemExit: always; with code 2 after a `UserError` or where the machine refuses to write,
-        which is printed as one paragraph, and after a signal as `errors.exit_on_user_error` says.
+      SystemExit: always. With code 2 after a `UserError` or a failed write, which is printed as one
+        paragraph; after a signal, as `errors.exit_on_user_error` says.
     """
     for stream in (sys.stdout, sys.stderr):
         # "±" on a terminal without UTF-8 becomes "?"; a finished training must not fail on it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    # Orbax logs every file it opens; warnings still come through. Its errors, pages long each, it
-    # raises as well.
+    # Orbax logs every file it opens; warnings still come through. Its logged errors, each pages
+    # long, are dropped, since it raises them as well.
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno < ERROR or "orbax" not in record.pathname
@@ -58,7 +58,7 @@ def run(program: str, command: Command, argv: Sequence[str] | None = None) -> No
             code = command(sys.argv[1:] if argv is None else argv, program=program)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever reads the output has enough of it, as `| head`; nothing is to be said at exit.
+            # The reader has closed the pipe, as `| head` does; print nothing at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 128 + signal.SIGPIPE
         sys.exit(code)
@@ -78,29 +78,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def file_path(text: str) -> str:
-    """Type of a flag that names a file or folder: ``~`` becomes the home folder, here and once."""
+    """Type of a flag that names a file or folder; expands ``~`` to the home folder."""
     return os.path.expanduser(text)
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Type of a flag that takes whole numbers with commas, such as ``--folds=0,1``."""
+    """Type of a flag that takes comma-separated whole numbers, such as ``--folds=0,1``."""
     try:
         return tuple(int(each) for each in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"={text}: give numbers with commas, such as 0,1"
+            f"={text}: give comma-separated numbers, such as 0,1"
         ) from None
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Type of a flag that takes words with commas, such as ``--formats=onnx,stablehlo``."""
+    """Type of a flag that takes comma-separated words, such as ``--formats=onnx,stablehlo``."""
     return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
 def places(args: argparse.Namespace) -> dict[str, str]:
-    """Fields of ``config.data`` that the flags of `Parser.add_places` change: where data lies here.
+    """Fields of ``config.data`` that the flags of `Parser.add_places` change: where the data are.
 
-    Whoever names folders does not mean the file of arrays that the run was trained from.
+    If any flag is given, the run's own ``arrays_file`` is not used, since folders were meant.
     """
     found = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "arrays_file")}
     found |= {"name": args.data, "folds_file": args.folds_file}
@@ -111,7 +111,7 @@ def places(args: argparse.Namespace) -> dict[str, str]:
 def within(
     number: type[int] | type[float], low: float | None = None, high: float | None = None
 ) -> Callable[[str], int | float]:
-    """Type of a flag that takes one number of a range, ends included.
+    """Type of a flag that takes one number from a range, limits included.
 
     Args:
       number: int or float.
@@ -146,7 +146,7 @@ def _truth(text: str) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags as ``--name=value`` or ``--name value``; what is wrong with them is a `UserError`."""
+    """Reads ``--name=value`` or ``--name value``; any mistake in them raises `UserError`."""
 
     def __init__(self, program: str, description: str | None):
         """A parser that knows ``--help``.
@@ -163,7 +163,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_configuration(self, default: str | None = None) -> None:
-        """Lists ``--config``, which `mtbus_jax.configuration.take` takes out beforehand.
+        """Lists ``--config`` in the help; `mtbus_jax.configuration.take` reads it beforehand.
 
         Args:
           default: name of the configuration that is used without it.
@@ -177,20 +177,20 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_paths(self, *, required: bool = False, **flags: str) -> None:
-        """Adds flags that name a file or folder each.
+        """Adds flags that each name a file or folder.
 
         Args:
-          required: whether the command refuses to go without.
+          required: whether the flags are required.
           **flags: names without dashes, and what ``--help`` says of each.
         """
         for name, what in flags.items():
             self.add_argument(f"--{name}", required=required, type=file_path, help=what)
 
     def add_places(self) -> None:
-        """Adds the flags that `places` reads: where the data of a run lie here."""
+        """Adds the flags that `places` reads: where the data of a run are on this machine."""
         self.add_paths(
-            data="of a run on your own pictures, the folder where they lie now",
-            folds_file="of a run with a file of folds, where it lies now",
+            data="for a run on your own pictures: the folder where they are now",
+            folds_file="for a run with a file of folds: where that file is now",
             data_dir="folder of the built datasets, instead of the run's own",
             manual_dir="folder of the raw data, instead of the run's own",
             arrays_file="file of mtbus pack, instead of the run's data",
@@ -201,7 +201,7 @@ class Parser(argparse.ArgumentParser):
 
         Args:
           name: with its two dashes.
-          help: what it does where it is on; it is off by default.
+          help: what it does when on; it is off by default.
         """
         dest = name.removeprefix("--")
         self.add_argument(

@@ -39,24 +39,24 @@ from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
 def train_and_evaluate(
     config: config_dict.ConfigDict, workdir: Path | str, *, folds: tuple[int, ...] | None = None
 ) -> dict:
-    """Trains and tests the folds that the configuration names; resumes what is there.
+    """Trains and tests the folds that the configuration names; resumes an existing run.
 
     Args:
       config: all fields of ``configs/base.py``.
       workdir: the run folder, created if missing.
       folds: train only these of them now. Several processes may train different folds of one run
-        folder at the same time; each holds its folds, so that a second one on the same is refused.
+        folder at the same time; each locks its folds, and another process on them is refused.
 
     Returns:
       The content of ``summary.json``.
 
     Raises:
-      UserError: for whatever the user can mend: names, values, missing data, another run's folder,
+      UserError: for anything the user can fix: names, values, missing data, another run's folder,
         a fold that another process trains.
-      Stopped: by SIGTERM or Ctrl-C; what is saved is as the message says.
+      Stopped: on SIGTERM or Ctrl-C; the message says what has been saved.
     """
     workdir = Path(workdir)
-    # Everything that can be wrong is found before the folder is touched.
+    # Anything wrong is found before the folder is touched.
     parallel.on_primary(lambda: run_folder.check_class_order(workdir))
     parallel.on_primary(lambda: places.check_apart(workdir, config))
     with parallel.together():
@@ -65,7 +65,7 @@ def train_and_evaluate(
         cases = data.load_configured(config)
         config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)
-        if not (workdir / run_folder.CONFIG).exists():  # a run that goes on has its weights
+        if not (workdir / run_folder.CONFIG).exists():  # a continued run has its weights
             experiment.check_new()
         vgg = experiment.lossnet()
     fingerprint = fold_access.same_everywhere(config, cases)
@@ -127,9 +127,9 @@ def train_and_evaluate(
 
 
 def write_tables(config: config_dict.ConfigDict, workdir: Path | str) -> dict:
-    """Writes the tables over all folds tested so far, as happens after each.
+    """Writes the tables over all folds tested so far, as is done after each fold.
 
-    Folds that end in different processes at the same moment may leave each other out of them.
+    If two processes finish a fold at the same moment, each may leave the other's fold out.
 
     Args:
       config: of the run.
@@ -158,17 +158,17 @@ def evaluate(
     Args:
       workdir: a run folder.
       overrides: a configuration whose data folders and ``eval`` section are used instead of the
-        run's own; the latter becomes the run's own.
-      changes: fields of them to be set in the run's own configuration, see `configuration.Given`,
-        where there are no ``overrides``.
+        run's own; the ``eval`` section is then saved with the run.
+      changes: without ``overrides``, such fields to set in the run's own configuration, see
+        `configuration.Given`.
 
     Returns:
       The content of ``summary.json``.
 
     Raises:
       UserError: for a field that does not exist or a value that does not fit it; if the folder is
-        not a run, its data is missing or other than it was, its classes
-        are in another order, or another process trains one of its folds.
+        not a run, its data is missing or has changed, its classes are in another order, or another
+        process trains one of its folds.
     """
     workdir = Path(workdir)
     config = parallel.on_primary(
@@ -196,7 +196,7 @@ def evaluate(
         to_json=lambda folders: [str(folder) for folder in folders],
         from_json=lambda folders: [Path(folder) for folder in folders],
     )
-    # Before anything there is changed: the data may be another folder's.
+    # Checked before anything is changed there: the data may differ from the run's.
     parallel.on_primary(
         lambda: [fold_access.check_origins(each, cases, folds, fingerprint) for each in networks]
     )
@@ -213,7 +213,7 @@ def evaluate(
         )
         moved = places.may_have_moved(own, config)
         if any(field not in moved for field, *_ in run_folder.differences(own, config)):
-            # Stopped midway, no table is to be of other answers than its neighbours.
+            # If this is stopped midway, no old table may remain beside a new one.
             parallel.on_primary(lambda: _forget_tests(workdir))
         for fold in trained:
             arguments = fold_access.arguments(workdir, cases, folds, fold, fingerprint)
@@ -225,7 +225,7 @@ def evaluate(
 
 
 def _say_changes(before: config_dict.ConfigDict, after: config_dict.ConfigDict) -> None:
-    """Tells on standard error how the ``eval`` section changes."""
+    """Reports on standard error how the ``eval`` section changes."""
     for name in after:
         if before[name] != after[name]:
             text = f"tested with eval.{name}={after[name]!r} instead of {before[name]!r}"
@@ -240,7 +240,7 @@ def _forget_tests(workdir: Path) -> None:
 
 
 def _trained(workdir: Path, available: int) -> list[int]:
-    """Folds that are trained to their end; lines on standard error name the others.
+    """Folds whose training is over; names the others on standard error.
 
     Raises:
       UserError: if there is none.
@@ -259,7 +259,7 @@ def _trained(workdir: Path, available: int) -> list[int]:
         raise UserError(
             f"{workdir} holds no trained fold. "
             + (
-                "Give the command again that started the run: it goes on where it was."
+                "Run the command that started it again; it continues where it stopped."
                 if weights
                 else "Train first, with --config."
             )
@@ -268,7 +268,7 @@ def _trained(workdir: Path, available: int) -> list[int]:
 
 
 def _record_trained(workdir: Path, run: FoldRun, config: config_dict.ConfigDict) -> None:
-    """Writes that a fold is trained; what an earlier start wrote of it stays."""
+    """Records that a fold is trained; the record of an earlier start is kept."""
     path = run_folder.fold_dir(workdir, run.fold) / run_folder.TRAINED
     if run.trained_now or not path.exists():
         run_folder.write_trained(workdir, run.fold, config)
@@ -276,7 +276,7 @@ def _record_trained(workdir: Path, run: FoldRun, config: config_dict.ConfigDict)
 
 @contextlib.contextmanager
 def _stopped_in_words(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
-    """Says of a training that is stopped what is saved of it, and how it goes on."""
+    """When training is stopped, says what has been saved and how to continue."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -303,7 +303,7 @@ def _find_folds(
 
 
 def _write_results(workdir: Path, cases: types.Cases, folds: list[splits.Split]) -> dict:
-    """What is made of all tested folds: trust, summary, report; returns the summary."""
+    """Writes trust, summary and report of all tested folds; returns the summary."""
     measure.write_trust(workdir, cases, folds)
     result = summary.write_summary(workdir)
     if result["results"]:
@@ -318,7 +318,7 @@ def _sources(
     folds: list[splits.Split],
     wanted: tuple[int, ...],
 ) -> dict[int, warm_start.StartingWeights]:
-    """What the folds that have not begun are to start from; none without ``train.start_from``."""
+    """Starting weights of folds that have not begun; none without ``train.start_from``."""
     fresh = [f for f in wanted if not _epoch_on_disk(workdir, f)]
     found = {f: warm_start.find(config, f, folds[f], cases) for f in fresh}
     return {f: source for f, source in found.items() if source is not None}
@@ -327,7 +327,7 @@ def _sources(
 def _announce(
     experiment: Experiment, cases: types.Cases, content: dict, folds: tuple[int, ...]
 ) -> None:
-    """Says what is about to run, and on what: a silent fall-back to the CPU is the classic trap."""
+    """Says what is about to run and where, since JAX falls back to the CPU silently."""
     config = experiment.config
     devices = ", ".join(map(parallel.in_words, experiment.devices))
     several = jax.process_count() > 1

@@ -2,11 +2,11 @@
 
     mtbus ensemble --runs runs/seed_1 runs/seed_2 runs/seed_3 --out=runs/ensemble
 
-The runs differ in ``seed``, and else at most in the weights they started from and in how they were
-tested. The new run folder answers with the mean of their probabilities (Lakshminarayanan, Pritzel,
-Blundell 2017, NeurIPS), fold by fold: each fold's networks are tested together on its test images,
-and their trust is fitted together on its validation images. Predict, report and export take the
-folder like any other run.
+The runs differ in ``seed``. Otherwise they may differ only in the weights they started from and in
+how they were tested. The new run predicts the mean of their probabilities (Lakshminarayanan,
+Pritzel, Blundell 2017, NeurIPS), fold by fold: each fold's networks are tested together on its test
+images, and their trust is fitted together on its validation images. Predict, report and export
+accept the folder like any other run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mtbus_jax.training import (
 )
 from mtbus_jax.training.run_folder import CASES
 
-# What of a run goes into the ensemble, as far as it is there: its whole story but the last state.
+# Files of a run that go into the ensemble, if present: all of its record but the latest state.
 _OF_RUN = (run_folder.CONFIG, run_folder.ENVIRONMENT)
 _OF_FOLD = (CASES, logbook.METRICS, run_folder.TRAINED)
 _WEIGHTS = "checkpoints/best"
@@ -45,12 +45,13 @@ def make_ensemble(
 ) -> dict:
     """Makes an ensemble of runs that differ in their seed, and tests it.
 
-    Weights are linked where the file system can, else copied: the new folder needs no other.
+    Weights are hard-linked if the file system allows it, else copied, so that the new folder does
+    not depend on the others.
 
     Args:
       runs: run folders, two or more, with the same dataset and folds.
       out: the run folder to make.
-      changes: places of the data by field, see `crossval.evaluate`.
+      changes: where the data are now, by field, see `crossval.evaluate`.
 
     Returns:
       The content of its ``summary.json``.
@@ -83,10 +84,10 @@ def make_ensemble(
     except OSError as error:
         raise UserError(f"--out={out} cannot be made: {error}.") from None
     try:
-        workdir = partial / out.name  # of that name already, which the report shows
+        workdir = partial / out.name  # has its final name, which the report shows
         try:
             _gather(folders, configs, folds, workdir)
-        except OSError as error:  # shutil's is one, too
+        except OSError as error:  # shutil.Error is one, too
             raise UserError(f"--out={out} cannot be made: {error}.") from None
         result = crossval.evaluate(workdir, changes=changes)
         os.replace(workdir, out)
@@ -96,7 +97,7 @@ def make_ensemble(
 
 
 def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) -> None:
-    """Refuses runs that differ in more, or less, than the seed.
+    """Refuses runs that have the same seed or differ in more than the seed.
 
     Raises:
       UserError: naming the runs and what differs.
@@ -123,10 +124,10 @@ def _check_together(folders: list[Path], configs: list[config_dict.ConfigDict]) 
                 f"--runs: {folders[0]} and {folder} differ in more than the seed: "
                 f"{'; '.join(differing)}. Networks of an ensemble share everything else."
             )
-        # What else the file says was added version by version.
+        # Other fields of the file were added later, so older runs lack them.
         if any(split[field] != splits[0][field] for field in ("split", "folds")):
             raise UserError(
-                f"--runs: {folders[0]} and {folder} have other folds in {run_splits.SPLITS}; an "
+                f"--runs: {folders[0]} and {folder} differ in the folds of {run_splits.SPLITS}; an "
                 "image that tests one network may have trained the other."
             )
 
@@ -159,7 +160,7 @@ def _common_folds(folders: list[Path]) -> list[int]:
 def _gather(
     folders: list[Path], configs: list[config_dict.ConfigDict], folds: list[int], workdir: Path
 ) -> None:
-    """The run folder before it is tested."""
+    """Assembles the run folder before it is tested."""
     for number, folder in enumerate(folders):
         network = run_folder.network_dir(workdir, number)
         network.mkdir(parents=True)

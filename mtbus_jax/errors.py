@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and how a command line ends on it."""
+"""The exception for a user's mistake, and how a command ends after one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import textwrap
 from collections.abc import Iterator
 
 EXIT_USAGE = 2
-EXIT_SIGNAL = 128  # and the signal's number, as a shell counts
+EXIT_SIGNAL = 128  # plus the signal's number, as in a shell
 _SIGINT = 2
 
-# What a machine refuses for want of space or rights, whatever the program does.
+# Failures for lack of space or permissions, which are not the program's fault.
 _MENDS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room there")
 _MENDS |= dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "Make it writable")
-_MENDS[errno.EIO] = "See to the disk"
+_MENDS[errno.EIO] = "Check the disk"
 
 
 class UserError(Exception):
-    """Wrong use or bad input; the message is one paragraph that names the thing and the mend.
+    """Wrong use or bad input; the message is one paragraph that names the problem and the fix.
 
     Library functions raise it; command lines print it without a traceback and exit with 2.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """Stopped from outside; the message says how to go on.
+    """Stopped from outside; the message says how to continue.
 
     Attributes:
       number: of the signal.
@@ -40,13 +40,13 @@ class Stopped(KeyboardInterrupt):
 
 
 def unwritable(path: os.PathLike | str, error: OSError) -> UserError:
-    """What to raise where a file or folder cannot be written."""
+    """The error to raise when a file or folder cannot be written."""
     mend = _MENDS.get(error.errno, "Give another place")
     return UserError(f"{path} cannot be written: {reason(error)}. {mend}, and try again.")
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in a line: what the system said, where that is behind it.
+    """Why something failed, in one line: the system's own message if it is the cause.
 
     Args:
       error: of any library; its chain of causes is searched for an `OSError`.
@@ -62,10 +62,10 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def exit_on_user_error(program: str) -> Iterator[None]:
-    """Ends the program where the user, the machine or a signal ends the block.
+    """Ends the program if a user's mistake, the machine or a signal ends the block.
 
-    A `UserError`, a full disk or a missing right becomes one paragraph on standard error and exit
-    code 2; Ctrl-C and `Stopped` a line and the code that shells give to a signal.
+    A `UserError`, a full disk or a missing permission becomes one paragraph on standard error and
+    exit code 2. Ctrl-C and `Stopped` become one line and the exit code that shells use for signals.
 
     Args:
       program: name printed in front of the message, such as ``main.py``.
@@ -81,7 +81,7 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     except Stopped as stop:
         message, code = str(stop), EXIT_SIGNAL + stop.number
     except KeyboardInterrupt:
-        message, code = "stopped. Give the same command again.", EXIT_SIGNAL + _SIGINT
+        message, code = "stopped. Run the same command again.", EXIT_SIGNAL + _SIGINT
     else:
         return
     print(_paragraph(program, message), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Texts that go into Markdown and HTML, so that no name of a file or a class can do harm there."""
+"""Escapes text for Markdown and HTML, so that names of files and classes can do no harm there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Markdown(str):
 
 
 def markdown(text: Any) -> Markdown:
-    """A value as Markdown that shows just that: no tag, link, emphasis, new cell or new line."""
+    """A value as Markdown that shows it literally: no tag, link, emphasis, cell or line break."""
     if isinstance(text, Markdown):
         return text
     text = _SPECIAL.sub(r"\\\g<0>", _LINES.sub(" ", str(text)))
@@ -30,12 +30,12 @@ def markdown(text: Any) -> Markdown:
 def markdown_table(
     header: Sequence[Any], rows: Sequence[Sequence[Any]], *, labels: int = 1
 ) -> list[str]:
-    """The lines of a Markdown table, its cells as by `markdown`.
+    """The lines of a Markdown table, with cells escaped by `markdown`.
 
     Args:
       header: names of the columns.
       rows: cells of each row, texts or `Markdown`.
-      labels: columns at the left that hold text; the others are aligned to the right, as numbers.
+      labels: number of columns at the left that hold text; the others are right-aligned.
     """
     marks = [Markdown("---")] * labels + [Markdown("---:")] * (len(header) - labels)
     return ["| " + " | ".join(map(markdown, line)) + " |" for line in (header, marks, *rows)]

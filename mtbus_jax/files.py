@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; JSON and tables read with a clear word where it fails."""
+"""Writes files that appear whole or not at all; reads JSON and tables with clear errors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mtbus_jax import locks, schema
 from mtbus_jax.errors import UserError, reason, unwritable
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.(?P<process>\d+)@(?P<host>.+)\.partial")
-# What another machine, or a former version, has been writing for so long is a leftover.
+# After this time a partial file of another machine or an earlier version counts as a leftover.
 _LEFTOVER_SECONDS = 3600
 
 _LONGEST_NAME = 255  # bytes
 
-# Lines of a table among which its columns are named.
+# The column names are looked for in this many lines of a table.
 _TITLES = 10
 _SEPARATORS = ",;\t"
-# By Excel, before the columns.
+# Excel writes this line above the columns.
 _NAMED_SEPARATOR = re.compile(r"sep=([,;\t])", re.IGNORECASE)
 _FORMULA = "=+-@\t\r\n"
 
@@ -38,9 +38,9 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-      line: of the file that it ends on, from 1.
+      line: number of the line that it ends on, from 1.
       cells: by column, without spaces around them; "" for a cell that is missing.
-      complete: whether it has a cell for each column, and no text beyond.
+      complete: whether it has a cell for each column and no text beyond them.
     """
 
     line: int
@@ -51,19 +51,19 @@ class Row(NamedTuple):
 def parse_table(content: bytes, name: str, *, titles: bool = False) -> tuple[list[str], list[Row]]:
     """Reads a CSV file as spreadsheets save it.
 
-    The text is UTF-8 or UTF-16; commas, semicolons or tabs separate, whichever the first line has
-    most of or names, as in ``sep=;``. Rows without any text are left out.
+    The text is UTF-8 or UTF-16. The separator is a comma, semicolon or tab: the one that the first
+    line names, as in ``sep=;``, or else has most of. Rows without any text are left out.
 
     Args:
       content: of the file.
       name: of the file, for messages.
-      titles: whether lines of one cell may stand above the columns, see `header`.
+      titles: whether lines of one cell may come before the columns, see `header`.
 
     Returns:
       The columns, in order, and the rows.
 
     Raises:
-      UserError: if it is no such text.
+      UserError: if it is not such a text.
     """
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -98,8 +98,8 @@ def parse_table(content: bytes, name: str, *, titles: bool = False) -> tuple[lis
 def header(lines: Sequence[Sequence[str]]) -> int:
     """Which line of a table names its columns.
 
-    Spreadsheets often have titles above them: the first line with two cells or more counts, if it
-    is among the first ten, else the first line of all.
+    Spreadsheets often have titles above the columns. So this is the first line with two or more
+    cells if it is among the first ten lines, else the first line.
 
     Args:
       lines: cells of each line.
@@ -111,23 +111,23 @@ def header(lines: Sequence[Sequence[str]]) -> int:
 def cell(value: Any) -> Any:
     """A value for a table that people open in a spreadsheet.
 
-    A text that begins with ``=``, ``+``, ``-``, ``@`` or a control character would be a formula
-    there; an apostrophe before it says that it is a text. Numbers stay numbers.
+    A text that begins with ``=``, ``+``, ``-``, ``@`` or a control character would be read as a
+    formula there; an apostrophe in front marks it as text. Numbers stay numbers.
     """
     formula = isinstance(value, str) and value[:1] in _FORMULA and value[:1]
     return f"'{value}" if formula else value
 
 
 def without_sign(text: str) -> str:
-    """A text as it was before `cell`."""
+    """Removes the apostrophe that `cell` adds to a text."""
     return text[1:] if text[:1] == "'" and text[1:2] and text[1:2] in _FORMULA else text
 
 
 def csv_line(cells: Sequence[Any]) -> str:
     """A row of a CSV file, with its end of line; every reader finds the same cells in it.
 
-    A carriage return within a cell is quoted: up to Python 3.12 the library's writer does that only
-    if lines end with one, and its reader takes it for the end of the row otherwise.
+    A cell with a carriage return is quoted. Up to Python 3.12 the csv module does that only if
+    lines end with one, and its reader takes an unquoted one for the end of the row.
     """
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
@@ -148,7 +148,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes ``content`` so that a reader never sees half a file.
 
     Raises:
-      UserError: if it cannot be written, such as for want of space.
+      UserError: if it cannot be written, for example because the disk is full.
     """
     partial = partial_path(path)
     try:
@@ -162,13 +162,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 class GrowingFile:
-    """A text file that grows piece by piece; a piece is there whole, or not at all.
+    """A text file that grows piece by piece; each piece is written whole or not at all.
 
-    Only a killed process or a power failure can leave half of the last one.
+    Only a killed process or a power failure can leave half of the last piece.
     """
 
     def __init__(self, path: Path, content: str):
-        """Replaces the file ``path`` by ``content``, and waits for more.
+        """Replaces the file ``path`` with ``content`` and keeps it open.
 
         Raises:
           UserError: if it cannot be written.
@@ -181,10 +181,10 @@ class GrowingFile:
         self._path = path
 
     def append(self, piece: str) -> None:
-        """Adds to the end, at once.
+        """Adds a piece to the end at once.
 
         Raises:
-          UserError: if it cannot be written, such as for want of space; the file is as before.
+          UserError: if it cannot be written; the file is then unchanged.
         """
         start = self._file.seek(0, os.SEEK_END)
         left = memoryview(piece.encode("utf-8"))
@@ -199,7 +199,7 @@ class GrowingFile:
             raise
 
     def close(self) -> None:
-        """Adds no more."""
+        """Closes the file."""
         self._file.close()
 
 
@@ -208,15 +208,15 @@ def folder_at_once(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes ``out`` at the end, or is removed after an error.
 
     Args:
-      out: absolute path; a folder that is there is replaced.
+      out: absolute path; an existing folder is replaced.
 
     Raises:
       UserError: if it cannot be made.
     """
-    out = out.resolve()  # through a link, which stays
+    out = out.resolve()  # follows a link and keeps it
     if os.path.ismount(out):
         raise UserError(
-            f"{out} is a disk of its own, which cannot be replaced; give a folder in it."
+            f"{out} is a mount point, which cannot be replaced; give a folder inside it."
         )
     hidden = out.with_name(f".{out.name}")
     remove_leftovers(out.parent, f"{hidden.name}.")
@@ -241,10 +241,10 @@ def folder_at_once(out: Path) -> Iterator[Path]:
 
 
 def partial_path(path: Path) -> Path:
-    """Where to write a file or folder that shall appear whole; another one at each call.
+    """Temporary path for a file or folder that must appear whole; different at each call.
 
-    The name says who writes it: folds of one run may be trained at the same time, on several
-    machines, and `remove_leftovers` must tell what is being written from what is left.
+    The name says who writes it. Folds of one run may be trained at the same time on several
+    machines, and `remove_leftovers` must distinguish files being written from leftovers.
     """
     writer = f"{os.getpid()}@{socket.gethostname()}"
     ending = f".{uuid.uuid4().hex[:8]}.{writer}.partial"
@@ -254,15 +254,15 @@ def partial_path(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:
-    """Removes what killed processes have left half-written in a folder.
+    """Removes half-written files and folders of killed processes from a folder.
 
     Args:
-      folder: looked through itself, not its folders; it need not exist.
-      name: only what was to become a file or folder whose name begins so.
+      folder: searched without its subfolders; it need not exist.
+      name: beginning of the final names of what is removed.
     """
     for path in folder.glob("*.partial") if folder.is_dir() else ():
         if path.name.startswith(name) and _is_leftover(path):
-            with contextlib.suppress(OSError):  # another process may be at it, or rights lack
+            with contextlib.suppress(OSError):  # already removed by another, or not permitted
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -281,7 +281,7 @@ def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove 
     Args:
       path: the file.
       wanted: what it must hold, see `schema`; None for anything.
-      mend: what to do about one that is broken, a sentence without its full stop.
+      mend: what to do about a broken file, a sentence without its full stop.
 
     Raises:
       UserError: if it is missing, broken, or holds something else.
@@ -295,7 +295,7 @@ def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove 
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). {mend}.") from None
-    except (OSError, RecursionError) as error:  # a folder of that name, lacking rights
+    except (OSError, RecursionError) as error:  # a folder of that name, no permission
         raise UserError(f"{path} cannot be read: {reason(error)}. {mend}.") from None
     if wanted is not None and (problem := schema.misfit(content, wanted)):
         raise broken(path, problem, mend)
@@ -303,5 +303,5 @@ def read_json(path: Path, wanted: Any = None, *, mend: str = "Restore or remove 
 
 
 def broken(path: Path, problem: str, mend: str) -> UserError:
-    """What to raise for a file that holds something else than it must."""
+    """The error to raise for a file that does not hold what it must."""
     return UserError(f"{path} is damaged, incomplete or of another version: {problem}. {mend}.")

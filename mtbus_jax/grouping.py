@@ -19,8 +19,8 @@ def merge_groups(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
       second: ``(n,)`` group names of the same images by the other grouping.
 
     Returns:
-      ``(n,)`` str: for each image the name, in either grouping, that comes first among those that
-      its merged group has, or ``""``.
+      ``(n,)`` str: for each image the first name, in alphabetical order, of its merged group in
+      either grouping, or ``""``.
     """
     first, second = (np.asarray(x).astype(str) for x in (first, second))
     if len(first) != len(second):

@@ -1,8 +1,8 @@
 """One process at a time: a lock file that says who holds it.
 
 The operating system keeps the lock (``flock``), so it ends with its process, however that ends.
-Where a file system has no such locks, the text in the file decides: whoever it names holds the lock
-until that process is gone.
+Where a file system has no such locks, the text in the file decides: the process that it names holds
+the lock until it is gone.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def hold(path: Path) -> Iterator[str | None]:
     """Holds a lock for the block, if no other process does; never waits for it.
 
     Args:
-      path: the lock file, made with its folder if missing, and left there, empty, afterwards: a
-        process that has opened it meanwhile must not lock a file without a name.
+      path: the lock file, made with its folder if missing. It is left empty afterwards and not
+        removed: a process that has opened it meanwhile must not lock a file without a name.
 
     Yields:
-      None if the lock is held now; else who holds it, in words.
+      None if the lock is held now; else a text saying who holds it.
 
     Raises:
       OSError: if the file cannot be written.
@@ -60,7 +60,7 @@ def hold(path: Path) -> Iterator[str | None]:
 
 
 def _is_free(file: IO[str]) -> bool:
-    """Takes the lock of an open file, if there is one to be had."""
+    """Takes the lock of an open file if it is free; returns whether it was."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,21 +73,21 @@ def _is_free(file: IO[str]) -> bool:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process of a text may still run; that of another machine may."""
+    """Whether the process of a text may still run; one on another machine always may."""
     if not holder:
         return False
     return holder["host"] != socket.gethostname() or is_running(holder["process"])
 
 
 def is_running(process: int) -> bool:
-    """Whether this machine has a process of that number; True where that cannot be told."""
-    if os.name == "nt":  # where signal 0 is no question
+    """Whether this machine has a process with that number; True if that cannot be told."""
+    if os.name == "nt":  # signal 0 does more than ask there
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it runs, and belongs to somebody else
+    except OSError:  # it runs but belongs to another user
         return True
     return True
 

@@ -18,7 +18,7 @@ from mtbus_jax import types
 # How the Dice loss measures the size of a prediction: Σ p², or Σ p as He et al. 2024 (ACSNet) do.
 SQUARED, PLAIN = "squared", "plain"
 DICE = (SQUARED, PLAIN)
-# How the losses of the two tasks are joined: with fixed shares, or with weights that are learnt.
+# How the losses of the two tasks are combined: with fixed or with learned weights.
 FIXED, LEARNED = "fixed", "learned"
 WEIGHTINGS = (FIXED, LEARNED)
 
@@ -34,7 +34,7 @@ def dice_loss(
     Args:
       logits: ``(batch, height, width, 1)`` float32.
       mask: same shape, 0 or 1.
-      sizes: one of `DICE`; plain has Σ p and Σ y in the place of the squares.
+      sizes: one of `DICE`; plain uses Σ p and Σ y instead of the squares.
       smoothing: s, above 0.
 
     Returns:
@@ -115,18 +115,18 @@ def focal_loss(
       class_logits: ``(batch, classes)`` float32.
       label: ``(batch,)`` integers, 0 to classes − 1.
       gamma: focusing exponent; 0 gives the cross-entropy.
-      double_softmax: whether the probabilities are taken for logits and pass a second softmax, as
-        in the released single-task nnU-Net classifier. The probability of the true class then
-        stays below e / (e + classes − 1), which is 0.58 for three.
+      double_softmax: whether to apply a second softmax to the probabilities, as the released
+        single-task nnU-Net classifier does. The probability of the true class then stays below
+        e / (e + classes − 1), which is 0.58 for three classes.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al. 2016).
         The focal loss is then the mean over classes, weighted by the target.
       class_weights: α of each class; () is 1 for all.
 
     Returns:
-      ``(batch,)`` float32, ≥ 0; NaN for a label that is no class, such as `types.NO_LABEL`.
+      ``(batch,)`` float32, ≥ 0; NaN for a label that is not a class, such as `types.NO_LABEL`.
 
     Raises:
-      ValueError: if ``class_weights`` are not as many as the classes.
+      ValueError: if ``class_weights`` does not hold one number per class.
     """
     classes = class_logits.shape[-1]
     if class_weights and len(class_weights) != classes:
@@ -180,17 +180,17 @@ def learned_weighting(
 ) -> jax.Array:
     """A task's loss L with a weight that training learns, L/(2p²) + ln(1 + p²).
 
-    The first term is the uncertainty weighting of Kendall, Gal and Cipolla 2018 (CVPR), p in the
-    place of their noise σ; the second keeps p from growing without end, and replaces their ln σ,
-    which falls below 0 for p < 1, by a term that never does (Liebel and Körner 2018, arXiv
-    1805.06334). So the released code of He et al. 2024 (ACSNet) has it. For a constant L the
-    smallest value lies at p² = (L + √(L² + 8L))/4.
+    The first term is the uncertainty weighting of Kendall, Gal and Cipolla 2018 (CVPR), with p in
+    place of their noise σ. The second term keeps p from growing without bound. It replaces their
+    ln σ, which is negative for p < 1, with a term that is never negative (Liebel and Körner 2018,
+    arXiv 1805.06334). The released code of He et al. 2024 (ACSNet) does the same. For a constant L
+    the minimum is at p² = (L + √(L² + 8L))/4.
 
     Args:
       loss: any shape, float32, ≥ 0.
       scale: p, a scalar that is not 0; its sign does not matter.
-      share: of the batch that ``loss`` is a sum over, 0..1: devices that share a batch then add up
-        to one second term.
+      share: fraction of the batch that ``loss`` is summed over, 0..1, so that the devices sharing a
+        batch add up to one second term.
 
     Returns:
       The same shape, float32, ≥ 0.
@@ -199,7 +199,7 @@ def learned_weighting(
 
 
 def initial_weights(weighting: str) -> dict[str, jax.Array]:
-    """The p of `learned_weighting` for each task before the first step, 1; empty if it is fixed."""
+    """The initial p of `learned_weighting` for each task, 1; empty if the weights are fixed."""
     if weighting == FIXED:
         return {}
     return {name: jnp.ones((), jnp.float32) for name in ("segmentation", "classification")}
@@ -218,7 +218,7 @@ class LossParts(NamedTuple):
 
 
 class LossOptions(NamedTuple):
-    """The numbers and names that `multitask_loss` takes by the same names."""
+    """The options of `multitask_loss`, under the same names."""
 
     weight: float
     weighting: str = FIXED
@@ -254,19 +254,20 @@ def multitask_loss(
 ) -> LossParts:
     """λ·segmentation + (1 − λ)·classification, averaged over the valid images.
 
-    With learned weights it is the sum of `learned_weighting` over the two tasks while training, and
-    their plain sum on validation images: there the weights themselves could lower it. With one task
-    only, that task's loss has weight 1. Which tasks are on is read off ``outputs``. A
-    network that reconstructs its input (``outputs.aux["reconstruction"]``) adds that loss.
+    With learned weights the training loss is the sum of `learned_weighting` over the two tasks. On
+    validation images it is the plain sum of the two losses, because the weights alone could lower
+    the weighted one. With only one task, that task's loss has weight 1. ``outputs`` shows which
+    tasks are on. A network that reconstructs its input (``outputs.aux["reconstruction"]``) adds
+    that loss.
 
-    An image whose mask or label is not known adds nothing to that task's loss. The sum is divided
-    by all valid images all the same, so that each known mask and label weighs the same, whatever
-    else is in its batch.
+    An image whose mask or label is not known adds nothing to that task's loss. The sum is still
+    divided by the number of all valid images, so that every known mask or label has the same
+    weight, whatever else is in its batch.
 
     Args:
       outputs: of the network.
       batch: images with their truth; padding (``valid`` = 0) does not count.
-      weight: λ, the share of the segmentation loss, in [0, 1]; of fixed weights.
+      weight: λ, the share of the segmentation loss, in [0, 1]; for fixed weights only.
       weighting: one of `WEIGHTINGS`.
       lossnet: weight of ``difference`` beside the segmentation loss.
       gamma: exponent of the focal loss.
@@ -276,11 +277,12 @@ def multitask_loss(
       cross_entropy: weight of the pixels' cross-entropy beside the Dice loss of each map.
       dice: ``sizes`` of `dice_loss`.
       dice_smoothing: ``smoothing`` of `dice_loss`.
-      class_weights: see `focal_loss`; by the true class.
+      class_weights: see `focal_loss`; the true class decides.
       loss_weights: p of each task, see `initial_weights`; None, or empty, on validation images.
-      difference: of the finest map's logits and the mask, ``(batch,)``, see `models.lossnet.loss`;
-        None without one, or on validation images, so that epochs are judged without it.
-      count: number of valid images to divide by; default: this batch's. Given when the batch is
+      difference: loss ``(batch,)`` between the finest map's logits and the mask, see
+        `models.lossnet.loss`; None for no such loss, and on validation images, so that epochs are
+        judged without it.
+      count: number of valid images to divide by; default: this batch's. Pass it when the batch is
         one device's share, so that the sum over devices is the mean over the whole batch.
 
     Returns:
@@ -297,7 +299,7 @@ def multitask_loss(
 
     def mean(per_image: jax.Array, known: jax.Array | None = None) -> jax.Array:
         weight = batch.valid if known is None else batch.valid * known
-        # The loss of a label that is not known is not a number.
+        # The loss of an unknown label is NaN.
         return jnp.sum(jnp.where(weight > 0, per_image * weight, 0)) / count
 
     zero = jnp.zeros((), jnp.float32)

@@ -52,8 +52,8 @@ def oversample(train: np.ndarray, label: np.ndarray, *, rule: str = "round") -> 
       rule: see `replication_factors`.
 
     Returns:
-      ``(b,)`` indices, b ≥ a; images without a label occur once. The order means nothing: it is
-      shuffled anew in every epoch.
+      ``(b,)`` indices, b ≥ a; images without a label occur once. The order has no meaning: it is
+      shuffled again in every epoch.
     """
     own = label[train]
     known = own[own != types.NO_LABEL]

@@ -42,10 +42,10 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         "--enhancement",
         default=enhancement.NONE,
         choices=enhancement.ENHANCEMENTS,
-        help="of images before they are resized, as data.enhancement",
+        help="enhancement of images before resizing, as data.enhancement",
     )
     for flag, what in (
-        ("--data_dir", "where built datasets lie"),
+        ("--data_dir", "where built datasets are"),
         ("--manual_dir", "raw downloads, to build from if needed"),
     ):
         parser.add_argument(flag, default="", type=commandline.file_path, help=what)

@@ -1,7 +1,7 @@
-"""Prediction refining (PR): makes mask and class of one image tell the same story.
+"""Prediction refining (PR): makes the mask and the class of an image consistent.
 
-`refine` is that of Aumente-Maestro et al. 2025, two hard rules; `refine_probable` weighs both
-sides by their probabilities, which that paper names as future work. Used at test time only.
+`refine` applies the two hard rules of Aumente-Maestro et al. 2025. `refine_probable` weighs mask
+and class by their probabilities, which that paper names as future work. Used at test time only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mtbus_jax import types
 def incoherent(
     mask: jax.Array, class_id: jax.Array, *, normal: int | None = types.NORMAL
 ) -> jax.Array:
-    """Where exactly one of mask and class says normal.
+    """Whether exactly one of mask and class says normal, for each image.
 
     Args:
       mask: ``(batch, height, width, ...)`` bool.
@@ -52,7 +52,7 @@ def refine(
 
     Raises:
       TypeError: for a mask that is not bool, such as probabilities: compare them with 1/2 first.
-      ValueError: if the two are not of as many images.
+      ValueError: if the two do not hold the same number of images.
     """
     mask = jnp.asarray(mask)
     if mask.dtype != bool:
@@ -77,16 +77,15 @@ def refine_probable(
 ) -> tuple[jax.Array, jax.Array]:
     """The most probable coherent pair of mask and class.
 
-    Mask and class are taken as two independent witnesses. With c_k the probability of class k and r
+    Mask and class are treated as independent evidence. With c_k the probability of class k and r
     the factor by which the mask raises the odds of a lesion, the pairs score
 
       (normal, no mask): c_normal        (k, mask): c_k · r for the lesion classes
 
     and the highest score wins (Bayes' rule; r = 1 if the mask says nothing). If a lesion wins
-    although no pixel exceeds 1/2, the mask is made of the most probable pixels, as many as the
-    expected lesion area Σ p (at least one): the mask's own probability mass. Of equally probable
-    pixels the first ones in reading order are taken. Vectorised over the batch, without branches,
-    so it can be jitted.
+    although no pixel exceeds 1/2, the mask consists of the most probable pixels. Their number is
+    the expected lesion area Σ p, at least one. Among equally probable pixels the first ones in
+    reading order are taken. Vectorised over the batch, without branches, so it can be jitted.
 
     Args:
       probability: ``(batch, height, width, ...)`` float32, tumour probability of each pixel.

@@ -1,4 +1,4 @@
-"""What a JSON file must hold, written down as a value of the same form.
+"""What a JSON file must hold, written as a value of the same form.
 
 A schema is a type (``str``, ``int``, ``float``, ``bool``), a tuple of schemas of which one must
 fit, the usual one first, None for null, a list of one schema for a list of any length, `Each` for a
@@ -26,12 +26,12 @@ class Each:
 
 
 def misfit(content: Any, schema: Any, where: str = "") -> str:
-    """What is wrong with ``content``, in words; empty if nothing is.
+    """A text saying what is wrong with ``content``; empty if nothing is.
 
     Args:
       content: as `json.loads` returns it.
       schema: see the module.
-      where: name of the content in front of the names of its parts.
+      where: name of ``content``, put before the names of its parts.
     """
     if isinstance(schema, tuple):
         found = [misfit(content, each, where) for each in schema]

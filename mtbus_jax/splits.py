@@ -1,4 +1,4 @@
-"""Which image is trained on, validated on, tested on.
+"""Which images are used for training, validation and testing.
 
 Published recipe (Aumente-Maestro et al. 2025 and its released code): the test folds are stored
 with the dataset; within the rest of each fold, scikit-learn's
@@ -16,12 +16,12 @@ import numpy as np
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
-from mtbus_jax.oversampling import replication_factors as replication_factors  # found here too
+from mtbus_jax.oversampling import replication_factors as replication_factors  # exported too
 
 PUBLISHED_SEED = 1993
 TRAIN_FRACTION = 0.8
-# Where test sets come from: as published; as the data or a file of folds gives them; drawn, with
-# groups kept together; or nowhere, since everything is trained on.
+# Where the test sets come from: published folds; folds given with the data or in a file; folds
+# drawn here that keep groups together; or none, when all images are used for training.
 PUBLISHED, GIVEN, GROUPED, ALL = "published", "given", "grouped", "all"
 SPLITS = (PUBLISHED, GIVEN, GROUPED, ALL)
 
@@ -32,8 +32,8 @@ class Split:
 
     Attributes:
       train: ``(a,)`` integers, a ≥ 1.
-      validation: ``(b,)`` integers, perhaps none: then the training loss stands for theirs.
-      test: ``(c,)`` integers, perhaps none: then nothing is tested.
+      validation: ``(b,)`` integers. If empty, the training loss replaces the validation loss.
+      test: ``(c,)`` integers. If empty, nothing is tested.
     """
 
     train: np.ndarray
@@ -86,7 +86,7 @@ class Split:
 def published_folds(
     label: np.ndarray, test_fold: np.ndarray, *, seed: int = PUBLISHED_SEED
 ) -> list[Split]:
-    """The published folds: test sets as stored, the rest split 80 : 20 with the class balanced.
+    """The published folds: test sets as stored, the rest split 80 : 20, stratified by class.
 
     Args:
       label: ``(n,)`` class codes, in the published order.
@@ -112,7 +112,7 @@ def published_folds(
             train, validation = train_test_split(
                 rest, train_size=TRAIN_FRACTION, random_state=seed, stratify=label[rest]
             )
-        except ValueError as error:  # such as for a class with one image
+        except ValueError as error:  # for example, a class with one image
             raise UserError(
                 f"fold {fold}: {len(rest)} images cannot be split into training and validation "
                 f"images as published ({error}). Choose --config.data.split=grouped, or add images."
@@ -133,10 +133,10 @@ def given_folds(
 
     Args:
       label: ``(n,)`` class codes.
-      test_fold: ``(n,)`` integers 0, 1, …: the fold that tests each image; `types.NO_FOLD` for one
-        that none tests, as outside a fixed test set; `types.VALIDATION_FOLD` for one that
-        validates. Where there are such ones, nothing else of the rest does.
-      group: ``(n,)`` group names; training and validation share none, where validation is drawn.
+      test_fold: ``(n,)`` integers 0, 1, …: the fold that tests each image; `types.NO_FOLD` for an
+        image that no fold tests, such as one outside a fixed test set; `types.VALIDATION_FOLD` for
+        a validation image. If there are any of these, no others are drawn.
+      group: ``(n,)`` group names. Validation images that are drawn share no group with training.
       seed: of the split into training and validation.
       validation: whether a fold must have validation images.
 
@@ -178,20 +178,20 @@ def given_folds(
 def _train_and_validation(
     rest: np.ndarray, label: np.ndarray, group: np.ndarray, seed: int, *, needed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``rest`` in two, a fifth for validation as in the published recipe, no group in both.
+    """Splits ``rest`` in two: a fifth for validation, as published, with no group in both parts.
 
     Raises:
       UserError: if there are too few groups, and validation images are needed.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # A fifth; where there are fewer groups or images of a class, a quarter or more.
+    # A fifth, or a quarter or more if there are too few groups or images of a class.
     for parts in range(round(1 / (1 - TRAIN_FRACTION)), 1, -1):
         inner = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
         try:
             with warnings.catch_warnings():
-                # A class with fewer images than folds is missing from some; there is no better
-                # answer.
+                # A class with fewer images than folds is missing from some folds; this cannot be
+                # avoided.
                 warnings.filterwarnings("ignore", "The least populated class", UserWarning)
                 train, validation = next(iter(inner.split(rest, label[rest], group[rest])))
         except ValueError:
@@ -217,9 +217,9 @@ def grouped_folds(
 ) -> list[Split]:
     """Folds that keep every group (patient, set of near-duplicates) in one fold.
 
-    Test folds by scikit-learn's `StratifiedGroupKFold`; of the rest of each fold, one of five such
-    sub-folds (a fifth, as in the published recipe) is the validation set. Classes are balanced as
-    well as the groups allow.
+    scikit-learn's `StratifiedGroupKFold` draws the test folds. It also divides the rest of each
+    fold into five parts; one of them (a fifth, as in the published recipe) is the validation set.
+    Classes are balanced as well as the groups allow.
 
     Args:
       label: ``(n,)`` class codes.
@@ -264,8 +264,8 @@ def make_folds(
     Args:
       cases: the dataset.
       split: which kind.
-      count: of folds, where they are drawn.
-      validation: if False, every fold's validation images are among its training images instead.
+      count: number of folds, if they are drawn.
+      validation: if False, every fold's validation images are used for training instead.
 
     Raises:
       UserError: for an unknown name, or if the dataset has no such folds.
@@ -293,7 +293,7 @@ def _make_folds(cases: types.Cases, split: str, count: int, validation: bool) ->
 
 
 def check_classes(split: Split, cases: types.Cases, fold: int) -> None:
-    """Refuses a fold that would test or choose by a class that it does not train.
+    """Refuses a fold that validates or tests on a class without training images.
 
     Args:
       split: the fold.

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# The order is the one of Aumente-Maestro et al. 2025 and fixes the class codes 0, 1, 2.
+# The order follows Aumente-Maestro et al. 2025 and fixes the class codes 0, 1, 2.
 CLASS_NAMES = ("benign", "malignant", "normal")
 BENIGN, MALIGNANT, NORMAL = range(3)
 # ``Cases.label`` of an image whose class is not known.
 NO_LABEL = -1
-# A pixel is tumour if its probability is greater.
+# A pixel is tumour if its probability is greater than this.
 MASK_THRESHOLD = 0.5
 
 
@@ -28,7 +28,7 @@ class Classes:
 
     Attributes:
       names: by code, at least one.
-      normal: code of the class that means "no lesion"; None if every class is a lesion's.
+      normal: code of the class that means "no lesion"; None if all classes are lesions.
     """
 
     names: tuple[str, ...]
@@ -40,10 +40,10 @@ class Classes:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Classes:
-        """Those that the ``data`` section of a configuration names; `CLASSES` if it names none.
+        """The classes that the ``data`` section names; `CLASSES` if it names none.
 
         Args:
-          data: with ``class_names`` and ``normal_class``.
+          data: the section of a configuration, with ``class_names`` and ``normal_class``.
         """
         names = tuple(data.get("class_names") or ())
         if not names:
@@ -52,7 +52,7 @@ class Classes:
         return cls(names, names.index(normal) if normal in names else None)
 
 
-# Of all public datasets here.
+# The classes of all public datasets here.
 CLASSES = Classes(CLASS_NAMES, NORMAL)
 
 # Task names, as they appear in ``config.tasks``.
@@ -60,8 +60,8 @@ SEGMENTATION = "seg"
 CLASSIFICATION = "cls"
 TASKS = (SEGMENTATION, CLASSIFICATION)
 
-# ``Cases.test_fold`` of an image that no stored fold tests, and of one that each of them validates
-# on; others are below the third.
+# ``Cases.test_fold`` of an image that no stored fold tests, and of one that every fold validates
+# on; numbers of folds are below the third.
 NO_FOLD = -1
 VALIDATION_FOLD = -2
 MOST_FOLDS = 1000
@@ -87,8 +87,8 @@ class Cases:
         `VALIDATION_FOLD`.
       has_mask: ``(n,)`` bool, whether ``mask`` is known; None if all are.
       classes: what the labels mean.
-      not_compared: why near-duplicates were not looked for, in words, so that ``group`` may miss
-        some; "" if it holds all that is known.
+      not_compared: a text saying why near-duplicates were not looked for, so that ``group`` may
+        miss some; "" if it does not.
     """
 
     name: str

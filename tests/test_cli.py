@@ -161,7 +161,7 @@ def test_both_styles_of_flags_mean_the_same():
     assert (off.out, off.dry_run) == ("b", False)
     with pytest.raises(UserError, match="no such flag"):
         parser.parse_args(["--fold=0"])  # no abbreviations
-    with pytest.raises(UserError, match="numbers with commas"):
+    with pytest.raises(UserError, match="comma-separated numbers"):
         parser.parse_args(["--folds=a"])
 
 

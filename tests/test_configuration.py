@@ -132,7 +132,7 @@ def test_every_path_field_of_the_base_is_expanded():
         ("--config.data.folds=a,b", ["data.folds=a,b", "whole numbers"]),
         ("--config.data.image_size=64.5,64", ["data.image_size", "whole numbers"]),
         ("--config.tasks=1", ["tasks=1", "words"]),
-        ("--config.loss.class_weights=a,b", ["loss.class_weights=a,b", "give numbers"]),
+        ("--config.loss.class_weights=a,b", ["loss.class_weights=a,b", "separated numbers"]),
         ("--config.train=3", ["--config.train=3", "dictionary"]),
         ("--config.train={'epochs': 3}", ["train.adam_b1", "missing"]),
     ],

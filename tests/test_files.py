@@ -78,7 +78,7 @@ def test_a_partial_file_is_known_as_its_writers(tmp_path):
         (UserError("give\n  more."), 2, "main.py: give more."),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "/a/b cannot be written: No"),
         (OSError(errno.EROFS, "Read-only file system"), 2, "Make it writable"),
-        (KeyboardInterrupt(), 130, "main.py: stopped. Give the same command again."),
+        (KeyboardInterrupt(), 130, "main.py: stopped. Run the same command again."),
         (Stopped("stopped by SIGTERM. So and so.", 15), 143, "main.py: stopped by SIGTERM. So and"),
         (Stopped("stopped. So and so."), 130, "main.py: stopped. So and so."),
     ],
@@ -186,7 +186,7 @@ def test_a_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path, monkeyp
             (folder / "newer").touch()
     assert [path.name for path in there.iterdir()] == ["new"]
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
-    with pytest.raises(UserError, match="a disk of its own"), files.folder_at_once(there):
+    with pytest.raises(UserError, match="a mount point"), files.folder_at_once(there):
         pass
 
 

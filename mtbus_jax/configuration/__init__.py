@@ -3,9 +3,9 @@
     config = read(given)        with `given, rest = take(sys.argv[1:])`
 
 ``--config=FILE.py`` names a file with a function ``get_config()``, ``--config=mt_unetpp`` one that
-this package brings along, and ``--config.train.epochs=50`` changes a field. Values are read by
-``ml_collections.config_flags``. This is the only place that reads configurations, so what is wrong
-with one is found here, whatever the command, and told in one paragraph.
+comes with this package, and ``--config.train.epochs=50`` changes a field. Values are read by
+``ml_collections.config_flags``. This is the only place that reads configurations, so errors in one
+are found here, whatever the command, and reported in one paragraph.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mtbus_jax.configuration import values
 from mtbus_jax.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel brings the configurations inside the package; in a clone they lie beside it.
+# A wheel has the configurations inside the package; in a clone they are beside it.
 SHIPPED = next(p for p in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if p.is_dir())
 
 # Fields that name a file or folder.
@@ -93,7 +93,7 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
 
     Args:
       given: from `take`.
-      default: file for a command line that names none; with None it has to name one.
+      default: file to use if the command line names none; None requires it to name one.
 
     Returns:
       The configuration, locked, with ``~`` expanded in fields that name files.
@@ -118,7 +118,7 @@ def load_config(
     """A configuration for Python code, as ``--config=`` gives it on a command line.
 
     Args:
-      name: a file with ``get_config()``, or the name of one that comes along, such as ``best``.
+      name: a file with ``get_config()``, or the name of a shipped one, such as ``best``.
       changes: values by field, such as ``{"train.epochs": 40, "data.folds": (0,)}``.
 
     Raises:
@@ -131,13 +131,13 @@ def load_config(
 def changed(
     config: config_dict.ConfigDict, changes: Mapping[str, str | bool]
 ) -> config_dict.ConfigDict:
-    """A configuration with fields set as on the command line; arguments, raises as for `read`.
+    """Sets fields of a configuration as on the command line; raises as `read` does.
 
-    With another ``model.name``, options that the file gave its own network go back to those of
-    ``configs/base.py``, which are the other network's own defaults.
+    With another ``model.name``, options that the file set for its own network return to those of
+    ``configs/base.py``, which stand for the other network's own defaults.
 
     Args:
-      config: to start from; changed itself.
+      config: to start from; changed in place.
       changes: see `Given`.
     """
     base, before = _base(), config.model.name
@@ -180,7 +180,7 @@ def _find(path: str) -> Path:
         )
     if found.suffix != ".py":
         raise UserError(
-            f"--config={path} is no Python file with get_config(). A run's own configuration is "
+            f"--config={path} is not a Python file with get_config(). A run's own configuration is "
             "read from --workdir; a new run starts from a recipe, such as --config=mt_unetpp."
         )
     return found
@@ -198,7 +198,7 @@ def _load(path: Path, shown: str, argument: str) -> config_dict.ConfigDict:
         try:
             spec.loader.exec_module(module)
             config = module.get_config(*([argument] if argument else []))
-        except Exception as error:  # whatever a user's file does
+        except Exception as error:  # a user's file may raise anything
             lines = [
                 frame.lineno
                 for frame in traceback.extract_tb(error.__traceback__)
@@ -220,7 +220,7 @@ def _load(path: Path, shown: str, argument: str) -> config_dict.ConfigDict:
 def _configs_importable(folder: Path) -> Iterator[None]:
     """Inside, ``from configs import base`` finds the file in ``folder``, else the shipped one.
 
-    So a configuration loads from any folder, and a clone's files go with that clone's base.
+    So a configuration loads from any folder, and a clone's files use that clone's base.
     """
 
     def own() -> list[str]:
@@ -239,9 +239,9 @@ def _configs_importable(folder: Path) -> Iterator[None]:
 
 
 def _check_fields(config: config_dict.ConfigDict, base: config_dict.ConfigDict, shown: str) -> None:
-    """Refuses a configuration with other fields than those of ``configs/base.py``.
+    """Refuses a configuration whose fields differ from those of ``configs/base.py``.
 
-    A section that was replaced as a whole may leave options of the network out.
+    A section that was replaced as a whole may omit options of the network.
     """
     known = values.leaves(base)
     found = values.leaves(config)

@@ -1,4 +1,4 @@
-"""Fields of a configuration by their dotted names: their values, and how text becomes one."""
+"""Fields of a configuration by dotted name: their values, and how text is read as a value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml_collections import config_dict, config_flags
 from mtbus_jax.commandline import nearest
 from mtbus_jax.errors import UserError
 
-# Elements of fields whose value may be empty, of their type.
+# Example elements, which give the type of fields whose value may be empty.
 _ELEMENTS = dict.fromkeys(("data.classes", "data.class_names"), ("benign", "malignant"))
 _ELEMENTS |= {"data.folds": (0, 1), "loss.class_weights": (0.6, 1.2)}
 _NONE = ("none", "None")
@@ -25,7 +25,7 @@ _KINDS = {
     float: "a number",
     bool: "True or False",
     str: "a text",
-    tuple: "values with commas",
+    tuple: "comma-separated values",
     config_dict.ConfigDict: "a dictionary of all its fields",
 }
 
@@ -42,7 +42,7 @@ def leaves(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def nearest_field(field: str, known: Iterable[str]) -> str:
-    """A hint at the field that was meant, and where to look if there is none."""
+    """A hint at the field that was meant, or at where to look if none is close."""
     section, _, name = field.rpartition(".")
     siblings = [each for each in known if each.rpartition(".")[0] == section]
     elsewhere = {each.rpartition(".")[2]: each for each in known}
@@ -62,10 +62,10 @@ def nearest_field(field: str, known: Iterable[str]) -> str:
 
 
 def as_text(value: Any) -> str | bool:
-    """A value of Python as it would be written on a command line; True and False stay.
+    """A Python value as it would be written on a command line; True and False stay.
 
     Args:
-      value: a text, path, number, list of those, or None; NumPy's count as Python's.
+      value: a text, path, number, list of those, or None; NumPy values count as Python's.
     """
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -79,7 +79,7 @@ def as_text(value: Any) -> str | bool:
 def change(
     config: config_dict.ConfigDict, base: config_dict.ConfigDict, field: str, text: str | bool
 ) -> None:
-    """Sets one field from what stands behind ``--config.field=``.
+    """Sets one field from the text after ``--config.field=``.
 
     Raises:
       UserError: if there is no such field, or the text does not fit its type.
@@ -112,7 +112,7 @@ def change(
 
 
 def _kind(config: config_dict.ConfigDict, field: str) -> str:
-    """In words what a field takes."""
+    """What a field takes, as text."""
     section, _, name = field.rpartition(".")
     kind = (config[section] if section else config).get_type(name)
     return _KINDS.get(kind, kind.__name__)
@@ -142,7 +142,8 @@ def _as_tuple(field: str, text: str, like: tuple) -> tuple:
         example = ",".join(map(str, like[:2]))
         what = {int: "whole numbers", float: "numbers"}.get(kind, "words")
         raise UserError(
-            f"--config.{field}={text}: give {what} with commas, such as --config.{field}={example}."
+            f"--config.{field}={text}: give comma-separated {what}, such as "
+            f"--config.{field}={example}."
         )
     return found
 

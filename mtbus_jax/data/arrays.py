@@ -1,7 +1,7 @@
 """A built dataset as host arrays, without TensorFlow; resized once and cached.
 
-`load_cases` is the only entrance. tensorflow-datasets is imported when it is called, so importing
-this module costs nothing.
+`load_cases` is the entry point. It imports tensorflow-datasets only when called, so importing this
+module costs nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mtbus_jax.images import preprocess
 from mtbus_jax.images.enhancement import NONE
 from mtbus_jax.types import Cases
 
-# Not part of a cached file's name: what most runs have.
+# The settings of most runs; they are left out of a cached file's name.
 _UNNAMED = (preprocess.NEAREST, NONE)
 
 
@@ -49,15 +49,15 @@ def load_cases(
       name: one of `stored.DATASETS` or `stored.LIKE_FOLDERS`, or a folder of your own pictures
         (docs/own_data.md).
       image_size: height and width in pixels after resizing.
-      resize: how images are resized, of `preprocess.RESIZES`; masks are sampled either way.
-      enhancement: of images before that, of `enhancement.ENHANCEMENTS`.
-      data_dir: where the built datasets lie; None or "" for ``$TFDS_DATA_DIR``, else
+      resize: how images are resized, one of `preprocess.RESIZES`; masks are always sampled.
+      enhancement: how images are enhanced before that, one of `enhancement.ENHANCEMENTS`.
+      data_dir: where the built datasets are; None or "" for ``$TFDS_DATA_DIR``, else
         ``~/tensorflow_datasets``.
       manual_dir: folder with the raw data as downloaded (unpacked or zip); None or "" to download.
-        Not read where the dataset is built already; a folder that does not exist is a warning then.
+        Not read if the dataset is already built; a missing folder then only causes a warning.
       cache_dir: where the resized arrays are kept; None or "" for ``$XDG_CACHE_HOME/mtbus_jax``,
-        else ``~/.cache/mtbus_jax``. A folder that cannot be written is a warning.
-      normal_class: of a folder, the class that means "no lesion"; "" is ``normal``.
+        else ``~/.cache/mtbus_jax``. A folder that cannot be written only causes a warning.
+      normal_class: for a folder, the class that means "no lesion"; "" is ``normal``.
 
     Returns:
       Images ``(n, height, width, 1)`` uint8, the rest as `Cases` says.
@@ -116,7 +116,7 @@ def load_cases(
 
 
 def only_classes(cases: Cases, names: tuple[str, ...]) -> Cases:
-    """The cases of some classes, in their order; all of them for no name or those of all classes.
+    """The cases of some classes, in their order; all cases if no or all classes are named.
 
     Raises:
       UserError: if there is no such class, or none of its cases.
@@ -176,7 +176,7 @@ def _read_cache(path: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
                 return None
             optional = [name for name in stored.OPTIONAL if name in file]
             return {name: file[name] for name in (*stored.ARRAYS, *optional)}
-    except Exception:  # a cut or scribbled-over zip raises nearly anything; the cache is expendable
+    except Exception:  # a truncated or damaged zip raises nearly anything; the cache is expendable
         return None
 
 

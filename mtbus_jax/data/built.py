@@ -28,7 +28,7 @@ _NORMAL_NAME = CLASSES.names[NORMAL]
 
 
 def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
-    """The builder's configuration of a folder; of another name when a file in it has changed.
+    """The builder's configuration of a folder; its name changes when a file in it has changed.
 
     Args:
       folder: absolute.
@@ -37,7 +37,7 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
     from tfds_busi import own
     from tfds_busi.configs import FOLDER_VERSION, BusConfig
 
-    # "" is `normal` where there is such a class, and a run names the class that it has found.
+    # "" means `normal` if there is such a class; a run then names that class, which is the same.
     other = normal_class if normal_class != _NORMAL_NAME else ""
     state = hashlib.sha256((other + own.state(folder)).encode()).hexdigest()
     where = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
@@ -51,7 +51,7 @@ def folder_config(folder: pathlib.Path, normal_class: str) -> Any:
 
 
 def _remove_earlier(builder: Any) -> None:
-    """Removes what was built of the same folder when its files were others."""
+    """Removes what was built from the same folder before its files changed."""
     name = builder.builder_config.name
     current = pathlib.Path(builder.data_path).parent
     if name.startswith("folder_"):
@@ -61,7 +61,7 @@ def _remove_earlier(builder: Any) -> None:
 
 
 def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
-    """The TFDS builder of a dataset that is complete on disk; builds it if it is not there.
+    """The TFDS builder of a dataset that is complete on disk; builds the dataset if it is missing.
 
     Args:
       config: the builder's configuration or its name.
@@ -95,8 +95,8 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
                 stacklevel=3,
             )
         return builder
-    # TFDS prepares in a folder of another name and renames it at the end, so a folder of the final
-    # name without its description was cut or emptied afterwards; TFDS itself would take it.
+    # TFDS prepares in a folder with another name and renames it at the end. So a folder with the
+    # final name but no description was damaged afterwards; TFDS itself would accept it.
     if builder.data_path.exists():
         raise UserError(
             f"{builder.data_path} exists but holds no complete dataset. Delete that folder; it is "
@@ -122,11 +122,11 @@ def build(config: Any, data_dir: Any, manual_dir: Any) -> Any:
 
 
 def _set_aside(built: pathlib.Path) -> pathlib.Path | None:
-    """Moves a built dataset that is to be built anew; None if it cannot be, or is gone already."""
+    """Moves away a built dataset before it is built again; None if it cannot move or is gone."""
     aside = built.with_name(f"{built.name}.before.{os.getpid()}")
     try:
         os.rename(built, aside)
-    except OSError:  # such as a folder that may only be read: what is there can be used
+    except OSError:  # for example a read-only folder: the dataset there can still be used
         return None
     print(f"looking for near-duplicates, which {built} was built without", file=sys.stderr)
     return aside
@@ -134,7 +134,7 @@ def _set_aside(built: pathlib.Path) -> pathlib.Path | None:
 
 @contextlib.contextmanager
 def _back_on_failure(aside: pathlib.Path | None, built: pathlib.Path) -> Iterator[None]:
-    """Puts a dataset back that was set aside if the block builds no other; else removes it."""
+    """Puts back a dataset that was set aside if the block builds no new one; else removes it."""
     try:
         yield
     finally:
@@ -145,7 +145,7 @@ def _back_on_failure(aside: pathlib.Path | None, built: pathlib.Path) -> Iterato
 
 
 def not_compared(builder: Any) -> str:
-    """Why near-duplicates were not looked for as a folder was built; "" if they were."""
+    """Why near-duplicates were not looked for when a folder was built; "" if they were."""
     from tfds_busi.own import NOT_COMPARED
 
     like_folder = builder.builder_config.source == "folder"
@@ -153,7 +153,7 @@ def not_compared(builder: Any) -> str:
 
 
 def _can_be_compared_now(builder: Any) -> bool:
-    """Whether what near-duplicates need has been installed since a folder was built."""
+    """Whether near-duplicates, not looked for when a folder was built, can be looked for now."""
     from tfds_busi import own
 
     if builder.builder_config.download or not not_compared(builder):
@@ -164,7 +164,7 @@ def _can_be_compared_now(builder: Any) -> bool:
 def decode(
     builder: Any, height: int, width: int, resize: str, enhancement: str
 ) -> dict[str, np.ndarray]:
-    """Reads every record as `preprocess.to_input` has it: what `stored.cases_from` takes."""
+    """Reads all records, prepared by `preprocess.to_input`, as `stored.cases_from` takes them."""
     own = builder.builder_config.source == "folder"
     codes = {}
     columns: dict[str, list[Any]] = {name: [] for name in ARRAYS}
@@ -197,9 +197,9 @@ def decode(
 
 
 def _read_records(builder: Any) -> Iterator[dict[str, Any]]:
-    """The records with their pictures decoded; what cannot be read is the user's to mend.
+    """The records with their pictures decoded; a record that cannot be read raises `UserError`.
 
-    A generator, so that a fault in what is done with a record is not taken for a broken file.
+    A generator, so that an error in the handling of a record is not taken for a broken file.
     """
     import tensorflow_datasets as tfds
 
@@ -246,7 +246,7 @@ def _text(value: Any) -> str:
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Without TFDS's progress bars and log lines; both are on again afterwards."""
+    """Turns off TFDS's progress bars and log lines for the block."""
     import tensorflow_datasets as tfds
     from absl import logging
 

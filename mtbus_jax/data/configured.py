@@ -1,4 +1,4 @@
-"""From a configuration to the images that it names, and to what it means with them."""
+"""Loads the images that a configuration names, and fills in what depends on them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
     config.data.class_names = names
     config.data.normal_class = "" if normal is None else names[normal]
     config.data.classes = tuple(config.data.classes) or names
-    if config.train.start_from:  # found from any folder
+    if config.train.start_from:  # so that it is found from any folder
         config.train.start_from = str(Path(config.train.start_from).absolute())
     if leaves_split_open(config):
         given = (cases.test_fold >= 0).any()
@@ -79,13 +79,13 @@ def resolve(config: config_dict.ConfigDict, cases: Cases) -> config_dict.ConfigD
 
 
 def leaves_split_open(config: config_dict.ConfigDict) -> bool:
-    """Whether only the data say what the split of a configuration is, see `resolve`."""
+    """Whether the split of a configuration depends on the data, see `resolve`."""
     own = stored.is_own(config.data.name)
     return config.data.split == splits.PUBLISHED and bool(own or config.data.folds_file)
 
 
 def _check_normal(cases: Cases, name: str) -> None:
-    """Refuses another class for "no lesion" than the one that the dataset was built with."""
+    """Refuses a "no lesion" class other than the one that the dataset was built with."""
     normal = None if cases.classes.normal is None else cases.classes.names[cases.classes.normal]
     if name not in ("", normal):
         has = "no class that means" if normal is None else f"the class {normal} for"
@@ -98,7 +98,7 @@ def _check_normal(cases: Cases, name: str) -> None:
 def _named(cases: Cases, names: tuple[str, ...]) -> Cases:
     """The images of the classes that the configuration names, with codes in its order.
 
-    An image without a known class stays. For no name, the cases as they are.
+    An image without a known class stays. Without names, the cases are unchanged.
 
     Raises:
       UserError: if there is no such class, or one is named twice.
@@ -123,7 +123,7 @@ def _named(cases: Cases, names: tuple[str, ...]) -> Cases:
 
 
 def _read_folds(path: Path, uid: np.ndarray) -> np.ndarray:
-    """``(n,)`` test folds from a table with the columns uid and fold, read like all others.
+    """``(n,)`` test folds from a table with the columns uid and fold, read like all tables.
 
     Raises:
       UserError: if the file cannot be read, or does not fit the images.

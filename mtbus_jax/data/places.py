@@ -1,4 +1,4 @@
-"""Where the data of a run lie: they may lie elsewhere on another machine, or have moved."""
+"""Where the data of a run are: they may be elsewhere on another machine, or have moved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ml_collections import config_dict
 from mtbus_jax.data import stored
 from mtbus_jax.errors import UserError
 
-# Fields of config.data that say where things lie, whatever the dataset.
+# Fields of config.data that say where things are, whatever the dataset.
 PLACES = ("data_dir", "manual_dir", "cache_dir", "arrays_file")
-# The dataset's name, which is a place too where it is a folder of somebody's own.
+# The dataset's name, which is also a place if the dataset is a user's folder.
 NAME, FOLDS_FILE = "data.name", "data.folds_file"
 START_FROM = "train.start_from"  # a run folder
 
@@ -28,7 +28,7 @@ def with_places(
         of pictures, and ``folds_file``.
 
     Raises:
-      UserError: for a name where the run's dataset, or the new one, is no folder.
+      UserError: for a place that the run does not have, or a ``name`` that is not a folder.
     """
     if "name" in places and not is_folder(config):
         raise UserError(
@@ -52,15 +52,15 @@ def with_places(
 
 
 def is_folder(config: config_dict.ConfigDict) -> bool:
-    """Whether a run is on a folder of somebody's own pictures."""
+    """Whether a run is on a folder of the user's own pictures."""
     return stored.is_folder(config.data.name)
 
 
 def may_have_moved(first: config_dict.ConfigDict, second: config_dict.ConfigDict) -> set[str]:
-    """Fields of two configurations that name a folder or file in both, and need not agree.
+    """Fields that name a folder or file in both of two configurations and may differ.
 
-    What lies there is compared by its content: pictures by the fingerprint that each checkpoint
-    has, folds by the run's own list.
+    The content there is compared instead: pictures by the fingerprint in each checkpoint, folds by
+    the run's own list.
     """
     found = set()
     if is_folder(first) and is_folder(second):
@@ -71,7 +71,7 @@ def may_have_moved(first: config_dict.ConfigDict, second: config_dict.ConfigDict
 
 
 def same_place(field: str, first: object, second: object) -> bool:
-    """Whether two values of a field are one folder or file, spelled otherwise."""
+    """Whether two values of a field name the same folder or file."""
     if field not in (NAME, FOLDS_FILE, START_FROM) or not (first and second):
         return False
     if field == NAME and not (stored.is_folder(str(first)) and stored.is_folder(str(second))):
@@ -81,7 +81,7 @@ def same_place(field: str, first: object, second: object) -> bool:
 
 
 def check_apart(workdir: Path, config: config_dict.ConfigDict) -> None:
-    """Refuses a run folder among the pictures, which would be another dataset at each start.
+    """Refuses a run folder among the pictures, since the dataset would change with each start.
 
     Raises:
       UserError: if it is the folder of pictures, or in it.

@@ -1,4 +1,4 @@
-"""The arrays of a dataset in one file: what a machine without the dataset reads."""
+"""The arrays of a dataset in one file, for machines without the dataset."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mtbus_jax.types import CLASSES, NO_LABEL, Cases, Classes
 
 # The public datasets that `load_cases` knows by name.
 DATASETS = ("phantom", "curated_busi", "busi", "bus_uclm")
-# Read like a folder of your own: classes and folds are what their tables say.
+# Read like a folder of your own: classes and folds come from their tables.
 LIKE_FOLDERS = ("bus_bra", "breast_usg")
 
-# Raised when what the cache file holds, or how it is computed, changes: 2 has OpenCV's grey values
-# and nearest neighbours.
+# Increased when the content of the cache file, or its computation, changes: 2 has OpenCV's grey
+# values and nearest neighbours.
 FORMAT = 2
 ARRAYS = ("uid", "image", "mask", "label", "original_size", "group", "test_fold")
 # Of a folder of your own.
@@ -38,10 +38,10 @@ _FORMS = {
 
 
 def problem(cases: Cases) -> str:
-    """What is wrong with a dataset that did not come from here, in words; "" if nothing is.
+    """A text saying what is wrong with a dataset that was not built here; "" if nothing is.
 
-    Types, dimensions and lengths of the arrays, one channel, masks of 0 and 1, labels that are
-    codes of classes, uids that are unique and can be printed.
+    Checks types, dimensions and lengths of the arrays, and for one channel, masks of 0 and 1,
+    labels that are codes of classes, and uids that are unique and can be printed.
     """
     count = len(cases.uid)
     for name, (kind, dimensions) in _FORMS.items():
@@ -85,12 +85,12 @@ def problem(cases: Cases) -> str:
 
 
 def is_own(name: str) -> bool:
-    """Whether classes and folds are what the data's own tables say, as those of a folder."""
+    """Whether classes and folds come from the data's own tables, as for a folder."""
     return name not in DATASETS
 
 
 def is_folder(name: str) -> bool:
-    """Whether a dataset is a folder of somebody's own, and none that is known by name."""
+    """Whether a dataset is a user's folder and not one that is known by name."""
     return name not in (*DATASETS, *LIKE_FOLDERS)
 
 
@@ -112,7 +112,7 @@ def cases_from(name: str, arrays: dict[str, np.ndarray]) -> Cases:
 
 
 def arrays_of(cases: Cases) -> dict[str, np.ndarray]:
-    """A dataset as arrays by name: the fields of `Cases`, and its classes if they are its own."""
+    """A dataset as arrays by name: the fields of `Cases`, and its classes if not `CLASSES`."""
     arrays = {name: getattr(cases, name) for name in ARRAYS}
     if cases.has_mask is not None:
         arrays["has_mask"] = cases.has_mask
@@ -192,7 +192,7 @@ def load_arrays(
             f"data.arrays_file={path}: there is no such file. Write it where the dataset is: "
             f"python -m mtbus_jax.pack --name={name} --out=FILE."
         ) from None
-    except Exception as error:  # a cut or foreign file raises nearly anything
+    except Exception as error:  # a truncated or foreign file raises nearly anything
         raise UserError(
             f"data.arrays_file={path} is not a file of mtbus_jax.pack ({type(error).__name__}). "
             "Write it again."

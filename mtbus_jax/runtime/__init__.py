@@ -1,1 +1,1 @@
-"""What the machine asks for: devices, processes, host memory, compiled programs kept on disk."""
+"""What depends on the machine: devices, processes, host memory, compiled programs on disk."""

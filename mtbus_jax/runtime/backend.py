@@ -1,4 +1,4 @@
-"""How a process that trains starts: its memory, its threads, its cache, its hardware."""
+"""Start of a training process: its memory, its threads, its cache, its hardware."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mtbus_jax.runtime import host_memory, parallel, program_cache
 
 
 def prepare_for_training() -> None:
-    """Memory, threads and compiled programs as a training on a CPU wants them.
+    """Sets up memory, threads and compiled programs for training on a CPU.
 
-    To be called before JAX's first computation.
+    Must be called before JAX's first computation.
     """
     host_memory.keep_freed_memory(of_all_threads=False)
     parallel.run_in_caller()
@@ -21,9 +21,9 @@ def prepare_for_training() -> None:
 
 
 def check() -> None:
-    """Starts JAX's backend, and says in words if there is none.
+    """Starts JAX's backend, and says so clearly if there is none.
 
-    Several processes must have found each other before.
+    Several processes must have found each other beforehand.
 
     Raises:
       UserError: if ``JAX_PLATFORMS`` names what this machine, or this JAX, does not have.
@@ -34,7 +34,7 @@ def check() -> None:
         asked = os.environ.get("JAX_PLATFORMS", "")
         reason = " ".join(str(error).split()) or "no device found"
         raise UserError(
-            f"JAX cannot use JAX_PLATFORMS={asked!r} here ({reason}). Unset that variable to take "
-            "what there is, or install the JAX of that accelerator, such as "
+            f"JAX cannot use JAX_PLATFORMS={asked!r} here ({reason}). Unset that variable to use "
+            "what is available, or install JAX for that accelerator, such as "
             "pip install 'jax[cuda13]'."
         ) from None

@@ -3,18 +3,18 @@
 Nothing here knows JAX: the processes are named by flags, by SLURM or by Kubernetes, and meet once
 over TCP before `parallel.start` hands their names to `jax.distributed.initialize`.
 
-Why JAX is not left to find them, as it does where it is given no names (checked with jax 0.10.2):
+JAX could find them itself, as it does if it is given no names. Why it does not (jax 0.10.2):
 
-- Where a process does not come, its runtime aborts (SIGABRT and a C++ stack) and no exception
-  reaches Python. Meeting first turns that into a message, and needs the coordinator's address
-  before. JAX finds the address while it connects and has no public function that tells it.
-- SLURM: it counts the tasks of the job, not of the step. It gives the steps of one job the same
-  port. A task gets one GPU, also where it is alone on a node with several. The host's name is cut
-  at a bracket, so that what follows is lost (``rack1-[7-8]-ib``).
-- Kubernetes: it asks the cluster's API, for which it needs the package ``kubernetes`` and a service
-  account that may read pods; here an environment variable does.
+- If a process does not come, JAX's runtime aborts (SIGABRT and a C++ stack) and no exception
+  reaches Python. Meeting first turns that into a message, but needs the coordinator's address
+  beforehand. JAX finds the address while it connects and has no public function that returns it.
+- SLURM: JAX counts the tasks of the job, not of the step. It gives all steps of a job the same
+  port. A task gets one GPU, even if it is alone on a node with several. The host's name is cut at a
+  bracket, so that the rest is lost (``rack1-[7-8]-ib``).
+- Kubernetes: JAX asks the cluster's API, for which it needs the package ``kubernetes`` and a
+  service account that may read pods; here an environment variable is enough.
 
-MPI is not offered: srun starts the tasks of such a cluster, or the three flags name them.
+MPI is not supported: srun starts the tasks of such a cluster, or the three flags name them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from collections.abc import Mapping
 
 from mtbus_jax.errors import UserError
 
-# SLURM: one port a job, from the range that no service is assigned to. Kubernetes: a pod has an
-# address of its own, so any port will do.
+# SLURM: one port per job, from the range that no service is assigned to. Kubernetes: a pod has its
+# own address, so any port will do.
 _FIRST_PORT, _PORTS = 61440, 4096
 _POD_PORT = 61440
 
 _RETRY_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0  # patience with one connection
 _LINE_BYTES = 4096
-# The two messages: who calls, and what process 0 answers, "" for go on.
+# The two messages: who calls, and the answer of process 0, in which "" means go on.
 _GREETING = {"process": int, "processes": int}
 _VERDICT = {"verdict": str}
 
@@ -74,7 +74,7 @@ def find_cluster(
     from_environment: bool,
     environ: Mapping[str, str] = os.environ,
 ) -> Cluster | None:
-    """The cluster that the flags of main.py ask for, or None for a process on its own.
+    """The cluster that the flags of main.py ask for, or None for a single process.
 
     Args:
       coordinator: ``--coordinator``.
@@ -165,7 +165,7 @@ def _first_host(nodes: str) -> str:
 
 
 def _slurm_devices(environ: Mapping[str, str], local_task: int) -> tuple[int, ...] | None:
-    """GPUs of one task: where several tasks of a node see the same ones, they are dealt out."""
+    """GPUs of one task; if several tasks on a node see the same GPUs, they share them out."""
     # Such as 2(x3),1: two tasks on each of three nodes, one on the fourth.
     per_node = re.findall(r"(?<!x)\b\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks = max(map(int, per_node), default=1)
@@ -195,8 +195,8 @@ def _from_kubernetes(environ: Mapping[str, str]) -> Cluster:
         stem, _, index = name.rpartition("-")
         if not domain or index != str(process):
             raise UserError(
-                f"--distributed: from this pod's name, {socket.getfqdn()}, that of pod 0 does not "
-                "follow. Give the pods a headless Service (subdomain), or set "
+                "--distributed: the name of pod 0 cannot be derived from this pod's name, "
+                f"{socket.getfqdn()}. Give the pods a headless Service (subdomain), or set "
                 "JAX_COORDINATOR_ADDRESS=HOST:PORT in the container's env."
             )
         coordinator = f"{stem}-0.{domain}:{_POD_PORT}"
@@ -215,7 +215,7 @@ def _number(environ: Mapping[str, str], name: str, mend: str) -> int:
 
 
 def meet(cluster: Cluster, *, timeout: float) -> None:
-    """Returns in every process once all of them have come.
+    """Returns in every process once all of them are there.
 
     The port of the coordinator is free again afterwards.
 
@@ -276,12 +276,12 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
                     f"process 0 with {cluster.processes}; the number must be the same everywhere."
                 )
             elif process in arrived and not _is_closed(arrived[process]):
-                verdict = f"two processes were started as process {process}; number them apart."
+                verdict = f"two processes were started as process {process}; give each its number."
             arrived[process] = connection
             told.append(connection)
         for connection in told:
             _send(connection, {"verdict": verdict})
-            # Whoever closes first keeps the port busy for a while; let that be the other side.
+            # The side that closes first keeps the port busy for a while; let it be the other one.
             _read(connection, time.monotonic() + _ANSWER_SECONDS, _GREETING)
     if verdict:
         raise UserError(verdict)
@@ -294,7 +294,7 @@ def _report(cluster: Cluster, deadline: float, timeout: float) -> None:
         try:
             with socket.create_connection(cluster.address, timeout=_left(deadline)) as connection:
                 _send(connection, {"process": cluster.process, "processes": cluster.processes})
-                # Process 0 gives up at a time of its own, which it then says.
+                # Process 0 has its own deadline and says when it gives up.
                 answer = _read(connection, deadline + timeout, _VERDICT)
         except OSError as error:  # also a host without an address yet
             reason = f" ({error.strerror or error})"

@@ -1,10 +1,10 @@
 """Keeps traced programs on disk, so that a second start need not trace and lower them again.
 
-JAX's own cache spares a second start XLA's work. But to look a program up there, JAX traces and
-lowers it first: Python code, which for MT UNet++ takes most of a start. So what comes of it is kept
-as well: StableHLO, written and read by `jax.export`, in a folder of JAX's cache and only while that
-is on. A file's name is a digest of everything that its program could depend on, so a change of any
-of that leads to another file; nothing is ever looked up by less.
+JAX's own cache saves XLA's work at a second start. But before JAX looks up a program there, it
+traces and lowers it in Python, which for MT UNet++ takes most of a start. So the result is kept as
+well: StableHLO, written and read by `jax.export`, in a folder of JAX's cache and only while that is
+on. A file's name holds a digest of everything that its program could depend on, so any change leads
+to another file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.runtime import program_cache
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Whose code is traced, or traces.
+# Packages whose code is traced or does the tracing.
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 # A file begins with the SHA-256 of the rest.
 _DIGEST_BYTES = 32
@@ -38,7 +38,7 @@ class KeptProgram(NamedTuple):
 
     Attributes:
       call: jitted or pmapped.
-      shapes: gives its arguments with shapes and types in the place of arrays.
+      shapes: returns its arguments with shapes and types in place of arrays.
     """
 
     call: Callable
@@ -53,19 +53,19 @@ def kept(
     about: Mapping[str, Any],
     **jit_options,
 ) -> KeptProgram | None:
-    """The jitted ``function``, from disk if it was traced before; else it is traced and kept.
+    """The jitted ``function``, read from disk if it was traced before; else traced and kept.
 
     Args:
       name: of the program, part of the file's name.
       function: of this package; pure, takes and returns trees of arrays.
-      like: gives its arguments, or their shapes; called only if it must be traced.
+      like: returns its arguments, or their shapes; called only if it must be traced.
       about: everything beyond this package's source that decides what ``function`` computes, from
         settings to the shapes of its arguments; written as JSON, or by ``repr``
         where JSON has no form for it.
       **jit_options: for `jax.jit`.
 
     Returns:
-      None where nothing is kept, because JAX's cache is off or its folder is not ours alone.
+      None if nothing is kept, because JAX's cache is off or others can write to its folder.
     """
     path = _path(name, about)
     if path is None:
@@ -108,7 +108,7 @@ def _read(path: Path) -> export.Exported | None:
         return export.deserialize(bytearray(program))
     except FileNotFoundError:
         return None
-    except Exception as error:  # of the deserialiser, for which no type is promised
+    except Exception as error:  # the deserialiser promises no type of exception
         logging.warning("%s cannot be read (%r); the program is traced again.", path, error)
         return None
 
@@ -117,18 +117,18 @@ def _write(path: Path, exported: export.Exported) -> None:
     try:
         program = bytes(exported.serialize())
         files.write_bytes(path, hashlib.sha256(program).digest() + program)
-    except (UserError, ImportError) as error:  # jax.export finds a package only here
+    except (UserError, ImportError) as error:  # only here jax.export notices a missing package
         logging.warning("a traced program cannot be kept (%s); the next start takes longer", error)
 
 
 def _digest(about: Mapping[str, Any]) -> str:
-    """Of ``about``, this package's source, and everything else that tracing reads."""
+    """Digest of ``about``, this package's source, and everything else that tracing reads."""
     everything = {
         "about": dict(about),
         "source": _source_digest(),
         "python": sys.version,
         "libraries": {each: importlib.metadata.version(each) for each in _LIBRARIES},
-        # Read one by one, as they hold here: some can be set for one thread.
+        # Read one by one to get the values of this thread: some can be set per thread.
         "jax": {name: getattr(jax.config, name, None) for name in jax.config.values},
         "device": jax.devices()[0].device_kind,
     }

@@ -1,9 +1,9 @@
 """Keeps memory that a CPU program frees, so that the next step need not ask for it again.
 
 XLA's CPU backend allocates the memory of a program anew for every call, hundreds of megabytes for a
-training step. The GNU C library hands blocks of that size back to the operating system at once, and
-the next step pays for as many page faults: a tenth of a training step on two cores, and up to half
-of the cheap operations.
+training step. The GNU C library returns blocks of that size to the operating system at once, and
+the next step pays for the page faults again: a tenth of a training step on two cores, and up to
+half of the cheap operations.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import ctypes
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER = 2**31 - 1
 _PAD_BYTES = 256 << 20
-# Up to so many pictures at a time, what a program allocates fits a thread's own pool.
+# Up to this many pictures at a time, what a program allocates fits a thread's own pool.
 _SMALL_BATCH = 4
 
 
 def keep_freed_memory(*, of_all_threads: bool = True) -> bool:
-    """Tells the C library of this process to keep what is freed; the process stays at its peak.
+    """Tells the C library to keep freed memory; the process then stays at its peak size.
 
-    To be called before threads allocate, so at the start. Does nothing where there is no glibc.
+    Must be called before threads allocate, so at the start. Does nothing without glibc.
 
     Args:
       of_all_threads: False keeps only what the main thread frees, which suffices where programs run
@@ -42,10 +42,10 @@ def keep_freed_memory(*, of_all_threads: bool = True) -> bool:
 
 
 def keep_for_prediction(batch_size: int) -> bool:
-    """`keep_freed_memory` as it is fastest for programs in threads of their own.
+    """`keep_freed_memory` with the fastest setting for programs that run in their own threads.
 
-    A common pool keeps the large blocks of large batches. With small ones threads wait for each
-    other at its lock, and it is searched for longer than it saves.
+    A shared pool keeps the large blocks of large batches. With small batches it does not pay:
+    threads wait for each other at its lock, and searching it takes longer than it saves.
 
     Args:
       batch_size: pictures that go through the network together.

@@ -6,7 +6,7 @@ not fit a device is refused, see `device_data`.
 
 Where several processes train one run, each executes the same program on the whole dataset. What
 pmap takes and returns is then local to a process: its copy of the state, its devices' share of the
-index arrays. The run folder belongs to process 0; `on_primary` hands on what it reads there.
+index arrays. The run folder belongs to process 0; `on_primary` passes on what it reads there.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 
 def start(cluster: Cluster, *, timeout: int) -> None:
-    """Connects this process with the others; before anything is computed.
+    """Connects this process with the others; must be called before anything is computed.
 
     Args:
       cluster: who they are, see `cluster.find_cluster`.
-      timeout: seconds to wait for them now, and later for a sign of life of each.
+      timeout: seconds to wait for them now, and later for a sign of life from each.
 
     Raises:
       UserError: if one does not come, or their numbers of devices differ.
@@ -48,7 +48,7 @@ def start(cluster: Cluster, *, timeout: int) -> None:
         num_processes=cluster.processes,
         process_id=cluster.process,
         local_device_ids=cluster.local_devices,
-        # JAX would look at SLURM's variables again and take one GPU a task, come what may.
+        # Otherwise JAX would read SLURM's variables again and always take one GPU per task.
         cluster_detection_method="deactivate",
         initialization_timeout=timeout,
         heartbeat_timeout_seconds=timeout,
@@ -91,7 +91,7 @@ def on_primary(
 ) -> T:
     """What ``work()`` returns in process 0, in every process; the others wait for it.
 
-    It travels as JSON, which holds data and nothing that could be run.
+    It is sent as JSON, which holds data and no code.
 
     Args:
       work: called in process 0 alone.
@@ -109,7 +109,7 @@ def on_primary(
             result = work()
             message = json.dumps(to_json(result)).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.uint32(len(message))))
-    # Padded, because each size is a device program of its own.
+    # Padded, because each size needs its own device program.
     padded = np.zeros(2 ** max(size - 1, 1).bit_length(), np.uint8)
     padded[: len(message)] = np.frombuffer(message, np.uint8)
     received = multihost_utils.broadcast_one_to_all(padded)
@@ -142,7 +142,7 @@ def tree_from_primary(work: Callable[[], T], like: Any) -> T:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A block that ends well in all processes or fails in all: a failure in one is raised in all.
+    """A block that succeeds in all processes or fails in all: one failure is raised in all.
 
     Raises:
       UserError: after the block, if it failed in another process.
@@ -174,7 +174,7 @@ def check_same(values: dict[str, Any]) -> None:
     """Refuses processes that were started with different things.
 
     Args:
-      values: what must be equal everywhere, by name; of JSON's kinds.
+      values: what must be equal everywhere, by name; values that JSON can hold.
 
     Raises:
       UserError: in every process, naming the first difference.
@@ -200,15 +200,15 @@ def _devices_of_processes() -> list[list[jax.Device]]:
 def run_in_caller() -> None:
     """Makes a CPU run each program in the thread that calls it, which waits for it.
 
-    To be called before JAX's first computation. Otherwise a thread of JAX's own runs the program,
-    whose memory is not kept without `host_memory.keep_freed_memory` for all threads, and the
-    caller, which has nothing else to do in training, waits all the same.
+    Must be called before JAX's first computation. Otherwise a thread of JAX runs the program, whose
+    memory is then kept only with `host_memory.keep_freed_memory` for all threads. The caller, which
+    has nothing else to do in training, waits in either case.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def in_words(device: jax.Device) -> str:
-    """A device by platform and kind, such as ``gpu (NVIDIA H200)``; ``cpu`` where both are one."""
+    """A device by platform and kind, such as ``gpu (NVIDIA H200)``; ``cpu`` if both are equal."""
     kind = device.device_kind
     return device.platform if kind == device.platform else f"{device.platform} ({kind})"
 
@@ -251,14 +251,14 @@ def choose_devices(count: int, batch_size: int) -> list[jax.Device]:
 def default_steps_per_call(steps: int) -> int:
     """Optimiser steps per device program: the whole epoch on accelerators, one on a CPU.
 
-    On an accelerator at batch 2 launch overhead rules. On a CPU it is nothing next to a step, and
-    between programs the progress bar moves and an interrupt is heard.
+    On an accelerator, launch overhead dominates at batch size 2. On a CPU it is negligible, and
+    between programs the progress bar moves and interrupts are handled.
     """
     return 1 if jax.default_backend() == "cpu" else steps
 
 
 def memory_bytes(device: jax.Device) -> int | None:
-    """Bytes of a device of this process that JAX may use; None if the platform does not tell."""
+    """Bytes of a device of this process that JAX may use; None if the platform does not say."""
     return (device.memory_stats() or {}).get("bytes_limit")
 
 

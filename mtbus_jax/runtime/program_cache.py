@@ -1,9 +1,9 @@
 """Where compiled programs are kept between starts, and what keeps them from doing harm.
 
-A compiled program is machine code that JAX loads without a look at it: one flipped bit of it gives
-other numbers, or a crash. So each has its digest beside it, and one whose digest differs, or that
-has none since the process that wrote it was killed, is removed before JAX is told of the folder.
-The folder is one that only its owner can write to, or nothing is kept.
+A compiled program is machine code that JAX loads without checking it: one flipped bit gives wrong
+numbers or a crash. So each program has its digest beside it. One whose digest differs, or that has
+none because the process that wrote it was killed, is removed before JAX is told of the folder.
+Nothing is kept unless only its owner can write to the folder.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def open_cache() -> None:
     """Keeps compiled programs on disk, so that a second start need not compile again.
 
     In ``$XDG_CACHE_HOME/mtbus_jax/xla`` (default ``~/.cache``), unless JAX's own
-    ``JAX_COMPILATION_CACHE_DIR`` names a place, which is then used as JAX does. A folder that
-    cannot be had, or that others can write to, is named on standard error, and nothing is kept.
+    ``JAX_COMPILATION_CACHE_DIR`` names a folder, which JAX then uses as usual. A folder that cannot
+    be made, or that others can write to, is reported on standard error, and nothing is kept.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
@@ -47,7 +47,7 @@ def open_cache() -> None:
 
 
 def make_private(folder: Path) -> str:
-    """Makes a folder that its owner alone can write to; why that cannot be, in words, or ""."""
+    """Makes a folder that only its owner can write to; returns why that failed, or ""."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()

@@ -1,7 +1,7 @@
-"""SIGTERM, which schedulers send before they kill: the epoch under way is ended and saved.
+"""Handles SIGTERM, which schedulers send before they kill: ends and saves the current epoch.
 
-Whoever sends it waits a while, 30 seconds on SLURM and Kubernetes, and kills what is left. An epoch
-that cannot be done in time is left; `training.fold` has saved the one before it then.
+The scheduler then waits a while, 30 seconds on SLURM and Kubernetes, and kills what is left. An
+epoch that cannot finish in time is abandoned; `training.fold` has then saved the one before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GRACE_SECONDS = 20.0
 
 
 class _Request:
-    """What this process has been asked for; signals belong to the process, so there is one."""
+    """The request to stop; signals belong to the process, so there is only one."""
 
     at: float | None = None
     deferred = False
@@ -33,7 +33,7 @@ _request = _Request()
 def on_sigterm() -> Iterator[None]:
     """SIGTERM in the block raises `Stopped`, or within `deferred` waits for `check`.
 
-    Nothing happens where somebody else handles SIGTERM, or outside the main thread.
+    Does nothing outside the main thread, or if SIGTERM already has another handler.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -50,7 +50,7 @@ def on_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """SIGTERM in the block is only noted; whoever is in it asks `check` and `asked`."""
+    """SIGTERM in the block is only recorded; the code in it calls `check` and `asked`."""
     _request.deferred = True
     try:
         yield
@@ -61,7 +61,7 @@ def deferred() -> Iterator[None]:
 def _handle(number: int, frame: object) -> None:
     if not _request.deferred:
         raise stopped()
-    # Often it comes twice, to the process and to its group; the second must not break the saving.
+    # Often it comes twice, to the process and to its group; the second must not interrupt saving.
     if _request.at is None:
         _request.at = time.monotonic()
 
@@ -72,12 +72,12 @@ def stopped() -> Stopped:
 
 
 def check(seconds_to_go: float) -> None:
-    """Ends an epoch under way that cannot be done in time.
+    """Ends an epoch that cannot finish in time.
 
     With several processes it does nothing: they must leave an epoch together.
 
     Args:
-      seconds_to_go: until its end, as far as can be told.
+      seconds_to_go: estimated seconds until its end.
 
     Raises:
       Stopped: if SIGTERM has come and the time is too short.

@@ -1,8 +1,8 @@
-"""The weights of a run as a small folder to hand on: no training state, no images.
+"""The weights of a run as a small folder to pass on: no training state, no images.
 
 ``config.json`` is the run's, ``weights.safetensors`` has its arrays (parameters as float16,
-running statistics as float32), ``bundle.json`` says which folds they are of and their digest.
-`trained_folds` reads such a folder where it reads a run folder.
+running statistics as float32), ``bundle.json`` names their folds and their digest. `trained_folds`
+reads such a folder like a run folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRETRAINED = Path(mtbus_jax.__file__).parent / "pretrained" / "curated_busi"
 BUNDLE, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "model_card.md"
 _CONTENT = {"mtbus_jax": str, "folds": [int], "weights_sha256": str}
 _MEND = "Copy the folder again"
-# Of parameters; running variances can exceed its range.
+# For parameters only; running variances can exceed its range.
 _DTYPE = np.float16
 
 
@@ -35,7 +35,7 @@ class Member(NamedTuple):
     """Weights of one network.
 
     Attributes:
-      fold: on whose training images it was trained.
+      fold: the fold whose training images it was trained on.
       variables: of the network.
     """
 
@@ -44,19 +44,19 @@ class Member(NamedTuple):
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder says that it is one."""
+    """Whether a folder is a bundle."""
     return (folder / BUNDLE).is_file()
 
 
 def write(folder: Path, members: Sequence[Member]) -> None:
-    """Writes the weights of some networks, and what they are.
+    """Writes the weights of some networks and their description.
 
     Args:
-      folder: that has the run's ``config.json``.
+      folder: a folder with the run's ``config.json``.
       members: fold by fold, equally many of each.
 
     Raises:
-      UserError: if a parameter has no place in float16, or the folder cannot be written.
+      UserError: if a parameter exceeds the range of float16, or the folder cannot be written.
     """
     import safetensors.numpy
 
@@ -86,7 +86,7 @@ def read(folder: Path, like: dict[str, Any]) -> tuple[Member, ...]:
     """The networks of a bundle, their variables as float32 on the default device.
 
     Args:
-      folder: of mtbus bundle.
+      folder: written by mtbus bundle.
       like: variables of the same shapes.
 
     Raises:
@@ -130,5 +130,5 @@ def _flat(variables: dict[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def _name(number: int, path: tuple[str, ...]) -> str:
-    """Of an array in the file; ``number`` is that of the network."""
+    """Name of an array in the file; ``number`` is the network's."""
     return "/".join((str(number), *path))

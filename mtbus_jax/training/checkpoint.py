@@ -1,10 +1,10 @@
 """Orbax checkpoints of one fold: the latest whole states, and the best weights.
 
 A checkpoint names the data and the split it was trained on, and is refused on others. It also
-names the order of its channels (`models.channel_order`); one of a former order is converted as it
-is read; all weights of run folders are read here. It has a digest of every array, see `packing`;
-only a checkpoint of a former version may lack it. Of several processes, process 0 alone writes
-and reads; the others get what it has read.
+names the order of its channels (`models.channel_order`); an earlier order is converted on reading.
+All weights of run folders are read here. A checkpoint has a digest of every array, see `packing`;
+only one from an earlier version may lack it. With several processes, only process 0 writes and
+reads; the others get what it has read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mtbus_jax.training.packing import Damaged
 from mtbus_jax.training.state import TrainState
 
 LATEST, BEST = "latest", "best"
-# A state before the latest one, to go on from should that have rotted.
+# Also the state before the latest one, to continue from if that is damaged.
 _KEPT = {LATEST: 2, BEST: 1}
-_BEST_LEAVES = ".best_"  # a leaf of the state is that of the best weights, but for this beginning
+_BEST_LEAVES = ".best_"  # how paths of the best weights begin within a state
 
 
 class Unreadable(UserError):
@@ -79,7 +79,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        # What went wrong first is what is told: a full disk is full for the writes under way, too.
+        # Only the first error is reported: a full disk also fails the writes under way.
         with contextlib.suppress(*([UserError] if error is not None else [])):
             self.close()
 
@@ -102,7 +102,7 @@ class Checkpoints:
 
         Args:
           state: the whole one.
-          best_epoch: of its best weights, see `state.kept_epoch`; 0 if there are none yet.
+          best_epoch: epoch of its best weights, see `state.kept_epoch`; 0 if there are none yet.
 
         Raises:
           UserError: if they cannot be written, for example because the disk is full.
@@ -113,9 +113,9 @@ class Checkpoints:
             self._write(LATEST, int(state.epoch), *packing.pack(state))
 
     def save_best(self, state: TrainState, best_epoch: int) -> None:
-        """Writes the best weights alone, where those on disk are others; arguments as of `save`.
+        """Writes only the best weights, if those on disk differ; arguments as for `save`.
 
-        A run that goes on needs it if ``best`` was removed or is of an earlier training.
+        A continued run needs this if ``best`` was removed or is from an earlier training.
         """
         if parallel.is_primary():
             self._save_best(state, best_epoch)
@@ -127,7 +127,7 @@ class Checkpoints:
         if epoch_on_disk(self._directory, BEST) == best_epoch:
             with contextlib.suppress(Damaged):
                 written = self._leaves(BEST, best_epoch)
-                if written is None or written == leaves:  # former versions have no digests
+                if written is None or written == leaves:  # earlier versions have no digests
                     return
         self._write(BEST, best_epoch, arrays, leaves)
         with self._told(BEST):
@@ -144,8 +144,8 @@ class Checkpoints:
         )
         with self._told(name):
             manager = self._manager(name)
-            # Of a course that was left: a damaged state, or the weights of a training that began
-            # anew. Orbax would keep them, and decline to save an earlier epoch.
+            # Left from an abandoned course: a damaged state, or weights from before a restart.
+            # Orbax would keep them and decline to save an earlier epoch.
             for stale in [step for step in manager.all_steps() if step >= epoch]:
                 manager.delete(stale)
             if not manager.save(epoch, args=args):
@@ -157,7 +157,7 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=_KEPT[name],
                 create=False,
-                # What a killed process left half-written; a fold has one process at a time.
+                # Half-written by a killed process; only one process at a time works on a fold.
                 cleanup_tmp_directories=True,
                 multiprocessing_options=orbax_items.alone(),
             )
@@ -168,14 +168,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Whatever Orbax raises while it writes, in one paragraph."""
+        """Turns whatever Orbax raises while it writes into one paragraph."""
         try:
             yield
         except Exception as error:
             kept = epoch_on_disk(self._directory, LATEST)
             raise UserError(
                 f"a checkpoint cannot be written to {self._directory / name}: {reason(error)}. "
-                "Make room there, or make it writable, and give the same command again: it goes on "
+                "Make room there, or make it writable, and run the same command again: it goes on "
                 + (f"after epoch {kept}." if kept else "from the start of this fold.")
             ) from None
 
@@ -187,7 +187,7 @@ class Checkpoints:
         """
         for name in (LATEST, BEST):
             for epoch in reversed(_epochs(self._directory / name)):
-                # What is damaged is told where it is needed.
+                # A damaged checkpoint is reported where it is needed.
                 with contextlib.suppress(Damaged):
                     origin = self._restore(name, epoch, ORIGIN, ocp.args.JsonRestore())
                     origins.check(self._directory / name / str(epoch), origin, self._origin)
@@ -198,15 +198,15 @@ class Checkpoints:
         return parallel.on_primary(lambda: epoch_on_disk(self._directory, LATEST) > 0)
 
     def restore_latest(self, like: TrainState) -> TrainState | None:
-        """The latest state that is whole, or None if there is none yet.
+        """The latest undamaged state, or None if there is no state yet.
 
-        Where one is damaged, a line on standard error says so.
+        A damaged state is reported on standard error.
 
         Args:
           like: a state of the same shapes.
 
         Raises:
-          UserError: if it was trained on other data or another split, or none is whole.
+          UserError: if it was trained on other data or another split, or all are damaged.
         """
         return parallel.tree_from_primary(lambda: self._read_latest(like), like)
 
@@ -219,11 +219,11 @@ class Checkpoints:
                 damages.append(f"{self._directory / LATEST / str(epoch)} is damaged: {error}")
                 continue
             for damage in damages:
-                print(f"{damage}. Going on from epoch {epoch}.", file=sys.stderr, flush=True)
+                print(f"{damage}. Continuing from epoch {epoch}.", file=sys.stderr, flush=True)
             return state
         if damages:
             raise Unreadable(
-                f"{'; '.join(damages)}. There is no earlier state to go on from. Copy the run "
+                f"{'; '.join(damages)}. There is no earlier state to continue from. Copy the run "
                 f"folder again, or remove {self._directory} to train this fold from its start."
             )
         return None
@@ -252,11 +252,11 @@ class Checkpoints:
         mend = "Copy the run folder again"
         if state:
             mend += (
-                f", or remove {path} and give the command again that trained the fold: its latest "
+                f", or remove {path} and repeat the command that trained the fold: its latest "
                 "state has these weights, too"
             )
         try:
-            # One killed between the two writes has newer weights than its state.
+            # A process killed between the two writes leaves weights newer than its state.
             if state >= epoch and self._is_stale(epoch, state):
                 raise Damaged("its weights are not those that the latest state names as the best")
             return self._read(BEST, epoch, like.best_variables)
@@ -275,10 +275,10 @@ class Checkpoints:
         return not {leaf["sha256"] for leaf in written} <= of_state
 
     def _leaves(self, name: str, epoch: int) -> list[packing.Leaf] | None:
-        """The list of leaves of a checkpoint; None for one of a former version.
+        """The list of leaves of a checkpoint; None for one of an earlier version.
 
         Raises:
-          Damaged: if there is one that cannot be read.
+          Damaged: if there is a list that cannot be read.
         """
         if not (self._directory / name / str(epoch) / LEAVES).exists():
             return None
@@ -293,7 +293,7 @@ class Checkpoints:
         try:
             with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
                 return checkpointer.restore(path, args=ocp.args.Composite(**{item: args}))[item]
-        except Exception as error:  # Orbax raises nearly anything on a damaged or foreign one
+        except Exception as error:  # Orbax raises nearly anything on a damaged or foreign entry
             raise Damaged(
                 f"{item} is incomplete or of another configuration ({type(error).__name__})"
             ) from None
@@ -302,22 +302,22 @@ class Checkpoints:
         """One checkpoint, as arrays of the default device.
 
         Raises:
-          Damaged: if it is not whole.
-          UserError: if it is, and cannot be used here.
+          Damaged: if it is damaged.
+          UserError: if it is whole but cannot be used here.
         """
         path = self._directory / name / str(epoch)
         origin = self._restore(name, epoch, ORIGIN, ocp.args.JsonRestore())
         origins.check(path, origin, self._origin)
         order = origins.channel_order_of(path, origin, goes_on=name == LATEST)
         leaves = self._leaves(name, epoch)
-        # Host arrays: as device arrays they could go to the devices alone that they came from.
+        # Host arrays: device arrays could only be restored to the devices they came from.
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         wanted = abstract if leaves is None else packing.room(leaves)
         found = self._restore(name, epoch, STATE, ocp.args.StandardRestore(wanted))
         try:
             if leaves is not None:
                 found = packing.unpack(found, leaves, abstract)
-            else:  # into host arrays Orbax restores any shape
+            else:  # Orbax restores any shape into host arrays
                 packing.check_shapes(dict(packing.leaves(found)), abstract)
         except packing.OtherTree as error:
             raise Unreadable(

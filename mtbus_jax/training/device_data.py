@@ -37,7 +37,7 @@ def place(cases: types.Cases, devices: list[jax.Device]) -> steps.Dataset:
     """The dataset as device arrays, whole on each device.
 
     Raises:
-      UserError: if it takes more memory than the first device has. A CPU does not tell what it has.
+      UserError: if it takes more memory than the first device has. A CPU does not report its size.
     """
     needed = cases.image.nbytes + cases.mask.nbytes
     # All processes must run the same programs, so one of them decides.
@@ -72,7 +72,7 @@ def parts(
       index: ``(steps, batch)`` integers into the dataset.
       valid: ``(steps, batch)`` float32, 0 for padding.
       steps_per_call: steps of a program, 0 for the default.
-      device_count: over how many devices a batch is spread.
+      device_count: number of devices that a batch is spread over.
 
     Yields:
       The parts, in order.

@@ -1,4 +1,4 @@
-"""What to say when a loss, or a weight, is not a number any more."""
+"""The errors for losses and weights that are no longer finite."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 12  # uids of a batch
 
 
 def check_weights(fold: int, variables: Any) -> None:
-    """Refuses to begin, or to go on, with weights that hold NaN or infinity.
+    """Refuses to start or continue with weights that hold NaN or infinity.
 
     Args:
       fold: its number.
@@ -26,8 +26,8 @@ def check_weights(fold: int, variables: Any) -> None:
     for path, leaf in jax.tree.leaves_with_path(variables):
         if not np.isfinite(np.asarray(leaf)).all():
             raise UserError(
-                f"fold {fold}: the weights that training starts from hold values that are no "
-                f"numbers, in {jax.tree_util.keystr(path)}. They come from train.start_from, "
+                f"fold {fold}: the weights that training starts from hold values that are not "
+                f"finite, in {jax.tree_util.keystr(path)}. They come from train.start_from, "
                 "model.encoder_weights or the last checkpoint; give others, or train in another "
                 "--workdir."
             )
@@ -41,14 +41,14 @@ def not_finite(
     batches: Sequence[Sequence[str]],
     learning_rate: float,
 ) -> UserError:
-    """What to raise where a loss is no longer finite.
+    """The error to raise when a loss is no longer finite.
 
     Args:
-      where: fold and epoch, in words.
+      where: text naming fold and epoch.
       losses: of the epoch, by part.
-      step: of the epoch, from 1, the first whose training loss is not finite; 0 if all are.
-      batches: uids of the images of that step, and before them those of the step before, whose
-        gradient may have been at fault.
+      step: first step of the epoch, from 1, whose training loss is not finite; 0 if all are.
+      batches: uids of the images of that step, then of the step before, whose gradient may have
+        caused it.
       learning_rate: of the epoch's first step.
     """
     found = ", ".join(f"{name} {loss}" for name, loss in losses.items())
@@ -61,7 +61,7 @@ def not_finite(
     else:
         since = " on the validation images alone"
     return UserError(
-        f"{where}: the loss is no longer finite ({found}){since}. The weights were numbers before. "
-        f"A learning rate that is too high does this (it was {learning_rate:.1e}), and so can the "
-        "weights of the loss. The last checkpoint is kept; start over in another --workdir."
+        f"{where}: the loss is no longer finite ({found}){since}. The weights were finite before. "
+        f"A learning rate that is too high can cause this (it was {learning_rate:.1e}), and so can "
+        "the weights of the loss. The last checkpoint is kept; start over in another --workdir."
     )

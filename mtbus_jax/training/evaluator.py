@@ -1,4 +1,4 @@
-"""Running a network without training over chosen images of a dataset."""
+"""Runs a network without training on chosen images of a dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtbus_jax.training.experiment import Experiment
 def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cuts ``index`` into batches; the last one is filled up with invalid entries.
 
-    Those are the first images again, and not one image many times: batch norm sees them.
+    These repeat the first images, not one image many times, because batch norm sees them.
 
     Args:
       index: ``(n,)`` integers.
@@ -36,7 +36,7 @@ def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.nda
 
 
 class Evaluator:
-    """Runs the network without training over chosen images; compiled once."""
+    """Runs the network without training on chosen images; compiled once."""
 
     def __init__(self, experiment: Experiment, data: steps.Dataset):
         """Prepares the device program.

@@ -1,4 +1,4 @@
-"""From a configuration to objects: network, optimiser, schedule, devices; with every check."""
+"""Builds and checks what a configuration names: network, optimiser, schedule, devices."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ export.register_pytree_node_serialization(
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A configuration and what it means in objects; built once and handed on, to evaluation too.
+    """A configuration and the objects it describes; built once and passed on, also to evaluation.
 
     Attributes:
       config: the configuration.
-      classes: that the network tells apart.
+      classes: the classes that the network tells apart.
       module: the network.
       optimizer: Adam without learning rate.
       schedule: plateau schedule.
       loss: λ and the other numbers of the loss.
       devices: local devices to use.
       augmentation: of training images, see `steps.gather`.
-      symmetries: of `augment.symmetry`, the versions of an image that are predicted too.
+      symmetries: indices for `augment.symmetry`: the versions of an image that are predicted.
       compute_dtype: of the network while training, see `steps.train_step`.
     """
 
@@ -131,7 +131,7 @@ class Experiment:
         )
 
     def train_step(self) -> Callable:
-        """`steps.train_step` of this run, for a batch that is there already; takes a ``key``."""
+        """`steps.train_step` of this run, for a batch that is already gathered; takes a ``key``."""
         return functools.partial(
             steps.train_step,
             module=self.module,
@@ -181,7 +181,7 @@ class Experiment:
         return create(models.with_encoder_weights(self.module, variables))
 
     def check_new(self) -> None:
-        """What a new run must not be asked for, though one from before may have been.
+        """Refuses what a new run must not ask for, although older runs may have.
 
         Raises:
           UserError: for a field that would have no effect, and see `check_encoder_weights`.
@@ -209,10 +209,10 @@ class Experiment:
         models.check_encoder_weights(self.module, self._image_shape)
 
     def lossnet(self) -> lossnet.Vgg | None:
-        """The weights of LossNet, None if the loss does without.
+        """The weights of LossNet; None if the loss does not use it.
 
         Raises:
-          UserError: if they are not to be had, or damaged.
+          UserError: if they cannot be found or are damaged.
         """
         return vgg16.load(self.config.loss.lossnet_weights) if self.loss.lossnet else None
 
@@ -238,13 +238,13 @@ class Experiment:
         Args:
           name: of the program.
           function: pure, takes and returns trees of arrays.
-          like: gives its arguments or their shapes.
-          about: what decides about ``function`` beside the configuration.
+          like: returns its arguments or their shapes.
+          about: what ``function`` depends on besides the configuration.
           **options: for `jax.jit`.
 
         Returns:
-          None where JAX's cache is off, where the network's source is not in this package, and on
-          anything but one CPU device, where it has not been measured.
+          None if JAX's cache is off, if the network's source is not in this package, or on anything
+          but one CPU device, where it has not been measured.
         """
         if not self._keeps_programs():
             return None
@@ -302,7 +302,7 @@ def check_values(config: config_dict.ConfigDict) -> None:
 
 
 def _classes_known(section: config_dict.ConfigDict) -> bool:
-    """Whether a configuration's ``data`` says, before they are read, which classes there are."""
+    """Whether a configuration's ``data`` says which classes there are before images are read."""
     return section.name in data.DATASETS or bool(section.class_names)
 
 
@@ -317,7 +317,7 @@ def _check_weighting(config: config_dict.ConfigDict) -> None:
 
 def _check_lossnet(config: config_dict.ConfigDict) -> None:
     if config.loss.lossnet:
-        vgg16.check_named(config.loss.lossnet_weights)  # the file is needed to train alone
+        vgg16.check_named(config.loss.lossnet_weights)  # only training needs the file itself
         if types.SEGMENTATION not in config.tasks:
             raise UserError(
                 f"loss.lossnet={config.loss.lossnet} compares masks, but tasks="
@@ -331,6 +331,6 @@ def _check_lossnet(config: config_dict.ConfigDict) -> None:
 
 
 def fold_keys(seed: int, fold: int) -> tuple[jax.Array, jax.Array]:
-    """Keys of a fold's initial weights and of its training, functions of seed and fold alone."""
+    """Keys of a fold's initial weights and of its training; they depend only on seed and fold."""
     init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold))
     return init_key, train_key

@@ -1,4 +1,4 @@
-"""What the fields of a configuration may be: one table, checked before anything is compiled."""
+"""The allowed values of configuration fields: one table, checked before anything is compiled."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MANY = 1_000_000
 
 
 class Range(NamedTuple):
-    """Numbers that a field may be; NaN and infinity never, nor True and False.
+    """Numbers that a field may be; never NaN, infinity, True or False.
 
     Attributes:
       low: the smallest.
       high: the largest.
-      what: what the field is, to be read in a message; "" where its name says it.
+      what: what the field is, for messages; "" if its name says so.
       above: whether ``low`` itself is left out.
       below: whether ``high`` itself is left out.
       whole: whether it has to be a whole number.
@@ -51,7 +51,7 @@ class Range(NamedTuple):
         )
 
     def __str__(self) -> str:
-        """In words."""
+        """The range as text."""
         start = "greater than" if self.above else "from"
         kind = "a whole number " if self.whole else ""
         return f"{kind}{start} {_shown(self.low)} to {'less than ' * self.below}{_shown(self.high)}"
@@ -75,7 +75,7 @@ RANGES = {
     "model.width": _whole(1, 1024, "feature maps"),
     "loss.weight": Range(0, 1, "λ, the share of the segmentation loss"),
     "loss.gamma": Range(0, 100),
-    "loss.class_weights": Range(0, 1e6, "weights, one a class"),
+    "loss.class_weights": Range(0, 1e6, "weights, one per class"),
     "loss.dice_smoothing": Range(0, 1e6, "pixels", above=True),
     "loss.cross_entropy": Range(0, 1e6),
     "loss.lossnet": Range(0, 1e6),
@@ -127,11 +127,11 @@ IMAGE_SIDES = _whole(1, 4096, "height and width in pixels")
 
 
 def check(flat: Mapping[str, Any]) -> None:
-    """Refuses a value out of its range, or none of its choices.
+    """Refuses a value that is out of its range or not one of its choices.
 
     Args:
-      flat: a configuration by field, see `run_folder.flatten`. None, a network's own default, is
-        left to the network.
+      flat: a configuration by field, see `run_folder.flatten`. None, which stands for a network's
+        own default, is not checked.
 
     Raises:
       UserError: for the first such field, with what it may be.

@@ -1,4 +1,4 @@
-"""Training of one fold: what belongs to a fold on the host, and the loop over its epochs."""
+"""Training of one fold: its state on the host, and the loop over its epochs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from mtbus_jax.training.totals import Totals
 
 
 def epoch_order(index: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.ndarray:
-    """``index`` shuffled for one epoch, a function of its arguments alone."""
+    """``index`` shuffled for one epoch; depends on the arguments alone."""
     return np.random.default_rng([seed, fold, epoch]).permutation(index)
 
 
-# LLVM's third level, XLA's default, takes a fifth longer than the second, and a step as long.
+# LLVM's third level, XLA's default, compiles a fifth longer than the second; steps are as fast.
 COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
 
 
@@ -43,7 +43,7 @@ class FoldRun:
       key: PRNG key of its training.
       validation: ``(b,)`` indices of its validation images.
       step_count: optimiser steps per epoch.
-      state: the whole state while the fold is open, not finished, and in no loop's hands.
+      state: the whole state while the fold is open, unfinished and not being trained by a loop.
       standing: epochs done and the schedule, up to date on the host at the end of each epoch.
       trained_now: whether it was not finished when it was opened.
     """
@@ -68,7 +68,7 @@ class FoldRun:
           fold: its number, part of every seed.
           directory: the fold's folder.
           origin: fingerprints of data and split, see `Checkpoints`.
-          start: makes the state to begin with of a fresh one.
+          start: turns a fresh state into the one to begin with.
         """
         config = experiment.config
         self._experiment, self._config = experiment, config
@@ -90,8 +90,8 @@ class FoldRun:
         """Restores the state, or makes a fresh one, and opens the fold's files for the block.
 
         Raises:
-          UserError: for a checkpoint of other data, where none of them is whole, or for weights
-            that are no numbers.
+          UserError: for a checkpoint of other data, if all of them are damaged, or for weights
+            that are not finite.
         """
         if parallel.is_primary():
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class FoldRun:
                 self.state = None
                 yield
                 return
-            if parallel.is_primary():  # whoever reads the folder finds it in training
+            if parallel.is_primary():  # so that the folder shows it in training
                 (self._directory / run_folder.TRAINED).unlink(missing_ok=True)
             done = self.epochs_done
             logbook = Logbook(
@@ -127,14 +127,14 @@ class FoldRun:
             )
             with logbook as self._logbook, progress as self._progress:
                 if done:
-                    progress.note(f"fold {self.fold}: going on after epoch {done}")
+                    progress.note(f"fold {self.fold}: continuing after epoch {done}")
                 self._last_save = time.monotonic()
                 yield
         self.state = None  # its memory is free for the folds that follow
 
     @property
     def epochs_done(self) -> int:
-        """Epochs that lie behind, those of earlier starts included."""
+        """Epochs done, including those of earlier starts."""
         return int(self.standing.epoch)
 
     @property
@@ -164,7 +164,7 @@ class FoldRun:
         )
 
     def advance(self, step_count: int, totals) -> None:
-        """Moves the display on; ``totals`` are the epoch's sums so far, read only if shown."""
+        """Updates the display; ``totals`` are the epoch's sums so far, read only if shown."""
         self._progress.advance(step_count, self.epochs_done + 1, totals)
 
     def _tested_epoch(self, standing: state_lib.Standing) -> int:
@@ -224,13 +224,13 @@ class FoldRun:
         self._logbook.write(row)
         self._progress.epoch_line(row)
         due = time.monotonic() - self._last_save >= self._config.train.checkpoint_seconds
-        # An epoch too long to be ended in time when SIGTERM comes leaves the one before it behind.
+        # An epoch too long to finish after SIGTERM is lost, so the one before it must be on disk.
         due |= seconds > stopping.GRACE_SECONDS
         saved = self.finished or due
         if saved:
             self._checkpoints.save(state(), row["tested_epoch"])
             self._last_save = time.monotonic()
-        # After the saving: it asks the other processes, of which one may be gone.
+        # After saving, because this asks the other processes, one of which may be gone.
         if stopping.asked():
             if not saved:
                 self._checkpoints.save(state(), row["tested_epoch"])
@@ -306,7 +306,7 @@ class FoldLoop:
             state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
             done += part.step_count
-            if not first:  # whose program may have been compiled in that time
+            if not first:  # the first call may include compiling the program
                 first, first_done = done, time.monotonic()
             seconds_a_step = (time.monotonic() - first_done) / max(done - first, 1)
             stopping.check(seconds_a_step * (run.step_count - done))

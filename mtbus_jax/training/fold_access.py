@@ -1,4 +1,4 @@
-"""What a start of a run does before it works on folds: agree, hold them, check their weights.
+"""Steps before a run works on its folds: compare processes, lock folds, check their weights.
 
 Several processes may be one run over several machines (`parallel`), or work on different folds of
 one run folder.
@@ -21,7 +21,7 @@ from mtbus_jax.training import checkpoint, run_folder, run_splits
 
 
 def same_everywhere(config: config_dict.ConfigDict, cases: types.Cases) -> str:
-    """The dataset's fingerprint, after a check that all processes run the same."""
+    """Checks that all processes run the same; returns the dataset's fingerprint."""
     fingerprint = data.fingerprint(cases)
     own = {f"data.{place}" for place in places.PLACES}
     own |= {places.NAME, places.FOLDS_FILE, "log.progress"}
@@ -41,7 +41,7 @@ def from_primary(read: Callable[[], list[splits.Split]]) -> list[splits.Split]:
 
 @contextlib.contextmanager
 def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
-    """Keeps other processes from the folds for the block; process 0 holds them for all of a run.
+    """Locks the folds for the block; process 0 holds the locks for all processes of a run.
 
     Raises:
       UserError: if another process has one of them.
@@ -58,7 +58,7 @@ def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
                 if holder is not None:
                     raise UserError(
                         f"fold {fold} of {workdir} is in use by {holder}. Wait until it has ended, "
-                        "or give --config.data.folds other folds; several processes may train "
+                        "or name other folds with --config.data.folds; several processes may train "
                         f"different folds of one run. If it is gone for good, remove {path}."
                     )
 
@@ -72,7 +72,7 @@ def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
 def arguments(
     workdir: Path, cases: types.Cases, folds: list[splits.Split], fold: int, fingerprint: str
 ) -> dict[str, Any]:
-    """What names a fold to training and testing: its number, folder, and what it depends on."""
+    """Keyword arguments that describe a fold: its number, folder, and what it depends on."""
     origin = {"dataset": fingerprint, "split": folds[fold].fingerprint(cases.uid)}
     return {"fold": fold, "directory": run_folder.fold_dir(workdir, fold), "origin": origin}
 
@@ -80,7 +80,7 @@ def arguments(
 def check_origins(
     workdir: Path, cases: types.Cases, folds: list[splits.Split], fingerprint: str
 ) -> None:
-    """Refuses a run folder with a fold that was trained on other images, whatever is wanted now."""
+    """Refuses a run folder if any of its folds, wanted now or not, was trained on other images."""
     for fold in run_folder.fold_numbers(workdir):
         if fold < len(folds):
             given = arguments(workdir, cases, folds, fold, fingerprint)
@@ -89,14 +89,14 @@ def check_origins(
 
 
 def check_dataset(workdir: Path, cases: types.Cases) -> None:
-    """Refuses another dataset than that a run was trained on; reads, and changes nothing.
+    """Refuses a dataset other than the one a run was trained on; changes nothing.
 
     Args:
       workdir: a run folder, whose weights may be gone.
       cases: the dataset.
 
     Raises:
-      UserError: if images, masks, classes or the run's folds are others.
+      UserError: if images, masks, classes or the run's folds differ.
     """
     config = run_folder.load_config(workdir)
     folds = run_splits.find_folds(workdir, cases, **run_splits.drawing(config.data))

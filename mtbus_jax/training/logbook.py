@@ -75,19 +75,19 @@ class Logbook:
 
     def __exit__(self, *exc_info) -> None:
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # each line was flushed; a full disk has been told
+            with contextlib.suppress(OSError):  # lines are flushed; a full disk has been reported
                 self._writer.close()
 
 
 class EventFile:
-    """TensorBoard's scalars of a training, on disk epoch by epoch.
+    """TensorBoard scalars of a training, written to disk after each epoch.
 
-    tensorboardX knows the format without TensorFlow. Its `SummaryWriter` writes from a thread of
-    its own, which a full disk ends; the training would then wait for it without an end.
+    tensorboardX writes the format without TensorFlow. Its `SummaryWriter` is not used: it writes
+    from its own thread, which a full disk ends, and training would then wait for it forever.
     """
 
     def __init__(self, folder: Path, *, first_epoch: int):
-        """Starts a file in ``folder``; scalars of ``first_epoch`` and later ones replace others."""
+        """Starts a file in ``folder``; it replaces earlier scalars from ``first_epoch`` on."""
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto import event_pb2
 
@@ -115,11 +115,11 @@ class EventFile:
 
 
 def check_epochs(directory: Path, epochs: int) -> None:
-    """Refuses a fold that has been trained for longer than it is to be.
+    """Refuses a fold that has been trained for more epochs than asked for.
 
     Args:
       directory: the fold's folder.
-      epochs: asked for.
+      epochs: number of epochs asked for.
 
     Raises:
       UserError: if it has.
@@ -138,7 +138,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     A last line cut short by a kill is left out: its epoch was not saved.
 
     Raises:
-      UserError: if another line is broken, or an epoch is there twice.
+      UserError: if another line is broken, or an epoch appears twice.
     """
     path = directory / METRICS
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Whether a training step can fit the memory, found from shapes before anything is compiled."""
+"""Checks from shapes, before anything is compiled, whether a training step can fit in memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mtbus_jax.training.experiment import Experiment
 
 # Parameters, their gradients, two moments, and the weights that are kept to be tested.
 _COPIES = 5
-# Pixels of a step below which feature maps are not counted: that takes a second, and fits anywhere.
+# Below this many pixels a step, feature maps are not counted: that takes a second, and they fit.
 _COUNTED_FROM = 2**20
-# A batch of more than that many times the training images, and than that many, is a mistake.
+# A batch is a mistake if it exceeds both this multiple of the training images and this number.
 _LARGEST_SHARE, _ALWAYS_FITS = 4, 64
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -26,7 +26,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 def check(experiment: Experiment) -> None:
     """Refuses a training step that cannot fit the memory of a device.
 
-    Of several processes each looks at a device of its own.
+    With several processes, each checks one of its own devices.
 
     Raises:
       UserError: naming the fields to make smaller.
@@ -40,13 +40,13 @@ def check(experiment: Experiment) -> None:
     raise UserError(
         f"a training step of {config.model.name} with data.image_size="
         f"{tuple(config.data.image_size)} and train.batch_size={config.train.batch_size} takes "
-        f"{needed / 1e9:,.0f} GB of memory at the least, and {device.platform} has "
+        f"at least {needed / 1e9:,.0f} GB of memory, and {device.platform} has "
         f"{there / 1e9:,.1f} GB. Make the image, the batch or model.width smaller."
     )
 
 
 def check_batch(config: config_dict.ConfigDict, split: splits.Split, fold: int) -> None:
-    """Refuses a batch of many times the images that there are: most of it would be repeats.
+    """Refuses a batch many times larger than the training set: most of it would be repeats.
 
     Args:
       config: of the run.
@@ -65,10 +65,11 @@ def check_batch(config: config_dict.ConfigDict, split: splits.Split, fold: int) 
 
 
 def least(experiment: Experiment) -> int:
-    """Bytes that a training step takes on one device at the least.
+    """The least number of bytes that a training step takes on one device.
 
-    Copies of the parameters, and, for large steps, what the network's modules give, each of which
-    the gradients need again. XLA's own count was 1.1 to 1.9 times the latter for five networks.
+    This counts copies of the parameters and, for large steps, the outputs of the network's modules,
+    all of which the gradients need again. XLA's own count was 1.1 to 1.9 times the latter for five
+    networks.
     """
     config, module = experiment.config, experiment.module
     height, width = config.data.image_size
@@ -100,7 +101,7 @@ def _bytes(tree) -> int:
 
 
 def at_hand(device: jax.Device) -> int | None:
-    """Bytes of memory that a device has in all; None where that is not known."""
+    """Total memory of a device in bytes; None if that is not known."""
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
     try:

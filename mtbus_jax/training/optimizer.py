@@ -1,4 +1,4 @@
-"""Adam as the library takes its steps, with decay, clipping and a rate for the encoder."""
+"""Adam as used here, with weight decay, gradient clipping and a rate for the encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_optimizer(
       epsilon: added to the root of the latter.
       weight_decay: decoupled decay (Loshchilov and Hutter 2019, AdamW) of arrays with two axes or
         more, in units of the learning rate; 0 is Adam.
-      l2: coupled decay: so much of every array is added to its gradient, before that is clipped, as
+      l2: coupled decay: this multiple of every array is added to its gradient before clipping, as
         PyTorch's Adam does with its ``weight_decay``.
       clip_norm: gradients are scaled down to this norm over all arrays; 0 leaves them.
       encoder_rate: learning rate of the submodule ``encoder``, relative to the others'.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of where its weights come from, and whether that fits."""
+"""What a checkpoint records of the origin of its weights, and whether that fits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def check(path: Path, origin: Any, wanted: Mapping[str, str]) -> None:
 
     Args:
       path: of the checkpoint.
-      origin: what it says.
+      origin: its record.
       wanted: fingerprints by name, as the run has them now; others are not compared.
 
     Raises:
-      Damaged: if the checkpoint says nothing.
+      Damaged: if the checkpoint has no such record.
       UserError: naming what differs.
     """
     if not isinstance(origin, Mapping):
@@ -40,11 +40,11 @@ def channel_order_of(path: Path, origin: Mapping[str, Any], *, goes_on: bool) ->
 
     Args:
       path: of the checkpoint.
-      origin: what it says.
-      goes_on: whether training is to go on from it.
+      origin: its record.
+      goes_on: whether training will continue from it.
 
     Raises:
-      UserError: for an unknown order, or one whose training cannot go on.
+      UserError: for an unknown order, or one whose training cannot continue.
     """
     order = origin.get(ORDER, 1)
     if order not in range(1, channel_order.CURRENT + 1):
@@ -57,6 +57,6 @@ def channel_order_of(path: Path, origin: Mapping[str, Any], *, goes_on: bool) ->
             f"the checkpoint in {path} was written by a version whose learning rate was "
             "lowered, and whose training stopped, one bad epoch earlier. Its training cannot "
             "go on here: train again in another --workdir, or go on with the version that "
-            "wrote it. Its best weights can still be tested and predict."
+            "wrote it. Its best weights can still be tested and used to predict."
         )
     return order

@@ -1,8 +1,8 @@
 """A tree of arrays as one long array for each dtype, with a digest of every leaf.
 
-Checkpoints are stored like that for two reasons. The digests tell weights that have rotted on disk
-from those that were written. And Orbax writes a folder for each array: of a thousand leaves a
-thousand folders, each of which also left some memory behind (see `orbax_items`).
+Checkpoints are stored this way for two reasons. The digests reveal weights that were damaged on
+disk. And Orbax writes one folder per array: a thousand leaves would make a thousand folders, each
+of which also leaks some memory (see `orbax_items`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class OtherTree(Exception):
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """Leaves of a tree with their paths in words, in its order."""
+    """Leaves of a tree with their paths as text, in its order."""
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
 
 
 def pack(tree: Any) -> tuple[dict[str, np.ndarray], list[Leaf]]:
-    """The arrays by the name of their dtype, and a list of the leaves that can be kept as JSON.
+    """Joins the leaves of a tree to one array per dtype, and lists them for JSON.
 
     Args:
       tree: of arrays of any shape, on a device or not; they are copied.
 
     Returns:
-      Arrays ``(numbers,)``, and one `Leaf` for each leaf of the tree.
+      Arrays ``(numbers,)`` by the name of their dtype, and one `Leaf` for each leaf of the tree.
     """
     parts: dict[str, list[np.ndarray]] = {}
     index = []
@@ -94,10 +94,10 @@ def unpack(arrays: dict[str, np.ndarray], index: list[Leaf], like: Any) -> Any:
 
 
 def room(index: list[Leaf]) -> dict[str, np.ndarray]:
-    """Arrays as long as those that were packed, to read them into.
+    """Empty arrays of the packed lengths, to read into.
 
     Raises:
-      Damaged: if the list is not one of `pack`.
+      Damaged: if the list is not one that `pack` makes.
     """
     length: dict[str, int] = {}
     for leaf in index:
@@ -110,7 +110,7 @@ def room(index: list[Leaf]) -> dict[str, np.ndarray]:
 
 
 def check_shapes(found: dict[str, np.ndarray], like: Any) -> None:
-    """Refuses leaves, by path, that are not those of a tree.
+    """Refuses leaves whose paths or shapes differ from those of a tree.
 
     Raises:
       OtherTree: naming the first.

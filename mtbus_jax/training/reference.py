@@ -1,4 +1,4 @@
-"""The reference of all fields of a configuration, from ``configs/base.py`` and `fields`.
+"""Writes the reference of all configuration fields, from ``configs/base.py`` and `fields`.
 
     python -m mtbus_jax.training.reference > docs/configuration.md
 

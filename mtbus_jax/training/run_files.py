@@ -1,7 +1,7 @@
 """The JSON files of a run folder: one reader for each, which knows what the file must hold.
 
-Every command reads them here, so that a damaged or foreign file is refused by all of them, with
-its name, what is wrong with it and the mend.
+Every command reads them here, so that all of them refuse a damaged or foreign file with its name,
+what is wrong with it and how to fix it.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ def read_splits(workdir: Path, *, counted: bool = True) -> dict[str, Any]:
 
     Args:
       workdir: the run folder.
-      counted: whether its counts must be of its folds; a person who edits folds leaves them, and
-        the next start counts anew.
+      counted: whether its counts must match its folds. Someone who edits the folds leaves the
+        counts as they were; the next start counts again.
 
     Raises:
       UserError: if it is missing, broken or incomplete.
@@ -184,7 +184,7 @@ def read_splits(workdir: Path, *, counted: bool = True) -> dict[str, Any]:
 
 
 def read_trained(path: Path) -> dict[str, Any]:
-    """The content of a fold's ``trained.json``: with what it was trained.
+    """The content of a fold's ``trained.json``: the settings it was trained with.
 
     Args:
       path: of the file.

@@ -1,7 +1,7 @@
 """What a run folder holds besides its folds: configuration, environment, splits.
 
-A later start in the same folder continues the run, and is refused where it would mean something
-else. ``environment.json`` describes the last start.
+A later start in the same folder continues the run, and is refused if it would mean something else.
+``environment.json`` describes the last start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mtbus_jax.training.schedule import COSINE
 TRAINED = "trained.json"
 CASES = "cases.csv"  # of a fold: one row per test image
 
-# Fields that may differ when a run is continued: they change where things lie, how much is done
+# Fields that may differ when a run is continued: they change where files are and how much is done
 # or shown, but not what a finished epoch computes.
 _FREE_FIELDS = frozenset(
     {
@@ -46,9 +46,9 @@ _FREE_FIELDS = frozenset(
         "log.tensorboard",
     }
 )
-# Those of them by which a fold learns more or less.
+# Those of them that change how long a fold trains.
 _OF_A_FOLD = ("train.epochs", "train.stop_patience")
-# What runs had before there was a field for it.
+# Values that runs had before there was a field for them.
 _FORMER = {
     "data": {
         "classes": (),
@@ -105,7 +105,7 @@ _FORMER = {
 }
 # The same for options that only one network has.
 _FORMER_OPTIONS = {"swin_unetr": {"centred_grey": False}}
-# Fields of former versions that changed how, and not what, was computed.
+# Fields of earlier versions that changed how, but not what, was computed.
 _DROPPED = {"data": ("resident",), "train": ("fold_mapping",)}
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
@@ -124,7 +124,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def load_config(workdir: Path) -> config_dict.ConfigDict:
     """The configuration of the run in ``workdir``, lists turned into tuples again.
 
-    A field that the run is too old to have gets the value that was the only one then.
+    A field that did not exist when the run was made gets the only value possible then.
 
     Raises:
       UserError: if it is missing or broken.
@@ -142,7 +142,7 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
 
 
 def config_from_json(content: dict[str, Any]) -> config_dict.ConfigDict:
-    """A configuration from its ``to_dict()`` after a way through JSON, which has no tuples."""
+    """A configuration from its ``to_dict()`` as read from JSON, which has no tuples."""
 
     def freeze(value):
         if isinstance(value, dict):
@@ -153,14 +153,14 @@ def config_from_json(content: dict[str, Any]) -> config_dict.ConfigDict:
 
 
 def record(workdir: Path, section: str, values: config_dict.ConfigDict) -> None:
-    """Replaces a section of ``config.json``, where it has come to be another."""
+    """Replaces a section of ``config.json``."""
     content = run_files.read_config(workdir)
     content[section] = values.to_dict()
     files.write_json(workdir / CONFIG, content)
 
 
 def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
-    """Refuses a folder that cannot be, or continue, a run of ``config``; writes nothing.
+    """Refuses a folder in which ``config`` can neither start nor continue; writes nothing.
 
     Raises:
       UserError: if it is a file or holds a run of another configuration, naming the fields.
@@ -172,7 +172,7 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
         there = load_config(workdir)
         moved = places.may_have_moved(there, config)
         changed = [each for each in differences(there, config) if each[0] not in moved]
-        # More epochs go on from where fewer ended, but a cosine falls to 0 over all of them.
+        # A run can continue with more epochs, except with a cosine, which spans all of them.
         epochs = there.train.epochs, config.train.epochs
         if config.train.course == COSINE and len(set(epochs)) > 1:
             changed.append(("train.epochs", *map(repr, epochs)))
@@ -187,12 +187,12 @@ def check_run(workdir: Path, config: config_dict.ConfigDict) -> None:
 def differences(
     first: config_dict.ConfigDict, second: config_dict.ConfigDict, *, whole: bool = False
 ) -> list[tuple[str, str, str]]:
-    """Fields in which two configurations mean different results: name, and the value in each.
+    """Fields whose difference leads to other results: name, and the value in each configuration.
 
     Args:
       first: one of them.
       second: the other.
-      whole: whether to compare also for how long each trains, which may change as a run goes on.
+      whole: whether to compare also how long each trains, which may change in a continued run.
     """
     old, new = flatten(first.to_dict()), flatten(second.to_dict())
     free = _FREE_FIELDS - set(_OF_A_FOLD) if whole else _FREE_FIELDS
@@ -243,21 +243,21 @@ def fold_dir(workdir: Path, fold: int) -> Path:
 
 
 def lock_path(workdir: Path, fold: int) -> Path:
-    """File by which one process at a time works on a fold, see `locks`.
+    """File that lets only one process at a time work on a fold, see `locks`.
 
-    Beside the folds' folders, since a fold that has only been asked for has none.
+    It is outside the fold's folder, which may not exist yet.
     """
     return workdir / "locks" / f"fold_{fold}.lock"
 
 
 def fold_numbers(workdir: Path) -> list[int]:
-    """Folds that have a folder, in their order; a folder of another name is none."""
+    """Folds that have a folder, in their order; folders with other names are ignored."""
     names = (path.name.removeprefix("fold_") for path in workdir.glob("fold_*") if path.is_dir())
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def write_trained(workdir: Path, fold: int, config: config_dict.ConfigDict) -> None:
-    """Records that a fold is trained, and by which of the settings that may change."""
+    """Records that a fold is trained, and with which of the settings that may change."""
     flat = flatten(config)
     files.write_json(
         fold_dir(workdir, fold) / TRAINED, {field: flat[field] for field in _OF_A_FOLD}
@@ -265,13 +265,13 @@ def write_trained(workdir: Path, fold: int, config: config_dict.ConfigDict) -> N
 
 
 def differing_settings(workdir: Path, folds: Sequence[int]) -> list[str]:
-    """In what the folds of a run were trained otherwise, one text a field; empty if in nothing.
+    """Settings in which the folds of a run differ, one text per field; empty if there are none.
 
-    A fold from before this was recorded says nothing.
+    A fold trained before these settings were recorded is ignored.
 
     Args:
       workdir: the run folder.
-      folds: that were tested.
+      folds: the tested folds.
 
     Raises:
       UserError: if a record is broken.
@@ -293,7 +293,7 @@ def network_dir(workdir: Path, number: int) -> Path:
 
 
 def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
-    """Run folders whose weights make up a run: of an ensemble its networks', else the run's own.
+    """Run folders whose weights make up a run: those of an ensemble's networks, else the run's own.
 
     Args:
       workdir: the run folder.
@@ -309,16 +309,16 @@ def networks(workdir: Path, config: config_dict.ConfigDict) -> list[Path]:
     if missing:
         raise UserError(
             f"{workdir} is an ensemble of {len(folders)} networks, but lacks {', '.join(missing)}: "
-            "copy the folder again, or make the ensemble anew (python -m mtbus_jax.ensemble)."
+            "copy the folder again, or make the ensemble again (python -m mtbus_jax.ensemble)."
         )
     return folders
 
 
 def check_class_order(workdir: Path) -> None:
-    """Refuses a run whose summary has other class codes than its configuration; without, it passes.
+    """Refuses a run whose summary has other class codes than its configuration.
 
     Raises:
-      UserError: if ``summary.json`` names the classes otherwise, or is broken.
+      UserError: if there is a ``summary.json`` that names other classes or is broken.
     """
     path = workdir / SUMMARY
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The folds of a run: ``splits.json``, drawn once, read ever after."""
+"""The folds of a run: drawn once, then always read from ``splits.json``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CUSTOM = "custom"
 
 
 def kind(content: dict[str, Any]) -> str:
-    """What tables call the split of a run, from the content of its ``splits.json``."""
+    """The name of a run's split in tables, from the content of its ``splits.json``."""
     return CUSTOM if content.get("edited") else content["split"]
 
 
 def drawing(data: config_dict.ConfigDict) -> dict[str, Any]:
-    """What the functions below ask of how folds are drawn, from a configuration's ``data``."""
+    """Keyword arguments below that say how folds are drawn, from a configuration's ``data``."""
     return {"split": data.split, "count": data.fold_count, "validation": data.validation}
 
 
@@ -64,7 +64,7 @@ def write_splits(
       workdir: the run folder.
       cases: the dataset.
       split: a name of `splits.SPLITS`.
-      folds: of it, or what a person has made of them.
+      folds: the folds of that split, perhaps edited by a user.
       count: of folds, where they are drawn.
       validation: see `splits.make_folds`, where they are drawn.
     """
@@ -90,10 +90,10 @@ def write_splits(
 def _edited(
     cases: types.Cases, split: str, folds: list[splits.Split], count: int, validation: bool
 ) -> bool:
-    """Whether folds are others than those that their split has."""
+    """Whether folds differ from those that their split gives."""
     try:
         drawn = splits.make_folds(cases, split, count=count, validation=validation)
-    except UserError:  # it has none
+    except UserError:  # it gives none
         return True
 
     def sides(each: list[splits.Split]) -> list[list[set[str]]]:

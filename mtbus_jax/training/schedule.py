@@ -1,4 +1,4 @@
-"""What steers the learning rate and the end of a training: schedules as pure functions."""
+"""Schedules of the learning rate, and early stopping, as pure functions."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ COURSES = (PLATEAU, COSINE, DECAY)
 class PlateauSchedule(NamedTuple):
     """Reduce-on-plateau with early stopping, as in the released code of Aumente-Maestro et al.
 
-    The learning rate follows PyTorch's `ReduceLROnPlateau`: an epoch is bad if its validation loss
-    is not below ``(1 - threshold)`` times the lowest one that counted as an improvement, and the
-    bad epoch number ``patience + 1`` in a row lowers the rate. Best weights and early stopping
-    compare strictly, without the threshold: the bad epoch number ``stop_patience + 1`` in a row
-    ends the training.
+    The learning rate follows PyTorch's `ReduceLROnPlateau`. An epoch is bad if its validation loss
+    is not below ``(1 - threshold)`` times the lowest one that counted as an improvement; after
+    ``patience + 1`` bad epochs in a row the rate is lowered. Best weights and early stopping
+    compare strictly, without the threshold; after ``stop_patience + 1`` epochs in a row without a
+    new best loss, training ends.
 
     Attributes:
       learning_rate: initial learning rate.
       factor: what the learning rate is multiplied by.
-      patience: bad epochs in a row that the learning rate survives.
+      patience: bad epochs in a row that do not yet lower the learning rate.
       threshold: relative improvement below which an epoch is bad for the learning rate.
       min_learning_rate: the learning rate is not lowered below this.
-      stop_patience: epochs in a row without a new best loss that training survives.
+      stop_patience: epochs in a row without a new best loss that do not yet end training.
       keep: one of `KEPT`.
-      average_decay: with the average, share of it that a step leaves as it is.
+      average_decay: with the average, the share of it that each step keeps.
       course: one of `COURSES`; only with the plateau does the learning rate depend on the loss.
       warmup: with the cosine, share of all steps in which the learning rate rises from 0.
       floor: with the cosine, where it ends, as a share of the initial learning rate.
       decay: with the decay, what the learning rate is multiplied by.
-      decay_epochs: with the decay, after how many epochs, again and again.
+      decay_epochs: with the decay, number of epochs between two such steps.
     """
 
     learning_rate: float = 1e-4
@@ -58,7 +58,7 @@ class PlateauSchedule(NamedTuple):
 
 
 class Plateau(NamedTuple):
-    """Where the schedule stands; scalars, so that it can be checkpointed.
+    """The state of the schedule; scalars, so that it can be checkpointed.
 
     Attributes:
       learning_rate: of the next epoch.
@@ -85,11 +85,11 @@ def learning_rate(
     total_steps: jax.Array | int,
     epoch: jax.Array | int = 0,
 ) -> jax.Array | float:
-    """Of one optimiser step, scalar.
+    """The learning rate of one optimiser step, scalar.
 
     Args:
-      schedule: says what steers it.
-      plateau_rate: where the plateau schedule stands, see `Plateau.learning_rate`; on the other
+      schedule: says how it is determined.
+      plateau_rate: the rate of the plateau schedule, see `Plateau.learning_rate`; on the other
         courses it stays the initial one.
       step: steps done before this one.
       total_steps: of the whole training.

@@ -1,8 +1,8 @@
-"""The pictures of a run by their content: known again under any name, by whoever lacks them.
+"""Recognises the pictures of a run by their content, under any name and without the pictures.
 
 ``pictures.json`` in a run folder or a bundle has a digest of each picture as the network sees it,
-so a copy is known again at the same resolution, resizing and enhancement. A picture that was saved
-anew with losses, cropped or turned is not.
+so a copy is recognised at the same resolution, resizing and enhancement. A picture that was saved
+again with lossy compression, cropped or rotated is not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTENT = {
     "digests": [str],
     "uids?": [str],
 }
-_MEND = "Restore the file, or remove it: pictures of training are then known by name alone"
+_MEND = "Restore the file, or remove it: training pictures are then recognised by name alone"
 
 
 class Seen(NamedTuple):
@@ -69,7 +69,7 @@ def write(
       folder: a run folder or a bundle.
       cases: the run's dataset.
       config: of the run.
-      named: whether with the ids of images.
+      named: whether to include the ids of images.
       earlier: runs whose pictures count as well, without ids: those that the weights came from.
     """
     height, width = config.data.image_size
@@ -106,7 +106,7 @@ def read(folder: Path) -> Seen | None:
 
 
 def how(config: config_dict.ConfigDict) -> tuple[int | str, ...]:
-    """By what a configuration makes the network's pictures, as in `Seen.how`."""
+    """How a configuration prepares pictures for the network, as in `Seen.how`."""
     return (*config.data.image_size, config.data.resize, config.data.enhancement)
 
 
@@ -116,10 +116,10 @@ def known(folder: Path, cases: types.Cases, config: config_dict.ConfigDict) -> n
     Args:
       folder: of the run, or a bundle.
       cases: n images.
-      config: by which they were made.
+      config: the configuration that prepared them.
 
     Returns:
-      ``(n,)`` bool; None if the run does not say, or made its pictures otherwise.
+      ``(n,)`` bool; None if the run does not say, or prepared its pictures differently.
 
     Raises:
       UserError: if the run's ``pictures.json`` is broken.

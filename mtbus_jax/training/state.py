@@ -1,4 +1,4 @@
-"""The train state, and what happens to it beside the steps, as pure functions on device arrays."""
+"""The train state and its changes outside the steps, as pure functions on device arrays."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainState(flax.struct.PyTreeNode):
     plateau: Plateau
     best_params: Any
     best_batch_stats: Any
-    # Without leaves where weights are fixed: checkpoints are then those of former versions.
+    # No leaves if weights are fixed: checkpoints are then as in earlier versions.
     loss_weights: Any = flax.struct.field(default_factory=dict)
     loss_moments: Any = ()
 
@@ -71,7 +71,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def best_variables(self) -> dict[str, Any]:
-        """What ``module.apply`` takes, to be tested."""
+        """What ``module.apply`` takes, with the weights to be tested."""
         return {"params": self.best_params, "batch_stats": self.best_batch_stats}
 
 
@@ -117,7 +117,7 @@ def create(
 
 
 def averaged(state: TrainState, schedule: PlateauSchedule) -> TrainState:
-    """The state after a step, with its weights taken into the average, if that is what is kept.
+    """The state after a step, with its weights added to the running average if that is kept.
 
     Exponential moving average (Polyak and Juditsky 1992, in the form of Tarvainen and Valpola
     2017): after step t, average ← d·average + (1 − d)·weights, d = min(decay, (1 + t)/(10 + t)),
@@ -173,7 +173,7 @@ def end_epoch(state: TrainState, loss: jax.Array, schedule: PlateauSchedule) -> 
     )
 
     def keep(best, current):
-        if schedule.keep == AVERAGE:  # the steps see to it
+        if schedule.keep == AVERAGE:  # each step updates it
             return best
         kept = better | (schedule.keep == LAST)
         return jax.tree.map(lambda b, c: jnp.where(kept, c, b), best, current)

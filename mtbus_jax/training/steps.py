@@ -1,8 +1,8 @@
-"""Pure training and evaluation steps; they know of devices no more than a named axis.
+"""Pure training and evaluation steps; all they know of devices is a named axis.
 
 The whole dataset is an argument that stays on the device; a step gathers its images by index,
 augments them and updates the state. Every random number is a function of (key, step, position in
-the global batch), so resuming does not change a run. Nor does the number of devices, but for
+the global batch), so resuming does not change a run. The number of devices changes it only through
 dropout and batch norm, which see a device's share of a batch.
 """
 
@@ -93,12 +93,12 @@ def train_step(
 ) -> tuple[TrainState, Totals]:
     """One optimiser step on one batch (or on this device's share of it).
 
-    Learned weights of the losses take steps of the same optimiser, with moments of their own; the
-    norm that gradients are scaled down to is that of the network's alone.
+    Learned weights of the losses are updated by the same optimiser, with separate moments. Their
+    gradients do not count towards the norm that clips the network's gradients.
 
     Args:
       state: before the step.
-      batch: this device's images; those of all devices hold a valid one at least.
+      batch: this device's images; at least one image of all devices is valid.
       module: the network.
       optimizer: from `optimizer.make_optimizer`.
       schedule: of the learning rate.
@@ -106,8 +106,8 @@ def train_step(
       key: PRNG key for dropout.
       axis_name: the mapped axis over which the batch is spread, if any.
       compute_dtype: type of the network's activations and of the weights it multiplies them with,
-        such as bfloat16 (mixed precision); None is that of the parameters. Parameters, optimiser
-        and losses keep theirs.
+        such as bfloat16 (mixed precision); None uses the type of the parameters. Parameters,
+        optimiser and losses keep their own types.
       vgg: weights of LossNet, if the loss has it.
 
     Returns:
@@ -300,7 +300,7 @@ def eval_steps(
 
 
 def _loop(body: Callable, carry, inputs):
-    """`lax.scan`, without a loop where there is one step, as in every program on a CPU."""
+    """`lax.scan`, but without a loop for a single step, as in every program on a CPU."""
     if jax.tree.leaves(inputs)[0].shape[0] == 1:
         carry, output = body(carry, jax.tree.map(lambda x: x[0], inputs))
         return carry, jax.tree.map(lambda x: x[None], output)

@@ -1,4 +1,4 @@
-"""Sums over the images of an epoch, from which its means are made."""
+"""Sums over the images of an epoch, from which its means are computed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Totals(NamedTuple):
         return cls(*(jnp.zeros((), jnp.float32) for _ in cls._fields))
 
     def means(self) -> dict[str, float]:
-        """Means per image whose truth is known, as Python floats (reads the device)."""
+        """Means over the images whose truth is known, as Python floats (reads the device)."""
         values = dict(zip(self._fields, map(float, jax.device_get(self)), strict=True))
         values.pop("finite")
         counts = (max(values.pop(name), 1.0) for name in ("count", "masks", "labels"))

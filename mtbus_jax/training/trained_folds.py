@@ -49,7 +49,7 @@ class Trained:
 
     @property
     def classes(self) -> types.Classes:
-        """That the network tells apart."""
+        """The classes that the network tells apart."""
         return types.Classes.of(self.config.data)
 
     @property
@@ -82,8 +82,8 @@ def load(run: Path, folds: Sequence[int] | None = None) -> Trained:
 
     Args:
       run: the folder, or a bundle (see `bundled`).
-      folds: which folds; None takes all that are trained. A fold that has not been tested while
-        others have is taken for one in training, and only taken if it is named.
+      folds: which folds; None takes all that are trained. If some folds have been tested, an
+        untested one counts as still in training and is taken only if it is named.
 
     Raises:
       UserError: if the folder is not a run, has no trained fold, lacks one of ``folds``, or its
@@ -135,10 +135,10 @@ def _load_bundle(run: Path, folds: Sequence[int] | None) -> Trained:
 
 
 def _checked(run: Path, folds: Sequence[int], ready: Sequence[int]) -> list[int]:
-    """The folds that are wanted, of an array too, as whole numbers of Python.
+    """The wanted folds, which may be an array, as Python integers.
 
     Raises:
-      UserError: if they are none that are trained, or one is given twice.
+      UserError: if there are none, one is not trained, or one is given twice.
     """
     if isinstance(folds, int) or any(isinstance(fold, bool) for fold in folds):
         raise UserError(f"folds={folds!r}: give a list of folds, such as [0].")
@@ -153,7 +153,7 @@ def _checked(run: Path, folds: Sequence[int], ready: Sequence[int]) -> list[int]
 
 
 def weights(run: Path, fold: int, config: config_dict.ConfigDict) -> dict[str, Any]:
-    """Best weights of one fold of a run, not an ensemble; of several processes, 0 alone reads.
+    """Best weights of one fold of a run, not an ensemble; only process 0 reads them.
 
     Args:
       run: the folder.
@@ -172,10 +172,10 @@ def is_tested(run: Path, fold: int) -> bool:
 
 
 def is_over(run: Path, fold: int) -> bool:
-    """Whether the training of a fold has come to its end, by its epochs or by early stopping.
+    """Whether the training of a fold is over, after all its epochs or by early stopping.
 
-    ``trained.json`` says so. A fold from before there was that file is judged by its last epoch on
-    disk; one that was handed on without any record counts as trained.
+    ``trained.json`` says so. A fold trained before that file was introduced is judged by its last
+    epoch on disk; one that was passed on without any record counts as trained.
 
     Args:
       run: run folder of one network.
@@ -198,13 +198,13 @@ def is_over(run: Path, fold: int) -> bool:
 
 
 def check_finished(run: Path, trained: Trained, *, chosen: bool = False, flag: str = "") -> None:
-    """Refuses networks that are to be handed on before anything is known of them.
+    """Refuses to pass on networks that have not been trained and tested to the end.
 
     Args:
-      run: the run folder, no bundle.
+      run: the run folder, not a bundle.
       trained: from `load`.
       chosen: whether its folds were named, so that others do not matter.
-      flag: of the command that names folds, if it has one.
+      flag: the command's flag that names folds, if it has one.
 
     Raises:
       UserError: if a fold is not trained and tested to the end.
@@ -217,7 +217,7 @@ def check_finished(run: Path, trained: Trained, *, chosen: bool = False, flag: s
         others = f", or take the others with {flag}={done}" if flag and done else ""
         raise UserError(
             f"fold {min(unfinished)} of {run} is not trained and tested to the end, so nothing is "
-            "known of its network. Give main.py the command again that started the run"
+            "known of its network. Run the main.py command that started the run again"
             f"{others}."
         )
 

@@ -1,4 +1,4 @@
-"""Fields of a configuration that the rest of it leaves unread."""
+"""Finds fields of a configuration that have no effect given its other fields."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _both_tasks(config: _Config) -> bool:
 
 
 _AUGMENTED = (lambda config: config.train.augment, "train.augment=True")
-# By field: whether a configuration reads it, and which one does.
+# By field: whether a configuration reads it, and a text saying which ones do.
 _READ: dict[str, tuple[Callable[[_Config], bool], str]] = {
     "data.fold_count": (
-        # A folder of one's own without folds is grouped, which is known once it has been read.
+        # A user's folder without folds is split by groups, which is known once it has been read.
         lambda config: config.data.split == splits.GROUPED or data.leaves_split_open(config),
         f"data.split={splits.GROUPED}",
     ),
@@ -74,14 +74,15 @@ _READ: dict[str, tuple[Callable[[_Config], bool], str]] = {
 def check(config: _Config, given: Iterable[str]) -> None:
     """Refuses fields that were set on the command line and have no effect.
 
-    A recipe may set what a change of it leaves unread; who types a field wants it to matter.
+    A recipe may set a field that another change leaves unread, but someone who types a field
+    expects it to matter.
 
     Args:
       config: the whole one.
       given: names of the fields that were set one by one.
 
     Raises:
-      UserError: for the first that is not read and not as in ``configs/base.py``.
+      UserError: for the first that is not read and differs from ``configs/base.py``.
     """
     plain = run_folder.flatten(configuration.read(configuration.Given("base", {})))
     values: dict[str, Any] = run_folder.flatten(config)
@@ -95,7 +96,7 @@ def check(config: _Config, given: Iterable[str]) -> None:
 
 
 def check_tested_again(fields: Iterable[str]) -> None:
-    """Refuses fields that testing a run again does not take.
+    """Refuses fields that have no effect when a run is tested again.
 
     Args:
       fields: that were set one by one.

@@ -2,8 +2,8 @@
 
 ``train.start_from`` names the other run's folder, whose fold k starts fold k here, or one of its
 fold folders, which starts every fold. The best weights are taken, nothing else: optimiser and
-schedule begin anew. Weights that have seen the images to be tested are refused, in the other run
-or in what that one started from.
+schedule start afresh. Weights that have seen the images to be tested are refused, whether in the
+other run or in one that it started from.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def find(
       None if ``train.start_from`` is empty.
 
     Raises:
-      UserError: if there is no such run or fold, its network is another, or it was trained or
-        chosen with images that are to be tested here.
+      UserError: if there is no such run or fold, its network differs, or it was trained or chosen
+        with images that are to be tested here.
     """
     if not config.train.start_from:
         return None
@@ -113,7 +113,7 @@ def _check_model(run: Path, other: config_dict.ConfigDict, config: config_dict.C
 
 
 def _lineage(source: StartingWeights) -> Iterator[StartingWeights]:
-    """A source, what it started from itself, and so on.
+    """A source, then the source that it started from, and so on.
 
     Raises:
       UserError: if one of them is gone.
@@ -126,7 +126,7 @@ def _lineage(source: StartingWeights) -> Iterator[StartingWeights]:
         if not run.is_dir():
             raise UserError(
                 f"{FIELD}: {source.run} started from {run} itself, which is no longer there, so it "
-                "cannot be told what its weights have seen. Put that folder back, or start from "
+                "is unknown what its weights have seen. Put that folder back, or start from "
                 "another run."
             )
         source = StartingWeights(run, fold, run_folder.load_config(run))
@@ -142,7 +142,7 @@ def earlier_runs(
       config: of the run.
 
     Yields:
-      Folder and configuration; None for one that is gone, which ends it.
+      Folder and configuration; None for a run that is gone, which is the last one.
 
     Raises:
       UserError: if a configuration is broken.
@@ -164,10 +164,9 @@ def _check_unseen(
     split: splits.Split,
     cases: types.Cases,
 ) -> None:
-    """Refuses weights that know the answers.
+    """Refuses weights that have seen the images held out here.
 
-    The other run may have validated on the images that are validated on here, as with the same
-    folds of the same dataset.
+    Both runs may validate on the same images, as with the same folds of the same dataset.
     """
     path = source.run / run_splits.SPLITS
     try:
@@ -175,7 +174,7 @@ def _check_unseen(
         trained_on, chosen_with = set(there["train"]), set(there["validation"])
     except (UserError, IndexError, KeyError):
         raise UserError(
-            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it cannot be told "
+            f"{FIELD}: {path} does not list the images of fold {source.fold}, so it is unknown "
             "what its weights have seen. Restore that file, or start from another run."
         ) from None
     name = _names_there(source, config, cases)
@@ -198,9 +197,10 @@ def _names_there(
 ) -> list[set[str]]:
     """For each image the ids that it has, or may have, in the run that weights come from.
 
-    Where that run says what its images were, an image of the same id and pixels is that one; any
-    other has the ids of those with the same pixels, and its own, since it may have been saved anew.
-    In another folder of numbered files an id means little: with other pixels it is another picture.
+    If that run recorded its images, an image with the same id and pixels is the same one. Any other
+    image has the ids of those with the same pixels, and its own, since it may have been saved
+    again. In another folder of numbered files an id means little: with other pixels it is another
+    picture.
     """
     own = cases.uid.tolist()
     there = seen.read(source.run)
@@ -234,7 +234,7 @@ def _names_there(
     if doubtful:
         warnings.warn(
             f"{FIELD}: {doubtful} images have the names of images of {source.run}, with other "
-            "pixels, and count as others. If they are the same pictures saved anew, the weights "
+            "pixels, and count as others. If they are the same pictures saved again, the weights "
             "may have seen what is tested here.",
             UserWarning,
             stacklevel=2,
@@ -250,8 +250,8 @@ def load(source: StartingWeights, like: TrainState) -> tuple[dict[str, Any], lis
       like: a fresh state of the run, for what the other network does not have.
 
     Returns:
-      Variables of the network, and the names of those arrays that stay as drawn: of a task that
-      the other run did not train.
+      Variables of the network, and the names of the arrays that keep their random initial values:
+      those of a task that the other run did not train.
 
     Raises:
       UserError: if weights are broken, or an array is of another shape.
@@ -289,7 +289,7 @@ def start(source: StartingWeights, state: TrainState) -> TrainState:
 
     Args:
       source: from `find`.
-      state: as drawn.
+      state: the fresh state.
 
     Raises:
       UserError: see `load`.
@@ -297,7 +297,7 @@ def start(source: StartingWeights, state: TrainState) -> TrainState:
     variables, drawn = load(source, state)
     params, batch_stats = variables["params"], variables.get("batch_stats", state.batch_stats)
     if parallel.is_primary():
-        rest = f"; drawn: {', '.join(drawn)}" if drawn else ""
+        rest = f"; randomly initialised: {', '.join(drawn)}" if drawn else ""
         print(f"starting from the weights of {source.run}, fold {source.fold}{rest}", flush=True)
     copied = jax.tree.map(jnp.copy, (params, batch_stats))  # a step donates its buffers
     return state.replace(

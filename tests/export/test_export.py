@@ -349,7 +349,7 @@ def test_a_folder_with_a_file_called_like_ours_is_not_replaced(run, tmp_path):
     ("arguments", "words"),
     [
         (["--run={tmp}/none", "--out={tmp}/out", "--formats=stablehlo"], ["is not a folder"]),
-        (["--run={tmp}", "--out={tmp}/out", "--folds=all"], ["--folds=all", "numbers with commas"]),
+        (["--run={tmp}", "--out={tmp}/out", "--folds=all"], ["--folds=all", "comma-separated"]),
         (["--run={tmp}"], ["--out"]),
     ],
 )

@@ -252,7 +252,7 @@ def test_one_process_killed_ends_the_other_and_both_go_on_together(world, tmp_pa
     done = len(read_metrics(two / "fold_0"))
     assert 1 <= done < 12
     said = finish(*world.start_two(two, *flags))
-    assert "going on after epoch" in said[0][0]
+    assert "continuing after epoch" in said[0][0]
     assert_same_run(world, one, two, monkeypatch)
     # Testing again is spread over both, too.
     path = two / "fold_0" / "cases.csv"

@@ -113,7 +113,7 @@ def test_training_goes_on_from_the_state_before_a_damaged_one(tmp_path, capsys, 
     assert_same(latest(tmp_path, fresh), states[1])
     said = capsys.readouterr().err
     assert f"{tmp_path / LATEST / '3'} is damaged" in said
-    assert "Going on from epoch 2." in said
+    assert "Continuing from epoch 2." in said
     # The damaged one makes room for its successor of the same epoch.
     save(tmp_path, states[2])
     assert_same(latest(tmp_path, fresh), states[2])

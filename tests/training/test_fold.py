@@ -240,7 +240,7 @@ def test_weights_that_are_no_numbers_are_refused_before_the_first_step(tmp_path,
 
     fresh = Experiment.init_state
     monkeypatch.setattr(Experiment, "init_state", spoilt)
-    with pytest.raises(UserError, match=r"no numbers, in .*fine.*kernel"):
+    with pytest.raises(UserError, match=r"not finite, in .*fine.*kernel"):
         tiny.train_one(tiny.make_config(), tmp_path)
 
 

@@ -61,7 +61,7 @@ def test_a_fold_in_training_is_not_tested(half, capsys):
 
 def test_a_run_without_a_trained_fold_is_not_tested(tmp_path):
     stop_after_one_epoch(tmp_path, 0)
-    with pytest.raises(UserError, match=r"no trained fold.*it goes on"):
+    with pytest.raises(UserError, match=r"no trained fold.*it continues"):
         crossval.evaluate(tmp_path)
     assert trained_folds.load(tmp_path).in_training == (0,)
 

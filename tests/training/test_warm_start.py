@@ -123,7 +123,7 @@ def test_what_the_other_run_did_not_train_is_drawn_and_named(tmp_path, capsys):
     crossval.train_and_evaluate(segmenting, tmp_path / "seg")
     config = make_config(start_from=str(tmp_path / "seg"), **STILL)
     crossval.train_and_evaluate(config, tmp_path / "both")
-    assert "fold 0; drawn: cls/bias, cls/kernel\n" in capsys.readouterr().out
+    assert "fold 0; randomly initialised: cls/bias, cls/kernel\n" in capsys.readouterr().out
     found, other = arrays(tmp_path / "both", 0), arrays(tmp_path / "seg", 0)
     assert_same({name: found[name] for name in other}, other)
     crossval.train_and_evaluate(make_config(**STILL), tmp_path / "drawn")
