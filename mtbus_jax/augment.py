@@ -148,7 +148,7 @@ def upright(
 def varied(
     key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
 ) -> tuple[jax.Array, jax.Array]:
-    """Changes as in `upright` but stronger, and changes such as another scanner would cause.
+    """Changes as in `upright` with a wider zoom, and changes that another scanner would cause.
 
     Left and right swapped (p = 0.5); a rotation uniform in ±15°, a zoom uniform in its logarithm
     (0.80 to 1.25), a shift uniform in ±8 % of each side, and an elastic warp: a field of 6×6 normal

@@ -49,7 +49,9 @@ def main(argv: Sequence[str], *, program: str = "mtbus_jax.pack") -> None:
         ("--manual_dir", "raw downloads, to build from if needed"),
     ):
         parser.add_argument(flag, default="", type=commandline.file_path, help=what)
-    parser.add_argument("--normal_class", default="", help="of a folder: the class without lesion")
+    parser.add_argument(
+        "--normal_class", default="", help="in a folder: the class without a lesion"
+    )
     args = parser.parse_args(argv)
     size = (args.height, args.width)
     cases = data.load_cases(

@@ -54,7 +54,7 @@ class Facts:
         warnings = []
         if self.departures:
             warnings.append(
-                "**Not the published recipe**, so the published figures are no yardstick: "
+                "**Not the published recipe**, so the published figures are not comparable: "
                 + "; ".join(self.departures)
                 + "."
             )

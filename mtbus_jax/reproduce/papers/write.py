@@ -91,7 +91,7 @@ def to_markdown(
         if run and run.not_measured:
             lines += ["", f"> {row.label} by their rules is not measured: "]
             lines[-1] += markdown(run.not_measured)
-    lines += ["", "## Why the published figures are no yardstick", ""]
+    lines += ["", "## Why the published figures are not comparable", ""]
     lines += [f"- {note}" for note in paper.notes]
     lines += _measured(table, runs) if paper.soft_borders else []
     lines += _harmonic(table, runs)
