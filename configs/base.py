@@ -110,8 +110,8 @@ def get_config() -> config_dict.ConfigDict:
     train.oversample_rule = "round"  # round as released, or ceil as printed
     train.augment = True  # whether training images are changed at random
     # How they are changed. released: flips and any rotation. upright: mirrored, rotated by up to
-    # 15°, zoomed, brightened, so that the skin stays above. varied: as upright, also shifted, warped,
-    # blurred, speckled. tilted: flips and rotations by up to 30°, as for ACSNet. Prediction
+    # 15°, zoomed, brightened, so that the skin stays above. varied: as upright, and shifted,
+    # warped, blurred, speckled. tilted: flips and rotations by up to 30°, as for ACSNet. Prediction
     # averages over versions of the same kind.
     train.augmentation = "released"
     # What fills the corners of a rotated image: zero (black) as released, or reflect (mirrored).
