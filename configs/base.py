@@ -64,21 +64,18 @@ def get_config() -> config_dict.ConfigDict:
     model.frozen_statistics = config_dict.placeholder(bool)
     # unetpp, basic_unetpp, nnunet, bts_unet, lite_unet: train maps at several depths.
     model.deep_supervision = config_dict.placeholder(bool)
-    model.legacy = config_dict.placeholder(
-        bool
-    )  # residual_unet: as released, without skip connections
+    # residual_unet: as released, without skip connections
+    model.legacy = config_dict.placeholder(bool)
     # swin_unetr: scale grey values to −1..1 first; on unless switched off.
     model.centred_grey = config_dict.placeholder(bool)
-    model.variant = config_dict.placeholder(
-        str
-    )  # acsnet: released, or paper for the printed version
+    # acsnet: released, or paper for the printed version
+    model.variant = config_dict.placeholder(str)
     # acsnet: gates on the skips. This and the next three are on unless switched off.
     model.gates = config_dict.placeholder(bool)
     model.deformable_attention = config_dict.placeholder(bool)  # acsnet: DSA modules
     model.channel_attention = config_dict.placeholder(bool)  # acsnet: channel attention in the head
-    model.multi_scale = config_dict.placeholder(
-        bool
-    )  # acsnet: three maps for the head instead of one
+    # acsnet: three maps for the head instead of one
+    model.multi_scale = config_dict.placeholder(bool)
 
     loss = config.loss = config_dict.ConfigDict()
     loss.weight = 0.85  # λ, share of the segmentation loss, 0..1
@@ -138,9 +135,8 @@ def get_config() -> config_dict.ConfigDict:
     # `plateau_patience` epochs in a row have not lowered the validation loss by the threshold.
     train.plateau_factor = 0.5
     train.plateau_patience = 20  # epochs without such an improvement
-    train.plateau_threshold = (
-        1e-4  # least improvement as a share of the loss, 0..1; 0: any. As in PyTorch.
-    )
+    # least improvement as a share of the loss, 0..1; 0: any. As in PyTorch.
+    train.plateau_threshold = 1e-4
     train.min_learning_rate = 1e-6  # lowest learning rate of the plateau schedule
     # Training stops when more than this many epochs in a row have not lowered the lowest loss.
     train.stop_patience = 50
@@ -151,9 +147,8 @@ def get_config() -> config_dict.ConfigDict:
     train.average_decay = 0.99  # decay of that average per step, 0..1
     train.compute_dtype = "float32"  # in training; bfloat16 is mixed precision
     train.devices = 0  # devices of this process; 0 takes as many as divide the batch
-    train.steps_per_call = (
-        0  # optimiser steps per device program; 0: 1 on a CPU, else a whole epoch
-    )
+    # optimiser steps per device program; 0: 1 on a CPU, else a whole epoch
+    train.steps_per_call = 0
     train.checkpoint_seconds = 60.0  # least time between checkpoints; 0: one after every epoch
 
     evaluation = config.eval = config_dict.ConfigDict()

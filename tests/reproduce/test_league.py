@@ -381,7 +381,7 @@ def test_what_is_best_for_its_cost():
         (["--weights=vgg=x.pth"], "--weights=vgg=…: no network has this encoder. Known: lite0"),
         (["--networks=acsnet_resnet18_imagenet", "--weights=resnet18=nowhere.pth"], "nowhere.pth"),
         (["--seeds=1,1"], "--seeds=1,1: give each seed once"),
-        (["--seeds=x"], "--seeds=x: give numbers"),
+        (["--seeds=x"], "--seeds=x: give comma-separated numbers"),
         (["--table=5"], "--league makes a table of its own"),
         (["--config.seed=3"], "--config.seed is what the league itself varies; see --seeds"),
         (["--config.model.width=3"], "see --networks and --width"),

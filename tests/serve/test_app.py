@@ -280,9 +280,11 @@ class TestRefusals:
         cut = text.replace(b'name="a"', b'name="a"; filename="a.png"')[:-12]
         for wrong in (cut, content, b"--abc\r\n"):
             response = client.post("/predict", content=wrong, headers=headers)
-            assert "is cut" in refused(response, 400)
+            assert "is incomplete" in refused(response, 400)
         headers = {"Content-Type": "multipart/form-data"}
-        assert "is cut" in refused(client.post("/predict", content=text, headers=headers), 400)
+        assert "is incomplete" in refused(
+            client.post("/predict", content=text, headers=headers), 400
+        )
 
     def test_addresses_and_methods(self, client):
         # No redirection, which clients that do not follow would take for an answer.
