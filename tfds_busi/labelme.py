@@ -15,6 +15,8 @@ from PIL import Image
 from mtbus_jax.errors import UserError
 
 SUFFIX = ".json"
+# Types of shapes that enclose nothing, such as calipers and landmarks.
+_MARKS = ("line", "linestrip", "point", "points")
 _FIELDS = {"shapes", "imageHeight", "imageWidth"}
 
 # Raised by fields of wrong types or sizes, and by a broken PNG file inside.
@@ -34,12 +36,14 @@ class Outlines(NamedTuple):
     """The content of a file.
 
     Attributes:
-      labels: labels of its shapes, in their order, each once.
-      mask: ``(height, width)`` bool, the union of the shapes' insides.
+      labels: labels of its outlines, in their order, each once.
+      mask: ``(height, width)`` bool, the union of their insides.
+      marks: number of lines and points, which enclose nothing and are no outlines.
     """
 
     labels: list[str]
     mask: np.ndarray
+    marks: int
 
 
 def is_labelme(path: pathlib.Path) -> bool:
@@ -52,15 +56,18 @@ def is_labelme(path: pathlib.Path) -> bool:
 
 
 def labels(path: pathlib.Path) -> list[str] | None:
-    """Labels of the shapes in a LabelMe file, each once; draws nothing.
+    """Labels of the outlines in a LabelMe file, each once; draws nothing.
 
-    None if there is no such file, or if it is not from LabelMe.
+    None if there is no such file, if it is not from LabelMe, or if it has lines and points only.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         if not _FIELDS.issubset(content):
             return None
-        return list(dict.fromkeys(str(shape["label"]).strip() for shape in content["shapes"]))
+        shapes = _outlines(content)
+        if content["shapes"] and not shapes:
+            return None
+        return list(dict.fromkeys(map(_label, shapes)))
     except (OSError, ValueError, AttributeError, TypeError, LookupError):
         return None
 
@@ -69,20 +76,30 @@ def read(path: pathlib.Path) -> Outlines:
     """Reads a file.
 
     Raises:
-      UserError: if it is broken, or has a shape that has no inside, such as a line.
+      UserError: if it is broken, or has a shape that encloses nothing although its type should.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         mask = np.zeros((int(content["imageHeight"]), int(content["imageWidth"])), bool)
-        labels = []
-        for shape in content["shapes"]:
+        shapes = _outlines(content)
+        for shape in shapes:
             mask |= _inside(shape, mask.shape)
-            labels.append(str(shape["label"]).strip())
+        labels = list(dict.fromkeys(map(_label, shapes)))
+        marks = len(content["shapes"]) - len(shapes)
     except _BROKEN as error:
         raise UserError(
             f"{path} is not a file of LabelMe that can be read ({type(error).__name__}: {error})."
         ) from None
-    return Outlines(list(dict.fromkeys(labels)), mask)
+    return Outlines(labels, mask, marks)
+
+
+def _outlines(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The shapes of a file, except marks."""
+    return [shape for shape in content["shapes"] if shape.get("shape_type") not in _MARKS]
+
+
+def _label(shape: dict[str, Any]) -> str:
+    return str(shape["label"]).strip()
 
 
 def _inside(shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -175,7 +175,9 @@ def _labelme(root: pathlib.Path) -> listing.Understood | None:
                 f"{drawn[stem]} has shapes labelled {' and '.join(labels)}; a picture has one "
                 "class. Give all its lesions the same label."
             )
-        masks = (drawn[stem],) if labels else (() if outlines else None)
+        masks = (drawn[stem],) if labels else None
+        if outlines and not labels and not outlines.marks:
+            masks = ()  # looked at, and nothing outlined
         row = table.get(stem, {}) | {"label": labels[0] if labels else ""}
         where = f"{path.name} in {' and '.join(tables)}"
         entries.append(listing.entry(row, path, masks, uid=stem, where=where))

@@ -249,7 +249,12 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
     mask = np.zeros(image.shape, bool)
     for path in entry.masks or ():
         if path.suffix.lower() == labelme.SUFFIX:
-            drawn, between = labelme.read(path).mask, False
+            outlines, between = labelme.read(path), False
+            drawn = outlines.mask
+            if outlines.marks:
+                notes.append(
+                    f"{path.name} has {outlines.marks} lines or points, which are not used"
+                )
         elif path.suffix.lower() == nrrd.SUFFIX:
             drawn, between = nrrd.read(path, image.shape), False
         else:

@@ -183,7 +183,6 @@ def test_outlines_without_their_picture_are_named(folder):
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        (("benign", "line", BOX[:2]), "line"),
         (("benign", "polygon", BOX[:2]), "has no inside"),
         (("benign", "polygon", [[0, 0], [float("nan"), 1], [2, 2]]), "not a number"),
         (("benign", "polygon", [["x", 0], [1, 1], [2, 2]]), "ValueError"),
@@ -200,6 +199,20 @@ def test_a_shape_without_an_inside_is_refused_by_file(folder, shape, words):
     with pytest.raises(UserError, match=r"a\.json is not a file of LabelMe") as caught:
         layouts.read(folder)
     assert words in str(caught.value)
+
+
+def test_lines_and_points_are_no_outlines(folder):
+    caliper, landmark = ("caliper", "line", BOX[:2]), ("nipple", "point", BOX[:1])
+    outlines(folder / "a.json", ("benign", "polygon", BOX), caliper, landmark)
+    outlines(folder / "c.json", caliper)
+    by_name = {entry.uid: entry for entry in layouts.read(folder).entries}
+    assert by_name["a"].label == "benign"
+    found = own.decode(by_name["a"])
+    assert found.mask.sum() == 400
+    assert found.doubts == ["a.json has 2 lines or points, which are not used"]
+    assert by_name["c"].masks is None  # not known: somebody measured and outlined nothing
+    assert labelme.labels(folder / "a.json") == ["benign"]
+    assert labelme.labels(folder / "c.json") is None
 
 
 @pytest.mark.parametrize("size", [(float("inf"), WIDTH), (10**9, 10**9), (-1, WIDTH)])
