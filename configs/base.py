@@ -13,7 +13,7 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.name = "mt_unetpp"  # free text; the title of the summary
     config.tasks = ("seg", "cls")  # which outputs to train: ("seg",), ("cls",) or both
-    config.seed = 1993  # for weights, shuffling and augmentation; each fold derives its own
+    config.seed = 1993  # for weights, shuffling and augmentation; folds are drawn with a fixed seed
 
     data = config.data = config_dict.ConfigDict()
     # phantom, curated_busi, busi, bus_uclm, bus_bra, breast_usg, or a folder of your own pictures
@@ -64,13 +64,14 @@ def get_config() -> config_dict.ConfigDict:
     model.frozen_statistics = config_dict.placeholder(bool)
     # unetpp, basic_unetpp, nnunet, bts_unet, lite_unet: train maps at several depths.
     model.deep_supervision = config_dict.placeholder(bool)
-    # residual_unet: as released, without skip connections
+    # residual_unet: as released, without encoder-decoder skips and with dropout at test time
     model.legacy = config_dict.placeholder(bool)
     # swin_unetr: scale grey values to −1..1 first; on unless switched off.
     model.centred_grey = config_dict.placeholder(bool)
     # acsnet: released, or paper for the printed version
     model.variant = config_dict.placeholder(str)
-    # acsnet: gates on the skips. This and the next three are on unless switched off.
+    # acsnet: gates on the skips and, if released, the bottleneck, see docs/networks.md. This and
+    # the next three are on unless switched off.
     model.gates = config_dict.placeholder(bool)
     model.deformable_attention = config_dict.placeholder(bool)  # acsnet: DSA modules
     model.channel_attention = config_dict.placeholder(bool)  # acsnet: channel attention in the head
@@ -101,7 +102,7 @@ def get_config() -> config_dict.ConfigDict:
     loss.reconstruction = 1.0  # weight of the mean squared error of the reconstruction (adityan)
 
     train = config.train = config_dict.ConfigDict()
-    train.epochs = 200  # most passes through the training images
+    train.epochs = 200  # largest number of passes through the training images
     train.batch_size = 2  # images per step, over all devices
     train.oversample = True  # deterministic oversampling (DO)
     train.oversample_rule = "round"  # round as released, or ceil as printed
@@ -111,7 +112,8 @@ def get_config() -> config_dict.ConfigDict:
     # warped, blurred, speckled. tilted: flips and rotations by up to 30°, as for ACSNet. Prediction
     # averages over versions of the same kind.
     train.augmentation = "released"
-    # What fills the corners of a rotated image: zero (black) as released, or reflect (mirrored).
+    # What fills the area beyond the edge of a rotated, zoomed or shifted image: zero (black) as
+    # released, or reflect (mirrored).
     train.rotation_fill = "zero"
     # Run folder (or a fold_* in it) whose weights training starts from; "": random weights.
     train.start_from = ""
@@ -124,8 +126,8 @@ def get_config() -> config_dict.ConfigDict:
     train.clip_norm = 0.0  # largest norm of the gradients, which are scaled down to it; 0: none
     train.encoder_rate = 1.0  # learning rate of a pretrained encoder, relative to the rest, 0..1
     # The schedule of the learning rate. plateau: by the validation loss, as published. cosine:
-    # rises over a share of all steps, then falls to 0. decay: multiplied by a factor every few
-    # epochs.
+    # rises over a share of all steps, then falls to 0 or `cosine_floor`. decay: multiplied by
+    # `decay_factor` every `decay_epochs` epochs.
     train.course = "plateau"
     train.warmup = 0.0  # share of all steps over which the cosine course rises, 0..1
     train.decay_factor = 0.9  # factor of the decay schedule, 0..1
@@ -144,12 +146,14 @@ def get_config() -> config_dict.ConfigDict:
     # of the last epoch. average: the exponential moving average over the steps, which is then also
     # used for the validation loss.
     train.keep = "best"
-    train.average_decay = 0.99  # decay of that average per step, 0..1
-    train.compute_dtype = "float32"  # in training; bfloat16 is mixed precision
+    train.average_decay = 0.99  # share of that average that each step keeps, 0..1
+    train.compute_dtype = "float32"  # of the network in training; bfloat16: mixed precision
     train.devices = 0  # devices of this process; 0 takes as many as divide the batch
     # optimiser steps per device program; 0: 1 on a CPU, else a whole epoch
     train.steps_per_call = 0
-    train.checkpoint_seconds = 60.0  # least time between checkpoints; 0: one after every epoch
+    # Least seconds between checkpoints; 0: one after every epoch. Epochs of more than 20 seconds
+    # are all saved.
+    train.checkpoint_seconds = 60.0
 
     evaluation = config.eval = config_dict.ConfigDict()
     evaluation.batch_size = 8  # images at a time on each device

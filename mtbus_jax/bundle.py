@@ -3,9 +3,10 @@
     mtbus bundle --run=runs/best --out=network
     mtbus bundle --run=runs/final --evidence=runs/best --out=network
 
-``mtbus predict`` takes the folder that it writes like a run folder. With ``--evidence``, ``--run``
-was trained on every image (``data.split=all``), and cross-validated runs of the same recipe show
-how good it is: their figures go into the card, and trust is fitted on the predictions of the first.
+``mtbus predict`` takes the folder written here in place of a run folder. With ``--evidence``,
+``--run`` was trained on every image (``data.split=all``), and cross-validated runs of the same
+recipe show how good it is: their figures go into the card, and trust is fitted on the predictions
+of the first.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def names(text: str) -> tuple[str, ...]:
 def places(args: argparse.Namespace) -> dict[str, str]:
     """Fields of ``config.data`` that the flags of `Parser.add_places` change: where the data are.
 
-    If any flag is given, the run's own ``arrays_file`` is not used, since folders were meant.
+    If any flag is given, the run's own ``arrays_file`` is not used, only one that a flag names.
     """
     found = {name: getattr(args, name) for name in ("data_dir", "manual_dir", "arrays_file")}
     found |= {"name": args.data, "folds_file": args.folds_file}

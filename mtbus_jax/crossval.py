@@ -259,7 +259,7 @@ def _trained(workdir: Path, available: int) -> list[int]:
         raise UserError(
             f"{workdir} holds no trained fold. "
             + (
-                "Run the command that started it again; it continues where it stopped."
+                "Repeat the command that started the run; it continues where it stopped."
                 if weights
                 else "Train first, with --config."
             )

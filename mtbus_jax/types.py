@@ -61,7 +61,7 @@ CLASSIFICATION = "cls"
 TASKS = (SEGMENTATION, CLASSIFICATION)
 
 # ``Cases.test_fold`` of an image that no stored fold tests, and of one that every fold validates
-# on; numbers of folds are below the third.
+# on; fold numbers are below the third.
 NO_FOLD = -1
 VALIDATION_FOLD = -2
 MOST_FOLDS = 1000
@@ -88,7 +88,7 @@ class Cases:
       has_mask: ``(n,)`` bool, whether ``mask`` is known; None if all are.
       classes: what the labels mean.
       not_compared: a text saying why near-duplicates were not looked for, so that ``group`` may
-        miss some; "" if it does not.
+        miss some; "" if they were.
     """
 
     name: str

@@ -239,7 +239,7 @@ def _configs_importable(folder: Path) -> Iterator[None]:
 
 
 def _check_fields(config: config_dict.ConfigDict, base: config_dict.ConfigDict, shown: str) -> None:
-    """Refuses a configuration whose fields differ from those of ``configs/base.py``.
+    """Refuses a configuration that lacks fields of ``configs/base.py`` or has others.
 
     A section that was replaced as a whole may omit options of the network.
     """

@@ -40,8 +40,8 @@ _FORMS = {
 def problem(cases: Cases) -> str:
     """A text saying what is wrong with a dataset that was not built here; "" if nothing is.
 
-    Checks types, dimensions and lengths of the arrays, and for one channel, masks of 0 and 1,
-    labels that are codes of classes, and uids that are unique and can be printed.
+    Checks types, dimensions and lengths of the arrays, and that there is one channel, masks are 0
+    and 1, labels are codes of classes or -1, and uids are unique and can be printed.
     """
     count = len(cases.uid)
     for name, (kind, dimensions) in _FORMS.items():

@@ -41,7 +41,8 @@ def soft_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
       width: target width in pixels.
 
     Returns:
-      ``(height, width)`` float64 in [0, 1], in steps of 1/255; 0 or 1 away from the outline.
+      ``(height, width)`` float64 in [0, 1], in steps of 1/255; exactly 0 or 1 away from the
+      outline.
     """
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) / 255

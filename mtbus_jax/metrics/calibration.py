@@ -1,6 +1,6 @@
 """Reliability of predicted probabilities: temperature, calibration error, conformal sets.
 
-All functions use NumPy and take class logits or probabilities of n images. Temperatures and
+All functions use NumPy. Most take class logits or probabilities of n images. Temperatures and
 thresholds are fitted on validation images and then applied to others.
 """
 

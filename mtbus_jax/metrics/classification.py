@@ -1,7 +1,7 @@
 """Classification metrics over the images of one fold; thin wrappers of scikit-learn's functions.
 
-scikit-learn takes a second to import, so each function imports it when called and training starts
-without it.
+scikit-learn takes a second to import, so each function that needs it imports it when called, and
+training starts without it.
 """
 
 from __future__ import annotations

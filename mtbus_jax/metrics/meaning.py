@@ -79,7 +79,11 @@ _PER_CLASS = {
     "dsc_": ("DSC", SEGMENTATION, "Mean Dice over the {} images."),
     "f1_": ("F1", CLASSIFICATION, "Harmonic mean of precision and recall for {}."),
     "sensitivity_": ("Sensitivity", CLASSIFICATION, "Share of the {} images that are recognised."),
-    "specificity_": ("Specificity", CLASSIFICATION, "Share of the other images not called {}."),
+    "specificity_": (
+        "Specificity",
+        CLASSIFICATION,
+        "Share of other classes' images not called {}.",
+    ),
     "precision_": ("Precision", CLASSIFICATION, "Share of the images called {} that really are."),
     "auc_": ("AUC", CLASSIFICATION, "Area under the ROC curve, {} against the rest."),
 }

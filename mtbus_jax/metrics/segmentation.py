@@ -14,8 +14,8 @@ float. NaN means undefined; averages leave it out and give the number of images 
 | legacy_recall, -_precision  | undefined  | undefined        | undefined             |
 
 Specificity is undefined where the truth fills the image. Distances are in pixels of the arrays
-given. The released code of Aumente-Maestro et al. 2025 computes some of them differently; those
-versions have names that start with ``legacy_``. The versions of ACSNet are in `acsnet`.
+given. The released code of Aumente-Maestro et al. 2025 computes some of these metrics differently;
+those versions have names that start with ``legacy_``. The versions of ACSNet are in `acsnet`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ Feature maps at 128×128 input (height = width × channels), width 64:
   head: 256 + 512 + 512 = 1280 → 640 → 3
 31,824,945 parameters with two classes and both tasks: encoder 11,176,512, up-steps 221,696, decoder
 6,362,880, output 147,969, gates 3,572,362, deformable attention 9,410,452, head 933,074. Three
-classes add 641. There are 11,535,219 with ``("cls",)``, and 17,909,057 without gates, attention and
-head.
+classes add 641; with three classes and ``("cls",)`` there are 11,535,219. Without gates, attention
+and head there are 17,909,057.
 
 Paper and released code differ: the code also gates the bottleneck, the paper mentions only the
 skips. ``variant="released"`` follows the code, ``"paper"`` the text. The five switches give the

@@ -87,7 +87,7 @@ class DecoderStage(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Deformable spatial attention: weights each pixel, with deformable convolutions around it.
+    """Deformable spatial attention: weights each pixel between two deformable convolutions.
 
     A deformable convolution gives X'. Its mean and its largest value over channels each pass a 3×3
     convolution and σ, which gives S₁ and S₂; a second deformable convolution joins X'·S₁ and X'·S₂.

@@ -28,7 +28,7 @@ def to_current(tree: Any, order: int) -> Any:
 
     Returns:
       The converted tree. If the order is already the current one, or no head in the tree reads
-      encoder and decoder, it is ``tree`` itself.
+      encoder and decoder, its arrays are those of ``tree``.
 
     Raises:
       ValueError: for an order that does not exist.

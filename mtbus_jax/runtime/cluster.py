@@ -3,7 +3,8 @@
 Nothing here knows JAX: the processes are named by flags, by SLURM or by Kubernetes, and meet once
 over TCP before `parallel.start` hands their names to `jax.distributed.initialize`.
 
-JAX could find them itself, as it does if it is given no names. Why it does not (jax 0.10.2):
+JAX could find them itself, as it does if it is given no names. It is not left to,
+for these reasons (checked with jax 0.10.2):
 
 - If a process does not come, JAX's runtime aborts (SIGABRT and a C++ stack) and no exception
   reaches Python. Meeting first turns that into a message, but needs the coordinator's address
@@ -165,7 +166,7 @@ def _first_host(nodes: str) -> str:
 
 
 def _slurm_devices(environ: Mapping[str, str], local_task: int) -> tuple[int, ...] | None:
-    """GPUs of one task; if several tasks on a node see the same GPUs, they share them out."""
+    """GPUs of one task; if several tasks on a node see the same GPUs, these are divided."""
     # Such as 2(x3),1: two tasks on each of three nodes, one on the fourth.
     per_node = re.findall(r"(?<!x)\b\d+", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks = max(map(int, per_node), default=1)
@@ -276,7 +277,9 @@ def _receive(cluster: Cluster, deadline: float, timeout: float) -> None:
                     f"process 0 with {cluster.processes}; the number must be the same everywhere."
                 )
             elif process in arrived and not _is_closed(arrived[process]):
-                verdict = f"two processes were started as process {process}; give each its number."
+                verdict = (
+                    f"two processes were started as process {process}; give each its own number."
+                )
             arrived[process] = connection
             told.append(connection)
         for connection in told:

@@ -65,7 +65,8 @@ def kept(
       **jit_options: for `jax.jit`.
 
     Returns:
-      None if nothing is kept, because JAX's cache is off or others can write to its folder.
+      None if nothing is kept, because JAX's cache is off or its folder is not private, see
+      `program_cache.make_private`.
     """
     path = _path(name, about)
     if path is None:

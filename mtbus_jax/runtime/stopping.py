@@ -1,4 +1,4 @@
-"""Handles SIGTERM, which schedulers send before they kill: ends and saves the current epoch.
+"""Handles SIGTERM, which schedulers send before they kill: finishes and saves the current epoch.
 
 The scheduler then waits a while, 30 seconds on SLURM and Kubernetes, and kills what is left. An
 epoch that cannot finish in time is abandoned; `training.fold` has then saved the one before it.
@@ -72,7 +72,7 @@ def stopped() -> Stopped:
 
 
 def check(seconds_to_go: float) -> None:
-    """Ends an epoch that cannot finish in time.
+    """Abandons an epoch that cannot finish in time.
 
     With several processes it does nothing: they must leave an epoch together.
 

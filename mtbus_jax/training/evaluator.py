@@ -1,4 +1,4 @@
-"""Runs a network without training on chosen images of a dataset."""
+"""Runs a network, without training it, on chosen images of a dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_batches(index: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.nda
 
 
 class Evaluator:
-    """Runs the network without training on chosen images; compiled once."""
+    """Runs the network, without training it, on chosen images; compiled once."""
 
     def __init__(self, experiment: Experiment, data: steps.Dataset):
         """Prepares the device program.

@@ -25,8 +25,8 @@ def make_optimizer(
       epsilon: added to the root of the latter.
       weight_decay: decoupled decay (Loshchilov and Hutter 2019, AdamW) of arrays with two axes or
         more, in units of the learning rate; 0 is Adam.
-      l2: coupled decay: this multiple of every array is added to its gradient before clipping, as
-        PyTorch's Adam does with its ``weight_decay``.
+      l2: coupled decay: this multiple of every array is added to its gradient, as PyTorch's Adam
+        does with its ``weight_decay``, but here before clipping.
       clip_norm: gradients are scaled down to this norm over all arrays; 0 leaves them.
       encoder_rate: learning rate of the submodule ``encoder``, relative to the others'.
     """

@@ -318,7 +318,8 @@ def check_class_order(workdir: Path) -> None:
     """Refuses a run whose summary has other class codes than its configuration.
 
     Raises:
-      UserError: if there is a ``summary.json`` that names other classes or is broken.
+      UserError: if there is a ``summary.json`` that names other classes, or the same in another
+        order, or is broken.
     """
     path = workdir / SUMMARY
     if not path.exists():

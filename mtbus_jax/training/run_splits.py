@@ -24,7 +24,7 @@ def kind(content: dict[str, Any]) -> str:
 
 
 def drawing(data: config_dict.ConfigDict) -> dict[str, Any]:
-    """Keyword arguments below that say how folds are drawn, from a configuration's ``data``."""
+    """Keyword arguments of the functions below on how folds are drawn, from a ``data`` section."""
     return {"split": data.split, "count": data.fold_count, "validation": data.validation}
 
 

@@ -217,7 +217,7 @@ def check_finished(run: Path, trained: Trained, *, chosen: bool = False, flag: s
         others = f", or take the others with {flag}={done}" if flag and done else ""
         raise UserError(
             f"fold {min(unfinished)} of {run} is not trained and tested to the end, so nothing is "
-            "known of its network. Run the main.py command that started the run again"
+            "known of its network. Repeat the main.py command that started the run"
             f"{others}."
         )
 

