@@ -3,8 +3,7 @@
 Nothing here knows JAX: the processes are named by flags, by SLURM or by Kubernetes, and meet once
 over TCP before `parallel.start` hands their names to `jax.distributed.initialize`.
 
-JAX could find them itself, as it does if it is given no names. It is not left to,
-for these reasons (checked with jax 0.10.2):
+JAX could find them itself, if it were given no names. Why it is not (checked with jax 0.10.2):
 
 - If a process does not come, JAX's runtime aborts (SIGABRT and a C++ stack) and no exception
   reaches Python. Meeting first turns that into a message, but needs the coordinator's address
