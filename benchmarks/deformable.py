@@ -97,7 +97,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peer_python", default="", help="interpreter with torchvision")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=len(LAYERS), help="use only the first ones")
+    parser.add_argument(
+        "--layers", type=int, default=len(LAYERS), help="number of layers to time, from the first"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2, help="of the peer")
     parser.add_argument("--json", default="")

@@ -5,8 +5,8 @@
 
 Each round trains one epoch by the library's own loop (`train.FoldLoop`), makes as many calls of the
 compiled train program alone, and evaluates the validation images alone. All run in one process, and
-the order is reversed every round, so that a busy machine slows all of them equally. It prints the
-median milliseconds per step, and the medians and quartiles of two ratios taken round by round:
+the epoch comes first and last in turn, so that a busy machine slows all of them equally. It prints
+the median milliseconds per step, and the medians and quartiles of two ratios taken round by round:
 epoch over steps, and epoch over steps and validation. The second ratio shows the cost of the loop
 itself: shuffling, dispatch, sums, schedule, log file. TensorBoard, the display and checkpoints are
 off; with --checkpoints every epoch writes one.

@@ -7,8 +7,8 @@ Each network trains on fold 0 of the phantoms with one recipe, for a fixed budge
 steps, and is tested on images it has not seen; RATES names those whose learning rate differs. It
 has learnt if its DSC and its accuracy, before refining, are both above 0.6; the most frequent of
 the three classes has 0.47 of the images. Weights are drawn, and the networks are narrower than
-published, so that a CPU can train all of them; --width=published trains them as published. Images
-are small, too. Figures after such short training do not show which network is better.
+published, so that a CPU can train all of them; --width=published gives them their full width.
+Images are small, too. Figures after such short training do not show which network is better.
 
 Each network's run folder is in --out. An interrupted run continues where it was, a finished one is
 only read, so the same command completes the table. The table is Markdown.
@@ -32,7 +32,7 @@ from mtbus_jax.training import trained_folds
 
 ENOUGH = 0.6
 # Feature maps of the first level, where the published number is too many for a CPU; networks that
-# are not named keep the published one.
+# are not named keep their default.
 WIDTHS = {
     "unetpp": 8,
     "nnunet": 8,

@@ -15,7 +15,7 @@ What is compared with what:
 
 - The published figures are MT UNet++'s, means over the test images of four folds. Here means over
   the validation images of the trained folds are compared with them, epoch by epoch: test images are
-  not evaluated until the end. Validation images are fewer (about 68 per fold of Curated BUSI) and
+  not evaluated. Validation images are fewer (about 68 per fold of Curated BUSI) and
   were looked at when recipes were chosen.
 - Refined figures (MT+PR+DO) are compared with refined ones, and raw ones (MT+DO, where published)
   with raw ones. Neither side averages over mirror images here, as testing may do.

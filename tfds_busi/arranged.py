@@ -140,7 +140,9 @@ def _drawn_too(folder: pathlib.Path) -> list[pathlib.Path]:
 def _outlined(
     images: Iterable[pathlib.Path],
 ) -> dict[pathlib.Path, tuple[pathlib.Path, ...] | None]:
-    """The LabelMe file beside each image; empty if it has no shape, None if there is no file.
+    """The LabelMe file beside each image; empty if it has no shape.
+
+    None if there is no such file, or if it has lines and points only.
 
     If no file has a shape, the files are not about outlines, and all are None.
     """
@@ -230,7 +232,7 @@ def _same_name(stems: Iterable[str]) -> Callable[[str], str]:
 def _masks_by_picture(
     folder: pathlib.Path, keys: set[str], key: Callable[[str], str]
 ) -> dict[str, list[pathlib.Path]]:
-    """Mask files by the name of the image they may belong to; an equal name comes first."""
+    """Mask files by the name of the image they may belong to; one of the same name, if any."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in held.pictures(folder, drawn=True):
         stem = held.stem(path)

@@ -16,7 +16,7 @@ def visible(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def named(root: pathlib.Path, names: tuple[str, ...], *, folder: bool = False):
-    """What a folder holds under the first of some names, in any case; None if there is none."""
+    """What a folder holds under the first of some names, in upper or lower case, or None."""
     there = {pairing.folded(path.name): path for path in visible(root) if path.is_dir() == folder}
     return next((there[name] for name in names if name in there), None)
 

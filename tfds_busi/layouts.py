@@ -140,7 +140,7 @@ def _nnunet(root: pathlib.Path) -> listing.Understood | None:
         if channel != "0000":
             raise UserError(
                 f"{path}: only images with one channel are read, named like case_0000.png; this "
-                "one is not."
+                "name ends otherwise."
             )
         if name not in masks:
             raise UserError(f"{path} has no mask {name}.* in {labels}.")

@@ -252,9 +252,7 @@ def decode(entry: Entry, *, stretch: bool = False) -> Decoded:
             outlines, between = labelme.read(path), False
             drawn = outlines.mask
             if outlines.marks:
-                notes.append(
-                    f"{path.name} has {outlines.marks} lines or points, which are not used"
-                )
+                notes.append(f"{path.name} has lines or points ({outlines.marks}), not used")
         elif path.suffix.lower() == nrrd.SUFFIX:
             drawn, between = nrrd.read(path, image.shape), False
         else:

@@ -41,7 +41,7 @@ class Seen:
       label: its class; "" if it is not known.
       group: group or patient that it is kept together with.
       fold: number of the fold that tests it, or validation; "" if it only trains.
-      size: height and width in pixels; None if the picture cannot be read.
+      size: height and width in pixels; None if the picture cannot be used.
       lesion: pixels of the mask; None if the mask is not known.
       parts: number of parts of the mask that do not touch each other.
       border: whether the mask touches the picture's border.

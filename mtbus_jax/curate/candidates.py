@@ -141,8 +141,8 @@ def look_alikes(images: np.ndarray, *, per_image: int) -> np.ndarray:
       ``(m, 2)`` integers, first < second, sorted, without repetition.
     """
     n = len(images)
-    # Averages over 16 × 16 tiles, not samples. Centred and scaled to unit length below, so that
-    # shape matters and brightness does not.
+    # Averages of 16 × 16 tiles of 8 × 8 pixels, not samples. Centred and scaled to unit length
+    # below, so that shape matters and brightness does not.
     tiles = np.stack([resize_nearest(image, 128, 128) for image in images])
     tiles = tiles.reshape(n, _THUMBNAIL, 128 // _THUMBNAIL, _THUMBNAIL, -1)
     vectors = tiles.mean((2, 4), dtype=np.float32).reshape(n, -1)

@@ -17,7 +17,7 @@ from mtbus_jax.curate.pipeline import Findings
 from mtbus_jax.errors import UserError
 from mtbus_jax.files import cell, csv_line, parse_table, without_sign
 
-# The files of a curation; a folder that lacks any of `_ALWAYS` was written by something else.
+# The files of a curation. Some of them without all of `_ALWAYS` were written by something else.
 _ALWAYS = {"review.html", "pairs.csv"}
 _FILES = {"report.md", "ranking.csv", "groups.csv", "marks.csv", "problems.csv", "summary.json"}
 _FILES |= {"plots", *_ALWAYS}
@@ -195,7 +195,7 @@ def _write_all(
 
 
 def check_out(out: Path) -> None:
-    """Refuses a folder that cannot be written, or has such files that no curation wrote.
+    """Refuses a folder that cannot be written, or has files of these names from something else.
 
     Raises:
       UserError: naming one of them.

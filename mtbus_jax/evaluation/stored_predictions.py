@@ -1,7 +1,7 @@
 """Stored predictions of a fold's best weights, kept next to ``cases.csv``.
 
-Reports draw the masks. Everything that is fitted after training uses the predictions for the
-validation images, so these are stored too.
+Reports draw the masks. What is fitted after training needs the predictions for the validation
+images, so these are stored too.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def read(directory: Path, part: str = "test") -> Stored:
         return found
     except FileNotFoundError:
         raise UserError(
-            f"{path} is missing: the fold was not tested, or by an earlier version only. {again}."
+            f"{path} is missing: the fold was not tested, or only by an earlier version. {again}."
         ) from None
     except Exception as error:  # a truncated or foreign file can raise almost anything
         raise UserError(f"{path} is broken ({type(error).__name__}). {again} again.") from None

@@ -36,8 +36,8 @@ Outputs = dict[str, np.ndarray]  # by name, a row for each image
 ONNX_PYTHON = ".venv-onnx/bin/python"
 _SET_UP = (
     f"Set up an environment for the converter once, with the two commands: python -m venv "
-    f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is looked for at "
-    f"{ONNX_PYTHON} and in MTBUS_ONNX_PYTHON, or give --onnx_python=…. Without it, "
+    f".venv-onnx; .venv-onnx/bin/pip install -r requirements-export.txt. It is looked for "
+    f"where MTBUS_ONNX_PYTHON says, else at {ONNX_PYTHON}; or give --onnx_python=…. Without it, "
     f"--formats={STABLEHLO} works; --web does not."
 )
 
@@ -298,7 +298,7 @@ def properties(trained: Trained) -> dict[str, str]:
 def _run_python(
     python: str, *arguments: str, packages: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs another Python with ``packages`` on its path, without this process's settings."""
+    """Runs another Python on the CPU, with ``packages`` on its path and without our settings."""
     # XLA_FLAGS is for this jaxlib; another version aborts at a flag that it does not know.
     own = ("PYTHONPATH", "PYTHONHOME", "XLA_FLAGS")
     environment = {k: v for k, v in os.environ.items() if k not in own}

@@ -169,14 +169,14 @@ def _check_earlier(dataset: str, predictor: Predictor, run: Path | str | None) -
 def _unknown_alone(
     cases: types.Cases, run: Path, config: config_dict.ConfigDict, *, leave_out_known: bool
 ) -> tuple[types.Cases, int, list[str]]:
-    """Leaves out images that the run, or a run it started from, was trained on, by their pixels.
+    """Leaves out pictures of the run, or of a run it started from, known by their pixels.
 
     Returns:
       The other images; how many were left out; and names of runs whose pictures could not be
       compared.
 
     Raises:
-      UserError: if some were trained on and ``leave_out_known`` is off, or if all were.
+      UserError: if some would be left out and ``leave_out_known`` is off, or if none remains.
     """
     lineage = [config]
     if not bundled.is_bundle(run):

@@ -4,9 +4,9 @@ The method is that of Cheng and Shi 2004 (Digital Signal Processing 14, 158–17
 Jignesh Chowdary et al. 2022 enhance their pictures. The grey value of a pixel and its surroundings
 are combined into one value (generalised). The histogram of these values is cut at the valleys
 between its peaks (multi-peak), and each piece is equalised over its own range. Dark and bright
-parts keep their places and gain contrast. Peaks are chosen as in Cheng and Sun 2000 (IEEE Trans.
-Image Process. 9, 2071–2082). The rules follow descriptions of the two papers by other authors.
-What these leave open is decided as follows:
+parts keep their places and gain contrast within. Peaks are chosen in the manner of Cheng and Sun
+2000 (IEEE Trans. Image Process. 9, 2071–2082). The rules follow what other authors write about the
+two papers. What that leaves open is decided as follows:
 
   - surroundings of a pixel: the Laplacian of its 3×3 neighbours. The positive values are divided by
     twice the largest of them, the negative values likewise (exponent 1). It moves a pixel by at
@@ -98,7 +98,7 @@ def joined_with_surroundings(image: np.ndarray) -> np.ndarray | None:
 
 
 def valleys(histogram: np.ndarray) -> list[int]:
-    """The lowest level between each two neighbouring significant peaks; the first of equal ones.
+    """The emptiest level between each two neighbouring significant peaks; the first of equals.
 
     Args:
       histogram: ``(levels,)`` whole numbers.
@@ -146,7 +146,7 @@ def _local_maxima(places: list[int], heights: list[int]) -> list[int]:
 
 
 def _merged(peaks: list[int], heights: list[int], are_one) -> list[int]:
-    """Merges peaks from left to right: of two that count as one the higher stays, or the left."""
+    """Merges peaks from left to right: of two that count as one the higher stays."""
     kept: list[int] = []
     for peak in peaks:
         if kept and are_one(kept[-1], peak):

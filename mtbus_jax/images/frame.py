@@ -15,7 +15,7 @@ from mtbus_jax.images.preprocess import to_greyscale
 
 # Against decompression bombs: a few bytes on disk that unpack to gigabytes.
 MAX_PIXELS = 64_000_000
-# No picture is longer, and resizing would need tables as long. It is the limit of DICOM, too.
+# A longer line is hardly a picture's, and resizing needs tables as long. DICOM has this limit, too.
 MAX_SIDE = 65_535
 # For a file that is read as a whole, and for what a file unpacks to: 16 bits in four channels.
 MAX_BYTES = 8 * MAX_PIXELS

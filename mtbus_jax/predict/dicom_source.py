@@ -1,8 +1,8 @@
 """Header elements of a DICOM file that go into the objects made from it, and nowhere else.
 
-`mtbus_jax.images` reads no identifying element. This module reads the elements by which an archive
-files an object beside its source. Only `dicom_objects` uses them: nothing here reaches a table, an
-overlay or a message.
+Prediction reads no other identifying element. An archive files an object beside its source by
+these. Only `dicom_objects` and `dicom_output` use them: nothing here reaches a table, an overlay or
+a message.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ _RESOLVED = ("classes", "class_names", "normal_class")
 
 
 def check_folder(directory: Path, config: config_dict.ConfigDict) -> None:
-    """Refuses a run folder that does not hold a run of ``config`` or cannot continue it.
+    """Refuses a run folder in which ``config`` can neither start nor continue.
 
     Reads small files only, not the data: fields that the configuration leaves open take the values
     that the run found. Training checks them again, with the data.

@@ -38,9 +38,9 @@ def create(
       worker: warmed up; closed when the application ends.
       most: size limit of a picture in bytes.
       page: HTML page for people, at "/"; None for none.
-      hosts: host names that requests may use, in lower case and without port; None for any. This
-        stops DNS rebinding: a foreign page can point its own name at this machine's address, and
-        a browser would then treat page and server as one origin.
+      hosts: host names that requests may use, in lower case and without port; None for any. Such
+        a list stops DNS rebinding: a foreign page can point its own name at this machine's address,
+        and a browser would then treat page and server as one origin.
     """
     about = answer.software(worker.predictor)
 

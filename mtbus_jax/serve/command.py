@@ -1,4 +1,4 @@
-"""Answers pictures that are sent over HTTP with class and mask, by default on this machine only.
+"""Answers pictures sent over HTTP, with class and mask; by default for this machine only.
 
     mtbus serve --run=runs/best
     curl --data-binary @scan.png http://127.0.0.1:8000/predict

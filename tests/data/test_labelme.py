@@ -209,7 +209,7 @@ def test_lines_and_points_are_no_outlines(folder):
     assert by_name["a"].label == "benign"
     found = own.decode(by_name["a"])
     assert found.mask.sum() == 400
-    assert found.doubts == ["a.json has 2 lines or points, which are not used"]
+    assert found.doubts == ["a.json has lines or points (2), not used"]
     assert by_name["c"].masks is None  # not known: somebody measured and outlined nothing
     assert labelme.labels(folder / "a.json") == ["benign"]
     assert labelme.labels(folder / "c.json") is None

@@ -106,7 +106,7 @@ class FoldTrust:
     validation_images: int
 
     def uncertainty(self, doubt: Doubt) -> np.ndarray:
-        """``(n,)`` probability that class or mask is wrong, taken as independent."""
+        """``(n,)`` probability that class or mask is wrong, the two taken as independent."""
         signs = np.stack(doubt, axis=-1)
         return 1 - (1 - self.class_error(signs)) * (1 - self.mask_error(signs))
 

@@ -54,7 +54,7 @@ def load(given: Path | None = None, *, npm: str = "npm") -> Runtime:
     Args:
       given: the npm package as an archive, or a folder to which it or its ``dist/`` was unpacked;
         None takes it from the cache, ``$XDG_CACHE_HOME/mtbus_jax`` or ``~/.cache/mtbus_jax``, or
-        fetches it with npm.
+        fetches it there with npm.
       npm: npm's command.
 
     Raises:

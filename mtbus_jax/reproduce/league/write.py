@@ -187,7 +187,7 @@ def _how_to_read(rows: list[Row]) -> list[str]:
             "other work ran as well; the CSV file has the load. Remove `costs/` to measure again.",
         ]
     if len(machines) > 1:
-        lines += ["", "> **Measured on more than one machine:** the CSV file lists the machines."]
+        lines += ["", "> **Measured on more than one machine:** the CSV file names each row's."]
     return lines
 
 
