@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mtbus_jax.data import places
 from mtbus_jax.training import run_folder
 
 COLUMNS = [
@@ -41,7 +42,7 @@ def keep(run: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pd.concat(tables)[COLUMNS].to_csv(out / "cases.csv", index=False, float_format="%.4f")
     config = json.loads((run / run_folder.CONFIG).read_text(encoding="utf-8"))
-    config["data"] = {k: v for k, v in config["data"].items() if k not in run_folder.PLACES}
+    config["data"] = {k: v for k, v in config["data"].items() if k not in places.PLACES}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -92,7 +92,8 @@ def train_and_evaluate(
         from_json=lambda pairs: {f: warm_start.StartingWeights.from_json(s) for f, s in pairs},
     )
     like = experiment.abstract_state()
-    parallel.on_primary(lambda: [warm_start.check(source, like) for source in sources.values()])
+    for source in sources.values():
+        warm_start.check(source, like)  # by every process: process 0 passes the weights on
     placed = device_data.place(cases, experiment.devices)
     with (
         _stopped_in_words(workdir, wanted),

@@ -1,5 +1,6 @@
 """The documents state what the kept tables of test images give."""
 
+import json
 import pathlib
 import re
 import sys
@@ -110,3 +111,20 @@ def test_kept_figures_are_means_of_folds(tmp_path):
     assert raw.loc["dsc", "std"] == pytest.approx(0.5 / 2**0.5)
     assert refined.loc["dsc", "mean"] == pytest.approx((0.5 + 0.25) / 2)
     assert refined.loc["acc", "mean"] == 0.25
+
+
+def test_a_run_is_kept_without_the_places_of_its_files(tmp_path):
+    run = tmp_path / "run"
+    (run / "fold_0").mkdir(parents=True)
+    row = dict.fromkeys(keep_results.COLUMNS, "0.25") | {"uid": "a", "fold": "0", "label": "benign"}
+    row |= {"predicted": "normal", "refined_predicted": "normal", "hausdorff": "3"}
+    pd.DataFrame([row]).to_csv(run / "fold_0" / "cases.csv", index=False)
+    data = {"name": "phantom", "manual_dir": "/home/someone", "cache_dir": "/tmp/cache"}
+    (run / "config.json").write_text(json.dumps({"data": data}))
+    keep_results.keep(run, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "config.json").read_text()) == {
+        "data": {"name": "phantom"}
+    }
+    kept = pd.read_csv(tmp_path / "kept" / "cases.csv", keep_default_na=False)
+    assert kept.columns.tolist() == keep_results.COLUMNS
+    assert kept.refined_predicted.tolist() == ["normal"]

@@ -60,7 +60,7 @@ def test_inline_goes_on_after_a_failure_and_says_so(tmp_path, monkeypatch, capsy
 def train_tiny(job):
     """`run_job` where the tiny network and dataset are known."""
     models.REGISTRY["tiny"] = tiny.TinyNet
-    data.load_cases = lambda name, **kwargs: tiny.make_cases()
+    data.arrays.load_cases = lambda name, **kwargs: tiny.make_cases()
     run_job(job)
 
 

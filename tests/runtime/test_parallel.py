@@ -81,6 +81,8 @@ class World:
             f"--peer_timeout={PATIENCE}",
             *flags,
         ]
+        if "--mode=evaluate" in flags:  # everything else is the run's own
+            command = [f"--workdir={workdir}", f"--peer_timeout={PATIENCE}", *flags]
         environment |= {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": two_devices.flags(devices),
