@@ -36,17 +36,18 @@ def image_folder(root: pathlib.Path) -> listing.Understood | None:
     )
     if images is None:
         return None
-    if not held.pictures(images):  # a folder of class folders may have such a name, too
+    pictures = held.pictures(images)
+    if not pictures:  # a folder of class folders may have such a name, too
         return None
-    listing.refuse_doubled(root, ((held.stem(path), path) for path in held.pictures(images)))
-    stems = {held.stem(path) for path in held.pictures(images)}
+    listing.refuse_doubled(root, ((held.stem(path), path) for path in pictures))
+    stems = {held.stem(path) for path in pictures}
     table, tables, notes, _ = columns.joined_tables(root, stems)
-    outlined = _outlined(held.pictures(images))
+    outlined = _outlined(pictures)
     key = _same_name(stems)
     keys = set(map(key, stems))
     found = _masks_by_picture(masks, keys, key) if masks is not None else {}
     entries, of_mask = [], {}
-    for path in held.pictures(images):
+    for path in pictures:
         stem = held.stem(path)
         drawn = [mask for name in _mask_names(key(stem), keys) for mask in found.get(name, ())]
         for mask in drawn:
@@ -130,7 +131,7 @@ def class_folders(root: pathlib.Path) -> listing.Understood | None:
 
 
 def _with_pictures(root: pathlib.Path) -> list[pathlib.Path]:
-    return [path for path in held.visible(root) if path.is_dir() and held.pictures(path, deep=True)]
+    return [path for path in held.visible(root) if path.is_dir() and held.has_picture(path)]
 
 
 def _drawn_too(folder: pathlib.Path) -> list[pathlib.Path]:

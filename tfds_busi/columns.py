@@ -222,13 +222,13 @@ def joined_tables(root: pathlib.Path, uids: Collection[str], *, labels: bool = T
         try:
             _join(path, find, what, found)
         except UserError as error:
-            if labels and not (path.suffix.lower() == ".txt" and not _is_table(path)):
+            if labels and not (path.suffix.lower() == ".txt" and not _can_be_read(path)):
                 raise
             found.left_out[path.name] = str(error).removeprefix(str(path)).lstrip(",: ").rstrip(".")
     return found
 
 
-def _is_table(path: pathlib.Path) -> bool:
+def _can_be_read(path: pathlib.Path) -> bool:
     try:
         return bool(read_table(path))
     except UserError:

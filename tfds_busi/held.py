@@ -40,6 +40,12 @@ def pictures(
     ]
 
 
+def has_picture(folder: pathlib.Path) -> bool:
+    """Whether there is a picture in or below a folder; looks no further than the first."""
+    below = files(folder, deep=True)
+    return any(not is_segmentation(path) and images.is_picture(path) for path in below)
+
+
 def files(folder: pathlib.Path, *, deep: bool) -> Iterator[pathlib.Path]:
     """The files in a folder, in the order of names.
 

@@ -47,9 +47,10 @@ def of(entries: Sequence[listing.Entry]) -> Patients:
             f"keep pictures together. If they are of several, {_NAME_THEM}."
         )
         patient = [""] * len(entries)
-    pictures = Counter(study)
     # A study of one picture keeps nothing together: many anonymisers give each file its own.
-    study = ["" if _tells_nothing(study) or pictures[each] == 1 else each for each in study]
+    unused = {each for each, count in Counter(study).items() if count == 1}
+    unused |= set(study) if _tells_nothing(study) else set()
+    study = ["" if each in unused else each for each in study]
     joined = grouping.merge_groups(
         [f"patient {each}" if each else "" for each in patient],
         [f"study {each}" if each else "" for each in study],

@@ -71,7 +71,7 @@ def is_finished(job: Job) -> bool:
     if not all((directory / name).exists() for name in (CASES, *_predictions(job))):
         return False
     record = read_record(job)
-    if record.state != "new" and not _tested_since(job):
+    if record.state != "new" and not _tested_since(job, record):
         return record.state == "finished" and (record.epochs, record.stop_patience) == _asked(job)
     rows = read_metrics(directory)
     if not rows or (directory / CASES).stat().st_mtime < (directory / METRICS).stat().st_mtime:
@@ -81,10 +81,10 @@ def is_finished(job: Job) -> bool:
     return epoch >= epochs or epoch - rows[-1]["best_epoch"] > stop_patience
 
 
-def _tested_since(job: Job) -> bool:
+def _tested_since(job: Job, record: Record) -> bool:
     """Whether `main.py` has tested the fold after it failed or was stopped here."""
     tested = run_folder.fold_dir(job.workdir, job.fold) / CASES
-    ended = read_record(job).state in ("failed", "stopped")
+    ended = record.state in ("failed", "stopped")
     return ended and tested.stat().st_mtime > _path(job, "json").stat().st_mtime
 
 
