@@ -6,6 +6,8 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
+# Phantoms: 1.1.0 draws solid masses darker than fat.
+_PHANTOM_VERSION = tfds.core.Version("1.1.0")
 # Datasets that are read like a folder: 1.1.0 keeps further columns of tables as `about`. Folders:
 # 1.2.0 records whether near-duplicates were looked for, and 1.3.0 keeps patients together by their
 # DICOM files.
@@ -41,6 +43,7 @@ CONFIGS = [
         name="phantom",
         description="Procedural ultrasound phantoms; needs no download.",
         source="phantom",
+        version=_PHANTOM_VERSION,
     ),
     BusConfig(
         name="curated_busi",

@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
+from scipy import ndimage, stats
 from skimage import measure
 
 from mtbus_jax import types
 from mtbus_jax.images import phantom
+from mtbus_jax.images.phantom import lesion as lesion_lib
 from mtbus_jax.images.phantom import scanner as scanner_lib
+from mtbus_jax.images.phantom import tissue as tissue_lib
 
 _ROOT = pathlib.Path(phantom.__file__).resolve().parents[1]
 _SEED = 3
@@ -203,6 +205,27 @@ def test_lesions_are_darker_than_their_surroundings_but_not_by_one_threshold(pha
         if p.label == types.NORMAL
     ]
     assert np.mean(np.array(darkest) < np.median(inside)) > 0.3
+
+
+def test_solid_masses_are_darker_than_fat():
+    """By 3 dB or more; nothing would tell one as bright as fat from a lobule."""
+    height, width, pitch = 220, 300, 4 / 220
+    fat = np.full((height, width), tissue_lib.FAT[0], np.float32)
+    breast = tissue_lib.Anatomy(
+        scanner_lib.Tissue(echo=fat, specular=0 * fat, attenuation=0 * fat + tissue_lib.FAT[1]),
+        fat_top=12.0,
+        muscle_top=180.0,
+    )
+    contrast = []
+    for number in range(40):
+        for label in (types.BENIGN, types.MALIGNANT):
+            rng = np.random.default_rng([number, label])
+            tissue, masks = lesion_lib.draw_lesions(rng, breast, label, pitch)
+            for mask in masks:
+                inside = ndimage.binary_erosion(mask, iterations=3)  # margins are soft
+                contrast.append(np.median(tissue.echo[inside]) - tissue_lib.FAT[0])
+    # Not the maximum: a texture of zero mean lies on top, which may be brighter within one mass.
+    assert -5 < np.quantile(contrast, 0.95) < -2.5
 
 
 def _homogeneous_echo(height=1200, width=640):

@@ -16,10 +16,13 @@ from scipy import ndimage
 
 from mtbus_jax import types
 from mtbus_jax.images.phantom.scanner import Tissue
-from mtbus_jax.images.phantom.tissue import Anatomy, smooth_noise
+from mtbus_jax.images.phantom.tissue import FAT, Anatomy, smooth_noise
 
 _ANGLE = np.linspace(-np.pi, np.pi, 361)
 _TRIES = 40
+# Highest echo level of a solid mass in dB. It is hypoechoic, that is darker than fat: nothing would
+# tell an isoechoic mass, as bright as fat, from a lobule of fat.
+_SOLID = FAT[0] - 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +218,7 @@ def _benign_look(rng: np.random.Generator, mask: np.ndarray, distance: np.ndarra
         attenuation = rng.uniform(0.0, 0.12)
     else:
         texture = smooth_noise(rng, height, width, 4, 8)
-        echo = rng.uniform(-22, -11) + 0.8 * texture
+        echo = rng.uniform(-22, _SOLID) + 0.8 * texture
         attenuation = rng.uniform(0.1, 0.7)
     # Refraction at the steep sides of a smooth, rounded mass casts thin shadows.
     side = (1 - across) ** 4 * np.exp(-0.5 * (distance / 1.2) ** 2)
@@ -235,7 +238,7 @@ def _malignant_look(
     """Indistinct margin, uneven echoes, echogenic halo with spicules, sound absorbed."""
     height, width = mask.shape
     texture = smooth_noise(rng, height, width, 3.5, 5)
-    echo = rng.uniform(-21, -11) + rng.uniform(1.5, 3.0) * texture
+    echo = rng.uniform(-21, _SOLID) + rng.uniform(1.5, 3.0) * texture
     if rng.random() < 0.3:
         # Microcalcifications.
         spots = (rng.random(mask.shape) < 0.005) & (distance < -2)

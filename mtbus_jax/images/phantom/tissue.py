@@ -18,7 +18,7 @@ from mtbus_jax.images.phantom.scanner import Tissue
 
 # Echo level in dB and one-way attenuation in dB / cm / MHz.
 _SKIN = (0.0, 0.8)
-_FAT = (-11.0, 0.48)
+FAT = (-11.0, 0.48)
 _GLAND = (0.0, 0.68)
 _MUSCLE = (-10.0, 0.65)
 
@@ -108,14 +108,14 @@ def draw_anatomy(rng: np.random.Generator, height: int, width: int, pitch: float
     septa, lean = _septa(rng, height, width, centimetre)
     striae = _striae(rng, muscle_top, height, width)
 
-    echo = np.full((height, width), _FAT[0], np.float32) + 1.2 * clouds
+    echo = np.full((height, width), FAT[0], np.float32) + 1.2 * clouds
     echo += septa * rng.uniform(6, 11)
     echo = np.where(gland, _GLAND[0] + rng.uniform(1, 2.5) * streaks + 1.8 * clouds, echo)
     echo = np.where(muscle, _MUSCLE[0] + 1.0 * clouds + striae, echo)
     echo = np.where(skin, _SKIN[0] + 1.5 * streaks, echo)
     # The gel between probe and skin.
     echo = np.where(row < skin_top, -9.0, echo)
-    attenuation = np.full((height, width), _FAT[1], np.float32)
+    attenuation = np.full((height, width), FAT[1], np.float32)
     for where, value in ((gland, _GLAND[1]), (muscle, _MUSCLE[1]), (skin, _SKIN[1])):
         attenuation[where] = value
 
