@@ -4,7 +4,7 @@
 
 Writes cases.csv (one row per test image: uid, fold, class, prediction, probabilities, Dice, each
 before and after refining) and config.json (without the places of files on this machine). With
---check it writes nothing and prints the DSC average and accuracy of a kept table.
+--check it writes nothing and prints the configuration hash, DSC average and accuracy of a kept run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from mtbus_jax.data import places
-from mtbus_jax.training import run_folder
+from mtbus_jax.training import config_hash, run_folder
 
 COLUMNS = [
     "uid",
@@ -62,14 +62,21 @@ def figures(path: Path, prefix: str = "") -> pd.DataFrame:
     return cases.groupby("fold")[["dsc", "acc"]].mean().agg(["mean", "std"]).T
 
 
+def configuration(folder: Path) -> str:
+    """The configuration hash of a kept run, see `config_hash.of`."""
+    content = json.loads((folder / run_folder.CONFIG).read_text(encoding="utf-8"))
+    return config_hash.of(content)
+
+
 def main() -> None:
     """Keeps a run, or prints the figures of a kept one."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="run folder; with --check a folder of results")
     parser.add_argument("out", type=Path, nargs="?", help="folder to write, such as results/best")
-    parser.add_argument("--check", action="store_true", help="print the figures of a kept table")
+    parser.add_argument("--check", action="store_true", help="print hash and figures of a kept run")
     options = parser.parse_args()
     if options.check:
+        print(f"configuration: {configuration(options.run)}")
         for prefix, name in (("", "raw"), ("refined_", "refined")):
             found = figures(options.run / "cases.csv", prefix)
             text = ", ".join(

@@ -20,7 +20,7 @@ import scipy
 from ml_collections import config_dict
 
 from mtbus_jax import commandline, data, files, splits, types
-from mtbus_jax.data.places import PLACES, may_have_moved, with_places
+from mtbus_jax.data.places import final_names, may_have_moved, with_places
 from mtbus_jax.errors import UserError
 from mtbus_jax.evaluation import summary, trust
 from mtbus_jax.evaluation.evaluate import read_cases
@@ -104,7 +104,7 @@ def make_bundle(
         results.append(summary.summarise(rows, own_config, split_info))
     trusted = _trust(sources[0], cases, trained, pooled=bool(evidence))
     with files.folder_at_once(out) as folder:
-        files.write_json(folder / run_folder.CONFIG, _without_places(trained.config).to_dict())
+        files.write_json(folder / run_folder.CONFIG, _packed(trained.config).to_dict())
         bundled.write(folder, trained.members)
         started = warm_start.earlier_runs(trained.config)
         earlier = [other for other, found in started if found is not None]
@@ -177,20 +177,10 @@ def _trust(
     return out_of_fold.content(source, cases, folds, fold=trained.folds[0])
 
 
-def _without_places(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
-    """A copy of a configuration that names no folder of the machine it comes from.
-
-    Paths of other runs, of weights and of a folder of pictures are cut to their final names.
-    """
-    config = config.copy_and_resolve_references()
-    config.data.update(dict.fromkeys((*PLACES, "folds_file"), ""))
-    config.data.name = Path(config.data.name).name
-    start = Path(config.train.start_from)
-    parts = 2 if start.name.startswith("fold_") else 1
-    config.train.start_from = "/".join(start.parts[-parts:])
-    config.loss.lossnet_weights = Path(config.loss.lossnet_weights).name
-    if config.model.get("encoder_weights"):
-        config.model.encoder_weights = Path(config.model.encoder_weights).name
+def _packed(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """The configuration that a bundle keeps: it names no folder and no table of folds."""
+    config = final_names(config)
+    config.data.folds_file = ""
     return config
 
 

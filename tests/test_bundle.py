@@ -131,12 +131,12 @@ def test_a_folder_other_runs_and_weights_keep_their_last_names_alone():
     config = config_of("all", start_from="/home/anna/runs/first/fold_2")
     config.data.name = "/home/anna/klinik/pictures"
     config.loss.lossnet_weights = "/home/anna/vgg.pth"
-    found = bundle._without_places(config)
+    found = bundle._packed(config)
     assert "anna" not in str(found)
     assert (found.data.name, found.train.start_from) == ("pictures", "first/fold_2")
     assert found.loss.lossnet_weights == "vgg.pth"
     plain = config_of("all")
-    assert bundle._without_places(plain).train.start_from == ""
+    assert bundle._packed(plain).train.start_from == ""
 
 
 def test_an_earlier_bundle_is_replaced_and_nothing_else(runs, made, tmp_path):

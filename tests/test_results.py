@@ -56,6 +56,28 @@ def test_every_kept_run_has_its_row():
     assert all((ROOT / "results" / name / "config.json").exists() for name in folders)
 
 
+def test_the_list_of_kept_runs_states_configuration_and_commit():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    listed = {}
+    for names, _, hashes, commit in rows:
+        for name, code in zip(names.split(", "), hashes.split(", "), strict=True):
+            listed[name.strip("`")] = code.strip("`"), commit
+    commits = {folder: overview()[row][5] for folder, row in ROWS.items()}
+    assert listed == {
+        folder: (keep_results.configuration(ROOT / "results" / folder), commits[folder])
+        for folder in ROWS
+    }
+
+
+def test_the_check_prints_the_configuration_hash(monkeypatch, capsys):
+    folder = ROOT / "results" / "best_seed1993"
+    monkeypatch.setattr(sys, "argv", ["keep_results.py", "--check", str(folder)])
+    keep_results.main()
+    # As docs/run_folder.md states it.
+    assert capsys.readouterr().out.splitlines()[0] == "configuration: b5d99677"
+
+
 @pytest.mark.parametrize("folder", ROWS)
 def test_the_overview_states_what_the_table_gives(folder):
     found = keep_results.figures(ROOT / "results" / folder / "cases.csv", "refined_")

@@ -108,7 +108,7 @@ def read(given: Given, *, default: str | None = None) -> config_dict.ConfigDict:
         raise UserError(f"--config is missing{before}, such as --config=configs/mt_unetpp.py.")
     path, _, argument = file.partition(":")
     config = _load(_find(path), path, argument)
-    _check_fields(config, _base(), path)
+    _check_fields(config, defaults(), path)
     return changed(config, given.changes)
 
 
@@ -140,7 +140,7 @@ def changed(
       config: to start from; changed in place.
       changes: see `Given`.
     """
-    base, before = _base(), config.model.name
+    base, before = defaults(), config.model.name
     for field, text in changes.items():
         values.change(config, base, field, text)
     if config.model.name != before:
@@ -155,7 +155,8 @@ def changed(
     return config.lock()
 
 
-def _base() -> config_dict.ConfigDict:
+def defaults() -> config_dict.ConfigDict:
+    """The default of every field, as in ``configs/base.py``: the published recipe."""
     return _load(SHIPPED / "base.py", str(SHIPPED / "base.py"), "")
 
 

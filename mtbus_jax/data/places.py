@@ -80,6 +80,25 @@ def same_place(field: str, first: object, second: object) -> bool:
     return one == other
 
 
+def final_names(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+    """A copy of a configuration that names no folder of the machine it comes from.
+
+    The fields of `PLACES` are empty. Paths of other runs, of weights, of a table of folds and of a
+    folder of pictures are cut to their final names.
+    """
+    config = config.copy_and_resolve_references()
+    config.data.update(dict.fromkeys(PLACES, ""))
+    config.data.name = Path(config.data.name).name
+    config.data.folds_file = Path(config.data.folds_file).name
+    start = Path(config.train.start_from)
+    parts = 2 if start.name.startswith("fold_") else 1
+    config.train.start_from = "/".join(start.parts[-parts:])
+    config.loss.lossnet_weights = Path(config.loss.lossnet_weights).name
+    if config.model.get("encoder_weights"):
+        config.model.encoder_weights = Path(config.model.encoder_weights).name
+    return config
+
+
 def check_apart(workdir: Path, config: config_dict.ConfigDict) -> None:
     """Refuses a run folder among the pictures, since the dataset would change with each start.
 

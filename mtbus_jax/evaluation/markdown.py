@@ -25,7 +25,8 @@ def to_markdown(result: dict) -> str:
         "",
         f"Tasks {' + '.join(result['tasks'])}; {result['split']} split, folds "
         f"{', '.join(map(str, result['folds']))} of {result['folds_of_split']}; "
-        f"{result['test_images']} test images at {height} × {width} pixels.",
+        f"{result['test_images']} test images at {height} × {width} pixels. Configuration hash "
+        f"{result['configuration']}.",
     ]
     if kinds:
         lines.append(

@@ -22,7 +22,7 @@ from mtbus_jax.evaluation import markdown, published, trust
 from mtbus_jax.evaluation.evaluate import REFINED, read_cases
 from mtbus_jax.metrics import classification
 from mtbus_jax.metrics.meaning import MASK_METRICS
-from mtbus_jax.training import run_files, run_folder, run_splits
+from mtbus_jax.training import config_hash, run_files, run_folder, run_splits
 from mtbus_jax.types import CLASSES, Classes
 
 SUMMARY_JSON, SUMMARY_MD = run_folder.SUMMARY, "summary.md"
@@ -140,6 +140,7 @@ def summarise(rows: pd.DataFrame, config: dict[str, Any], split_info: dict[str, 
             confusion[kind] = matrix.tolist()
     return {
         "name": config["name"],
+        "configuration": config_hash.of(config),
         "dataset": config["data"]["name"],
         "model": config["model"]["name"],
         **_encoder_weights(config["model"]),

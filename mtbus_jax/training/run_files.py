@@ -141,6 +141,7 @@ _SUMMARY = {
     "results": Each({"published_setting": (str, None), "figures": Each(_FIGURE)}),
     "class_names": [str],
     "confusion_counts": Each([[int]]),
+    "configuration?": str,
     "encoder_weights?": str,
     "networks?": [Each(float)],
     "differing_settings?": [str],

@@ -20,7 +20,7 @@ from ml_collections import config_dict
 from mtbus_jax import files, types
 from mtbus_jax.data import places
 from mtbus_jax.errors import UserError, unwritable
-from mtbus_jax.training import run_files
+from mtbus_jax.training import former_fields, run_files
 from mtbus_jax.training.run_files import CONFIG, ENVIRONMENT, SUMMARY
 from mtbus_jax.training.schedule import COSINE
 
@@ -30,7 +30,7 @@ CASES = "cases.csv"  # of a fold: one row per test image
 
 # Fields that may differ when a run is continued: they change where files are and how much is done
 # or shown, but not what a finished epoch computes.
-_FREE_FIELDS = frozenset(
+FREE_FIELDS = frozenset(
     {
         "data.folds",
         *(f"data.{place}" for place in places.PLACES),
@@ -47,66 +47,7 @@ _FREE_FIELDS = frozenset(
     }
 )
 # Those of them that change how long a fold trains.
-_OF_A_FOLD = ("train.epochs", "train.stop_patience")
-# Values that runs had before there was a field for them.
-_FORMER = {
-    "data": {
-        "classes": (),
-        **dict.fromkeys(places.PLACES, ""),
-        "resize": "nearest",
-        "enhancement": "none",
-        "class_names": types.CLASSES.names,
-        "normal_class": types.CLASSES.names[types.NORMAL],
-        "fold_count": 4,
-        "validation": True,
-        "folds_file": "",
-    },
-    "train": {
-        "oversample_rule": "round",
-        "adam_b1": 0.9,
-        "adam_b2": 0.999,
-        "adam_epsilon": 1e-4,
-        "plateau_factor": 0.5,
-        "plateau_patience": 20,
-        "min_learning_rate": 1e-6,
-        "compute_dtype": "float32",
-        "steps_per_call": 0,
-        "checkpoint_seconds": 60.0,
-        "rotation_fill": "zero",
-        "augmentation": "released",
-        "start_from": "",
-        "keep": "best",
-        "average_decay": 0.99,
-        "plateau_threshold": 0.0,
-        "weight_decay": 0.0,
-        "clip_norm": 0.0,
-        "encoder_rate": 1.0,
-        "course": "plateau",
-        "warmup": 0.0,
-        "cosine_floor": 0.0,
-        "decay_factor": 0.9,
-        "decay_epochs": 20,
-        "l2": 0.0,
-    },
-    "loss": {
-        "weighting": "fixed",
-        "reconstruction": 1.0,
-        "lossnet": 0.0,
-        "lossnet_weights": "",
-        "double_softmax": False,
-        "label_smoothing": 0.0,
-        "cross_entropy": 0.0,
-        "dice": "squared",
-        "dice_smoothing": 1.0,
-        "class_weights": (),
-    },
-    "eval": {"tta": True, "average": False, "fill_holes": False},
-    "log": {"progress": True, "tensorboard": True},
-}
-# The same for options that only one network has.
-_FORMER_OPTIONS = {"swin_unetr": {"centred_grey": False}}
-# Fields of earlier versions that changed how, but not what, was computed.
-_DROPPED = {"data": ("resident",), "train": ("fold_mapping",)}
+OF_A_FOLD = ("train.epochs", "train.stop_patience")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
@@ -129,16 +70,7 @@ def load_config(workdir: Path) -> config_dict.ConfigDict:
     Raises:
       UserError: if it is missing or broken.
     """
-
-    content = run_files.read_config(workdir)
-    for section, fields in _FORMER.items():
-        content[section] = fields | content.get(section, {})
-    options = _FORMER_OPTIONS.get(content["model"]["name"], {})
-    content["model"] = options | content["model"]
-    for section, fields in _DROPPED.items():
-        for field in fields:
-            content[section].pop(field, None)
-    return config_from_json(content)
+    return config_from_json(former_fields.completed(run_files.read_config(workdir)))
 
 
 def config_from_json(content: dict[str, Any]) -> config_dict.ConfigDict:
@@ -195,7 +127,7 @@ def differences(
       whole: whether to compare also how long each trains, which may change in a continued run.
     """
     old, new = flatten(first.to_dict()), flatten(second.to_dict())
-    free = _FREE_FIELDS - set(_OF_A_FOLD) if whole else _FREE_FIELDS
+    free = FREE_FIELDS - set(OF_A_FOLD) if whole else FREE_FIELDS
     return [
         (field, repr(old.get(field, "absent")), repr(new.get(field, "absent")))
         for field in sorted(old.keys() | new.keys())
@@ -259,9 +191,7 @@ def fold_numbers(workdir: Path) -> list[int]:
 def write_trained(workdir: Path, fold: int, config: config_dict.ConfigDict) -> None:
     """Records that a fold is trained, and with which of the settings that may change."""
     flat = flatten(config)
-    files.write_json(
-        fold_dir(workdir, fold) / TRAINED, {field: flat[field] for field in _OF_A_FOLD}
-    )
+    files.write_json(fold_dir(workdir, fold) / TRAINED, {field: flat[field] for field in OF_A_FOLD})
 
 
 def differing_settings(workdir: Path, folds: Sequence[int]) -> list[str]:
@@ -279,7 +209,7 @@ def differing_settings(workdir: Path, folds: Sequence[int]) -> list[str]:
     paths = {fold: fold_dir(workdir, fold) / TRAINED for fold in folds}
     records = {f: run_files.read_trained(path) for f, path in paths.items() if path.exists()}
     found = []
-    for field in _OF_A_FOLD:
+    for field in OF_A_FOLD:
         values = {fold: record[field] for fold, record in records.items()}
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{value} in fold {fold}" for fold, value in values.items())

@@ -65,6 +65,15 @@ def figures_of(run, kind):
     return summary.write_summary(run)["results"][kind]["figures"]
 
 
+def test_the_summary_states_the_configuration_hash(tmp_path):
+    config = base.get_config()
+    config.seed = 7
+    write_run(tmp_path, config)
+    # By `printf '{"seed":7}' | sha256sum`.
+    assert summary.write_summary(tmp_path)["configuration"] == "beced1fe"
+    assert "Configuration hash beced1fe." in (tmp_path / "summary.md").read_text()
+
+
 def spread(one, other):
     """Mean and standard deviation (n − 1) of two numbers."""
     return pytest.approx((one + other) / 2), pytest.approx(abs(one - other) / math.sqrt(2))

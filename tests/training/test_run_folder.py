@@ -194,7 +194,7 @@ def test_the_epochs_of_a_cosine_may_not_change(tmp_path):
 
 
 def test_free_fields_exist_in_the_configuration():
-    assert set(run_folder.flatten(base.get_config())) >= run_folder._FREE_FIELDS
+    assert set(run_folder.flatten(base.get_config())) >= run_folder.FREE_FIELDS
 
 
 def test_a_file_in_the_way_is_a_users_error(tmp_path):
