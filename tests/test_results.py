@@ -14,40 +14,36 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import keep_results  # noqa: E402
 
-# By folder of results/: the first and the third cell of its row in docs/results.md.
+# By column of the first table of docs/results.md, the ends of the names of folders of results/.
+COLUMNS = {2: "seed1993", 3: "seed1994", 4: "seed1995", 5: "mean_of_three"}
+# By folder of results/: recipe or run, folds, and the column with its figures.
 ROWS = {
-    "best_seed1993": ("`best`", "1993", "published"),
-    "best_seed1994": ("`best`", "1994", "published"),
-    "best_seed1995": ("`best`", "1995", "published"),
-    "best_mean_of_three": ("mean of the three", "all three", "published"),
-    "best_with_validation": ("`best`, trained on validation images too", "1993", "published"),
-    "best_grouped_seed1993": ("`best`", "1993", "grouped"),
-    "best_grouped_seed1994": ("`best`", "1994", "grouped"),
-    "best_grouped_seed1995": ("`best`", "1995", "grouped"),
-    "best_grouped_mean_of_three": ("mean of the three", "all three", "grouped"),
-    "best_grouped": ("`best`, other processor", "1993", "grouped"),
-    "mt_unetpp_fold_0": ("`mt_unetpp`", "1993", "published fold 0"),
-    "best_bus_uclm_seed1993": ("`best_bus_uclm`", "1993", "published"),
-    "best_bus_uclm_seed1994": ("`best_bus_uclm`", "1994", "published"),
-    "best_bus_uclm_seed1995": ("`best_bus_uclm`", "1995", "published"),
-    "best_bus_uclm_mean_of_three": ("mean of these three", "all three", "published"),
-    "best_bus_uclm_grouped_seed1993": ("`best_bus_uclm`", "1993", "grouped"),
-    "best_bus_uclm_grouped_seed1994": ("`best_bus_uclm`", "1994", "grouped"),
-    "best_bus_uclm_grouped_seed1995": ("`best_bus_uclm`", "1995", "grouped"),
-    "best_bus_uclm_grouped_mean_of_three": ("mean of these three", "all three", "grouped"),
-    "best_bus_uclm_grouped": ("`best_bus_uclm`, other processor", "1993", "grouped"),
+    f"{start}_{end}": (recipe, folds, column)
+    for start, recipe, folds in (
+        ("best", "`best`", "Curated BUSI, published"),
+        ("best_grouped", "`best`", "Curated BUSI, grouped"),
+        ("best_bus_uclm", "`best_bus_uclm`", "BUS-UCLM, published"),
+        ("best_bus_uclm_grouped", "`best_bus_uclm`", "BUS-UCLM, grouped"),
+    )
+    for column, end in COLUMNS.items()
+} | {
+    "best_with_validation": (
+        "`best`, with validation images, other processor",
+        "Curated BUSI, published",
+        3,
+    ),
+    "best_grouped": ("`best`, other processor", "Curated BUSI, grouped", 3),
+    "best_bus_uclm_grouped": ("`best_bus_uclm`, other processor", "BUS-UCLM, grouped", 3),
+    "mt_unetpp_fold_0": ("`mt_unetpp`", "Curated BUSI, published fold 0", 3),
 }
 
 
 def overview():
-    """Cells of the first table of docs/results.md, by name, seeds and kind of folds."""
+    """Cells of the first two tables of docs/results.md, by recipe or run, and dataset and folds."""
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("How to read")[0]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [")]
     names = [re.match(r"\[(.*?)\]", cells[0])[1] for cells in lines]
-    return {
-        (name, cells[2], cells[1].split(", ")[-1]): cells
-        for name, cells in zip(names, lines, strict=True)
-    }
+    return {(name, cells[1]): cells for name, cells in zip(names, lines, strict=True)}
 
 
 def test_every_kept_run_has_its_row():
@@ -63,7 +59,7 @@ def test_the_list_of_kept_runs_states_configuration_and_commit():
     for names, _, hashes, commit in rows:
         for name, code in zip(names.split(", "), hashes.split(", "), strict=True):
             listed[name.strip("`")] = code.strip("`"), commit
-    commits = {folder: overview()[row][5] for folder, row in ROWS.items()}
+    commits = {folder: overview()[row[:2]][-1] for folder, row in ROWS.items()}
     assert listed == {
         folder: (keep_results.configuration(ROOT / "results" / folder), commits[folder])
         for folder in ROWS
@@ -81,7 +77,8 @@ def test_the_check_prints_the_configuration_hash(monkeypatch, capsys):
 @pytest.mark.parametrize("folder", ROWS)
 def test_the_overview_states_what_the_table_gives(folder):
     found = keep_results.figures(ROOT / "results" / folder / "cases.csv", "refined_")
-    stated = overview()[ROWS[folder]][3:5]
+    *row, column = ROWS[folder]
+    stated = overview()[tuple(row)][column].split(", ")
     for row, text in zip(("dsc", "acc"), stated, strict=True):
         mean, *std = map(float, text.split(" ± "))
         # Tables keep four digits of each image's Dice.
