@@ -94,14 +94,14 @@ def make_bundle(
     for each in {run, *sources}:
         if not bundled.is_bundle(each):
             fold_access.check_dataset(each, cases)
-    results = []
+    results, configs = [], []
     for source in sources:
         rows = read_cases(source)
         if evidence:
             _check_evidence(run, source, trained, len(rows), len(cases))
         split_info = run_files.read_splits(source)
-        own_config = run_folder.load_config(source).to_dict()
-        results.append(summary.summarise(rows, own_config, split_info))
+        configs.append(run_folder.load_config(source))
+        results.append(summary.summarise(rows, configs[-1].to_dict(), split_info))
     trusted = _trust(sources[0], cases, trained, pooled=bool(evidence))
     with files.folder_at_once(out) as folder:
         files.write_json(folder / run_folder.CONFIG, _packed(trained.config).to_dict())
@@ -113,7 +113,14 @@ def make_bundle(
             files.write_json(folder / trust.TRUST, trusted)
         rounding = _rounding(trained, trained_folds.load(folder), cases)
         tested = trained_folds.load(sources[0]) if evidence else trained
-        text = bundle_card.text(trained, tested, results, len(cases), rounding, own=not evidence)
+        text = bundle_card.text(
+            trained,
+            tested,
+            results,
+            len(cases),
+            rounding,
+            evidence=configs if evidence else (),
+        )
         files.write_text(folder / CARD, text)
     return rounding
 

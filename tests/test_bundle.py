@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 import small_runs
 import tiny
 
-from mtbus_jax import bundle, crossval, data, ensemble, models
+from mtbus_jax import bundle, configuration, crossval, data, ensemble, models
 from mtbus_jax.errors import UserError
-from mtbus_jax.export import bundle_card
+from mtbus_jax.export import bundle_card, remake
 from mtbus_jax.predict import Predictor
-from mtbus_jax.training import bundled, trained_folds
+from mtbus_jax.training import bundled, config_hash, run_folder, trained_folds
 
 # Two folds test all images, in half the time that the dataset's own four take.
 CASES = dataclasses.replace(small_runs.CASES, test_fold=small_runs.CASES.test_fold % 2)
@@ -122,9 +123,68 @@ def test_the_card_names_no_folder_of_the_machine(runs):
     trained = trained_folds.load(runs / "folds")
     trained.config.data.name = "/home/anna/klinik/pictures"
     rounding = bundle_card.Rounding(48, 0.0, 0.0, 0)
-    text = bundle_card.text(trained, trained, [], 48, rounding, own=True)
+    text = bundle_card.text(trained, trained, [], 48, rounding)
     assert "anna" not in text
     assert "`pictures`, 48 images." in text
+
+
+def section_of(text):
+    return text.split("## Making it again\n\n```\n")[1].split("\n```")[0].splitlines()
+
+
+def test_the_card_gives_the_commands_that_make_it_again(runs, made):
+    lines = section_of((made / "model_card.md").read_text())
+    assert [line.split(" --config.")[0] for line in lines] == [
+        "mtbus train --config=base --workdir=runs/network",
+        "mtbus train --config=base --workdir=runs/tested_1",
+        "mtbus bundle --run=runs/network --evidence runs/tested_1 --out=network",
+    ]
+    # Each command, read again, has the settings of its run.
+    for line, run in zip(lines, ("all", "folds"), strict=False):
+        given, _ = configuration.take(shlex.split(line)[2:])
+        content = configuration.read(given).to_dict()
+        own = json.loads((runs / run / "config.json").read_text())
+        assert config_hash.of(content) == config_hash.of(own)
+        assert content["seed"] == own["seed"] and "--config.seed=" in line
+        assert config_hash.of(own) in (made / "model_card.md").read_text() or run == "folds"
+
+
+def test_commands_start_from_the_configuration_that_the_run_is_named_after():
+    config = configuration.load_config("best", {"seed": 7, "train.keep": "best"})
+    config.data.manual_dir = "/home/anna"
+    (line,) = remake.commands(config, "runs/a", folds=(0, 2))
+    assert line == (
+        "mtbus train --config=best --workdir=runs/a --config.train.keep=best "
+        "--config.data.folds='(0, 2)' --config.seed=7"
+    )
+    given, _ = configuration.take(shlex.split(line)[2:])
+    again = configuration.read(given)
+    assert (again.data.folds, again.seed, again.train.keep) == ((0, 2), 7, "best")
+
+
+def test_commands_of_an_ensemble_train_each_seed_and_join_them():
+    config = configuration.load_config("best", {"eval.tta": False})
+    content = config.to_dict() | {"seed": [1, 4]}
+    lines = remake.commands(run_folder.config_from_json(content), "runs/a")
+    flags = "--config.eval.tta=False --config.seed="
+    assert lines == [
+        f"mtbus train --config=best --workdir=runs/a_1 {flags}1",
+        f"mtbus train --config=best --workdir=runs/a_4 {flags}4",
+        "mtbus ensemble --runs runs/a_1 runs/a_4 --out=runs/a",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("curated_busi", "Curated BUSI is a selection of BUSI."), ("bus_uclm", "CC BY-NC 4.0"),
+     ("phantom", "")],
+)  # fmt: skip
+def test_the_card_states_what_is_known_of_the_licence(runs, name, words):
+    trained = trained_folds.load(runs / "folds")
+    trained.config.data.name = name
+    text = bundle_card.text(trained, trained, [], 48, bundle_card.Rounding(48, 0.0, 0.0, 0))
+    assert words in text
+    assert ("CC BY" in text) == bool(words)
 
 
 def test_a_folder_other_runs_and_weights_keep_their_last_names_alone():

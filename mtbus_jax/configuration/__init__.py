@@ -165,7 +165,7 @@ def _find(path: str) -> Path:
     if not path.endswith(".py") and "/" not in path and os.sep not in path:
         shipped = SHIPPED / f"{path}.py"
         if not shipped.is_file():
-            known = _shipped_names()
+            known = shipped_names()
             raise UserError(
                 f"--config={path}: there is no such configuration.{nearest(path, known)} Known: "
                 f"{', '.join(known)}; or name a file of your own, such as configs/{path}.py."
@@ -173,7 +173,7 @@ def _find(path: str) -> Path:
         return shipped
     found = Path(path).expanduser()
     if not found.is_file():
-        known = _shipped_names()
+        known = shipped_names()
         raise UserError(
             f"--config={path}: there is no such file.{nearest(found.stem, known)} The "
             "configurations of this project lie in configs/, such as configs/mt_unetpp.py; "
@@ -187,7 +187,8 @@ def _find(path: str) -> Path:
     return found
 
 
-def _shipped_names() -> list[str]:
+def shipped_names() -> list[str]:
+    """Names of the configurations that come with the package, such as ``best``."""
     return sorted(path.stem for path in SHIPPED.glob("*.py") if path.stem != "__init__")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ml_collections import config_dict
+
 import mtbus_jax
 from mtbus_jax import models
-from mtbus_jax.export import card
-from mtbus_jax.training import trained_folds
+from mtbus_jax.export import card, remake
+from mtbus_jax.training import config_hash, trained_folds
 
 
 class Rounding(NamedTuple):
@@ -34,7 +37,7 @@ def text(
     images: int,
     rounding: Rounding,
     *,
-    own: bool,
+    evidence: Sequence[config_dict.ConfigDict] = (),
 ) -> str:
     """The text of ``model_card.md``.
 
@@ -44,9 +47,9 @@ def text(
       results: what `summary.summarise` returned, one for each tested run.
       images: number of images in the dataset.
       rounding: what float16 changes.
-      own: whether ``trained`` and ``tested`` are the same networks.
+      evidence: configurations of the tested runs; none if ``trained`` was tested itself.
     """
-    config = trained.config
+    config, own = trained.config, not evidence
     height, width = trained.image_size
     count = models.parameter_count(trained.variables[0]["params"])
     lines = [
@@ -105,4 +108,34 @@ def text(
         "- It answers for every picture, also for one that shows no breast.",
         "",
     ]
+    lines += _making(trained, results, evidence)
     return "\n".join(lines + card.citation_section(trained))
+
+
+def _making(
+    trained: trained_folds.Trained,
+    results: list[dict[str, Any]],
+    evidence: Sequence[config_dict.ConfigDict],
+) -> list[str]:
+    """The section with the commands that make the bundle, as Markdown lines."""
+    config, folds = trained.config, ()
+    if results and not evidence and len(trained.folds) < results[0]["folds_of_split"]:
+        folds = trained.folds
+    lines = remake.commands(config, "runs/network", folds)
+    runs = [f"runs/tested_{number}" for number in range(1, len(evidence) + 1)]
+    for each, run in zip(evidence, runs, strict=True):
+        lines += remake.commands(each, run)
+    tested = f" --evidence {' '.join(runs)}" if runs else ""
+    return [
+        "## Making it again",
+        "",
+        "```",
+        *lines,
+        f"mtbus bundle --run=runs/network{tested} --out=network",
+        "```",
+        "",
+        f"Configuration hash of the network: {config_hash.of(config.to_dict())}. The commands are "
+        f"for mtbus_jax {mtbus_jax.__version__}; add the folders of the data. On another processor "
+        "the rounding differs, and the trained network with it, as much as with another seed.",
+        "",
+    ]

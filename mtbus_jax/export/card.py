@@ -39,6 +39,16 @@ _CITATIONS = {
     "segmentation dataset. Scientific Data 12, 242 (2025), doi 10.1038/s41597-025-04562-3.",
 }
 _CITATIONS["curated_busi"] = _CITATIONS["busi"]
+# What is known about the licence of a dataset, by its name; see tfds_busi/README.md.
+_LICENCES = {
+    "busi": "BUSI: the article that publishes it is under CC BY 4.0; for the download itself we "
+    "found none. MedMNIST passes its images on, small, under CC BY 4.0.",
+    "bus_uclm": "BUS-UCLM: its authors' repository "
+    "(https://github.com/noeliavallez/BUS-UCLM-Dataset) states CC BY-NC 4.0, which excludes "
+    "commercial use. Mendeley Data states a licence for each version of the download; read it "
+    "there (doi 10.17632/7fvgj4jsp7).",
+}
+_LICENCES["curated_busi"] = f"Curated BUSI is a selection of BUSI. {_LICENCES['busi']}"
 
 
 def preprocessing(trained: Trained, files: list[Written]) -> dict[str, Any]:
@@ -324,6 +334,8 @@ def citation_section(trained: Trained) -> list[str]:
             f"- Encoder weights to start from: the Python package {package}, Apache License 2.0, "
             "trained on ImageNet (Deng et al. 2009)."
         )
+    if trained.config.data.name in _LICENCES:
+        lines += ["", _LICENCES[trained.config.data.name]]
     if trained.config.data.name != "phantom":
         lines += [
             "",

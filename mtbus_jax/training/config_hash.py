@@ -39,15 +39,23 @@ def of(content: Mapping[str, Any]) -> str:
     Args:
       content: of ``config.json``, or `ConfigDict.to_dict` of a configuration.
     """
+    text = json.dumps(settings(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields behind the hash and their values, lists instead of tuples.
+
+    Args:
+      content: see `of`.
+    """
     config = run_folder.config_from_json(former_fields.completed(content))
     flat = run_folder.flatten(places.final_names(config))
     base = run_folder.flatten(configuration.defaults())
-    changed = {
+    return {
         field: value
         for field, value in flat.items()
         if field not in _LEFT_OUT
         and not (field in base and value == base[field])
         and value != _USUAL.get(field, ...)
     }
-    text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

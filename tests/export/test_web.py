@@ -188,6 +188,11 @@ def test_a_card_becomes_headings_lists_and_tables():
     assert "---" not in text
 
 
+def test_a_block_of_code_keeps_its_lines_and_escapes_them():
+    text = card_text.to_html(["```", "mtbus a <b> `c`", "mtbus d", "```", "", "end"])
+    assert text == "<pre>mtbus a &lt;b&gt; `c`\nmtbus d</pre>\n<p>end</p>"
+
+
 def test_the_policy_names_every_script_and_nothing_from_elsewhere(tmp_path):
     text = web_pages.bare_page(tmp_path / "page.html").read_text("utf-8")
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])

@@ -1,16 +1,25 @@
 """The network that comes with the library."""
 
 import json
+import pathlib
+import re
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mtbus_jax import types
+from mtbus_jax.export import bundle_card
 from mtbus_jax.images import phantom
 from mtbus_jax.metrics.segmentation import dice
 from mtbus_jax.predict import Predictor, command
-from mtbus_jax.training import bundled
+from mtbus_jax.training import bundled, former_fields, run_folder, trained_folds
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import keep_results  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +41,41 @@ def test_it_is_small_and_says_what_it_is():
     config = json.loads((folder / "config.json").read_text())
     assert config["data"]["split"] == "all"
     assert not any(config["data"][place] for place in ("data_dir", "manual_dir", "cache_dir"))
+
+
+def test_its_card_is_what_the_generator_writes():
+    """All but the figures, which the runs give that the card names as tested."""
+    trained = trained_folds.load(bundled.PRETRAINED)
+    evidence = []
+    for run in ("best_seed1993", "best_grouped"):
+        content = json.loads((ROOT / "results" / run / "config.json").read_text())
+        evidence.append(run_folder.config_from_json(former_fields.completed(content)))
+    rounding = bundle_card.Rounding(450, 1.5e-2, 1.06e-4, 0)
+    expected = bundle_card.text(trained, trained, [], 450, rounding, evidence=evidence)
+    card = (bundled.PRETRAINED / bundled.CARD).read_text(encoding="utf-8")
+    before, rest = card.split("## Figures, published split")
+    figures, after = rest.split("## Limits")
+    assert f"{before}## Limits{after}" == expected
+    assert figures.count("## Figures, grouped split") == 1
+    for words in ("mtbus train --config=best", "--config.seed=1993", "--evidence", "CC BY 4.0"):
+        assert words in after
+
+
+def test_its_card_has_the_figures_of_the_kept_runs():
+    card = (bundled.PRETRAINED / bundled.CARD).read_text(encoding="utf-8")
+    _, published, grouped = card.split("## Figures, ")
+    for text, run in ((published, "best_seed1993"), (grouped, "best_grouped")):
+        found = keep_results.figures(ROOT / "results" / run / "cases.csv", "refined_")
+        for name, row in (("DSC average", "dsc"), ("Accuracy", "acc")):
+            stated = re.search(rf"^\| {name} \|.*\| (\S+) ± (\S+) \|$", text, re.M)
+            assert float(stated[1]) == pytest.approx(found.loc[row, "mean"], abs=5.1e-4)
+            assert float(stated[2]) == pytest.approx(found.loc[row, "std"], abs=5.1e-4)
+    # The same command on the processor of README's table.
+    other = keep_results.figures(
+        ROOT / "results" / "best_grouped_seed1993" / "cases.csv", "refined_"
+    )
+    for row in ("dsc", "acc"):
+        assert f" of {other.loc[row, 'mean']:.3f}" in grouped
 
 
 def test_it_is_calibrated_and_knows_the_published_classes(predictor):

@@ -11,7 +11,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def to_html(lines: Sequence[str]) -> str:
-    """Converts a card's Markdown: level-2 headings, paragraphs, lists, tables, bold and code.
+    """Converts a card's Markdown: level-2 headings, paragraphs, lists, tables, code, bold.
 
     Args:
       lines: lines of Markdown, each without line breaks.
@@ -23,6 +23,8 @@ def to_html(lines: Sequence[str]) -> str:
     for block in _blocks(lines):
         if block[0].startswith("## "):
             parts.append(f"<h4>{_inline(block[0][3:])}</h4>")
+        elif block[0] == block[-1] == "```":
+            parts.append(f"<pre>{html.escape(chr(10).join(block[1:-1]))}</pre>")
         elif block[0].startswith("| "):
             parts.append(_table(block))
         elif block[0].startswith("- "):
