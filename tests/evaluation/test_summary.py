@@ -265,22 +265,24 @@ def test_departures_are_written_and_folds_done_count_not_folds_asked_for(run):
 
 
 @pytest.mark.parametrize(
-    ("weights", "stored", "words"),
+    ("model", "weights", "stored", "words"),
     [
-        ("weights/resnet18.pth", "weights/resnet18.pth", "started from weights/resnet18.pth."),
-        ("", "", "started from random weights."),
-        (None, "", "started from random weights."),
+        ("acsnet", "weights/resnet18.pth", "weights/resnet18.pth", "weights/resnet18.pth."),
+        ("acsnet", "", "", "random weights."),
+        ("acsnet", None, "", "random weights."),
+        ("lite_unet", "imagenet", "imagenet", "imagenet."),
+        ("lite_unet", "", "", "random weights."),
     ],
 )
-def test_the_summary_says_where_an_encoder_started(tmp_path, weights, stored, words):
+def test_the_summary_says_where_an_encoder_started(tmp_path, model, weights, stored, words):
     config = base.get_config()
-    config.model.name = "acsnet"
+    config.model.name = model
     config.model.encoder_weights = weights
     write_run(tmp_path, config)
     assert summary.write_summary(tmp_path)["encoder_weights"] == stored
     markdown = (tmp_path / "summary.md").read_text()
     assert_well_formed(markdown)
-    assert words in markdown
+    assert f"The encoder started from {words}" in markdown
 
 
 def test_a_network_without_such_an_encoder_says_nothing_of_it(run):

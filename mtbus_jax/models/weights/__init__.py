@@ -30,6 +30,15 @@ _ELSEWHERE = {
 Place = tuple[str, tuple[str, ...], np.ndarray]
 
 
+def installed(encoder: str) -> bool:
+    """Whether the package with the ImageNet weights of an encoder is installed.
+
+    Args:
+      encoder: a key of `PACKAGES`.
+    """
+    return packages.file_of(PACKAGES[encoder], ".pth") is not None
+
+
 def find(source: str, encoder: str) -> Path:
     """The file that ``model.encoder_weights`` means.
 

