@@ -22,6 +22,7 @@ from mtbus_jax.runtime import parallel, stopping
 from mtbus_jax.training import (
     checkpoint,
     device_data,
+    encoder_start,
     fold_access,
     logbook,
     memory,
@@ -65,8 +66,9 @@ def train_and_evaluate(
         cases = data.load_configured(config)
         config = data.resolve(config, cases)
         experiment = Experiment.from_config(config)
+        started = None
         if not (workdir / run_folder.CONFIG).exists():  # a continued run has its weights
-            experiment.check_new()
+            started = experiment.check_new()
         vgg = experiment.lossnet()
     fingerprint = fold_access.same_everywhere(config, cases)
     parts = fold_access.from_primary(lambda: _find_folds(workdir, cases, config))
@@ -109,6 +111,8 @@ def train_and_evaluate(
         parallel.on_primary(lambda: seen.write(workdir, cases, config))
         if config.log.progress and parallel.is_primary():
             _announce(experiment, cases, content, wanted)
+        if not sources:  # whose weights replace those of the encoder
+            parallel.on_primary(lambda: encoder_start.record(workdir, config, started))
         arguments = {
             f: fold_access.arguments(workdir, cases, parts, f, fingerprint) for f in wanted
         }

@@ -9,6 +9,7 @@ from mtbus_jax.escaping import markdown, markdown_table
 from mtbus_jax.evaluation.remarks import Remark, remarks
 from mtbus_jax.evaluation.trust import measure
 from mtbus_jax.metrics.meaning import meaning
+from mtbus_jax.models import weights
 
 PUBLISHED_DEVIATION = (
     "The published ± divides by the number of folds n if the tables came from the released script; "
@@ -37,6 +38,8 @@ def to_markdown(result: dict) -> str:
         source = result["encoder_weights"]
         started = markdown(source) if source else "random weights"
         lines.append(f"The encoder started from {started}.")
+    if "encoder_start" in result:
+        lines.append(markdown(weights.Start(**result["encoder_start"]).in_words()))
     for remark in remarks(result):
         lines += ["", _remark(remark)]
     lines.append("")

@@ -207,6 +207,9 @@ def write_summary(workdir: Path) -> dict:
     result = summarise(read_cases(workdir), config, split_info)
     if isinstance(config.get("seed"), list) and result["results"]:
         result["networks"] = _networks_alone(workdir, config["seed"], result)
+    encoder = run_files.read_encoder(workdir)
+    if encoder is not None:
+        result["encoder_start"] = encoder
     trusted = trust.read_content(workdir)
     if trusted is not None:
         result["trust"] = trusted

@@ -15,7 +15,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from mtbus_jax import types
 from mtbus_jax.errors import UserError
@@ -141,18 +140,24 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     return _init_program(module, tuple(image_shape))(key)
 
 
-def check_encoder_weights(module: nn.Module, image_shape: tuple[int, int, int]) -> None:
+def check_encoder_weights(
+    module: nn.Module, image_shape: tuple[int, int, int]
+) -> weights.Start | None:
     """Refuses encoder weights that `with_encoder_weights` would refuse; draws nothing.
 
     Args:
       module: from `create`.
       image_shape: (height, width, channels) of the images it will see.
 
+    Returns:
+      What will not be loaded; None if the module names no weights.
+
     Raises:
       UserError: if the weights cannot be found, are damaged, or belong to another network.
     """
-    if getattr(module, "encoder_weights", ""):
-        with_encoder_weights(module, init_shapes(module, image_shape))
+    if not getattr(module, "encoder_weights", ""):
+        return None
+    return _start(module, init_shapes(module, image_shape))[1]
 
 
 def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +172,11 @@ def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[s
     """
     if not getattr(module, "encoder_weights", ""):
         return variables
+    return _start(module, variables)[0]
+
+
+def _start(module: nn.Module, variables: dict[str, Any]) -> tuple[dict[str, Any], weights.Start]:
+    """The variables with the encoder's weights, and what was not loaded."""
     path = weights.find(module.encoder_weights, module.encoder)
     found, unused = weights.put_into(
         variables,
@@ -175,9 +185,10 @@ def with_encoder_weights(module: nn.Module, variables: dict[str, Any]) -> dict[s
         place=module.place_encoder_weights,
         path=path,
     )
-    unused = [name for name in unused if not name.endswith("num_batches_tracked")]
-    logging.info("%s: not used: %s", path.name, ", ".join(unused) or "nothing")
-    return found
+    # PyTorch's count of batches, which only its norms without a momentum read.
+    unused = sorted(name for name in unused if not name.endswith("num_batches_tracked"))
+    drawn = [name for name in variables["params"] if name != module.encoder_scope]
+    return found, weights.Start(path.name, unused, drawn)
 
 
 def init_shapes(module: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from mtbus_jax import augment, data, losses, models, splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.models import lossnet
+from mtbus_jax.models import lossnet, weights
 from mtbus_jax.models.weights import vgg16
 from mtbus_jax.runtime import compiled, parallel
 from mtbus_jax.training import fields, run_folder, steps
@@ -180,8 +180,11 @@ class Experiment:
         create = jax.jit(self._create, compiler_options=models.INIT_COMPILER_OPTIONS)
         return create(models.with_encoder_weights(self.module, variables))
 
-    def check_new(self) -> None:
+    def check_new(self) -> weights.Start | None:
         """Refuses what a new run must not ask for, although older runs may have.
+
+        Returns:
+          See `models.check_encoder_weights`.
 
         Raises:
           UserError: for a field that would have no effect, and see `check_encoder_weights`.
@@ -198,15 +201,18 @@ class Experiment:
                 f"train.encoder_rate={rate} is not used: {self.config.model.name} has no encoder "
                 "that can start from weights. Set --config.train.encoder_rate=1."
             )
-        self.check_encoder_weights()
+        return self.check_encoder_weights()
 
-    def check_encoder_weights(self) -> None:
+    def check_encoder_weights(self) -> weights.Start | None:
         """Refuses encoder weights that a fresh state could not start from.
+
+        Returns:
+          See `models.check_encoder_weights`.
 
         Raises:
           UserError: see `models.check_encoder_weights`.
         """
-        models.check_encoder_weights(self.module, self._image_shape)
+        return models.check_encoder_weights(self.module, self._image_shape)
 
     def lossnet(self) -> lossnet.Vgg | None:
         """The weights of LossNet; None if the loss does not use it.

@@ -14,6 +14,8 @@ from mtbus_jax.schema import Each
 
 CONFIG, ENVIRONMENT, SPLITS = "config.json", "environment.json", "splits.json"
 SUMMARY = "summary.json"
+# Of a run whose encoder started from a file of weights: what was not loaded.
+ENCODER = "encoder.json"
 
 _NUMBER_OR_NULL = (float, None)
 # Every run has had these fields. Later ones have a default, see `run_folder.load_config`, and each
@@ -107,6 +109,7 @@ _ENVIRONMENT = {
     "packages?": Each(str),
     "command?": [str],
 }
+_ENCODER = {"file": str, "unused": [str], "drawn": [str]}
 _SPLITS = {
     "dataset": str,
     "split": str,
@@ -143,6 +146,7 @@ _SUMMARY = {
     "confusion_counts": Each([[int]]),
     "configuration?": str,
     "encoder_weights?": str,
+    "encoder_start?": _ENCODER,
     "networks?": [Each(float)],
     "differing_settings?": [str],
     "validation_images?": int,
@@ -205,6 +209,17 @@ def read_environment(workdir: Path) -> dict[str, Any]:
     """
     mend = "Restore the file, or remove it: a run that goes on writes it again"
     return files.read_json(workdir / ENVIRONMENT, _ENVIRONMENT, mend=mend)
+
+
+def read_encoder(workdir: Path) -> dict[str, Any] | None:
+    """The content of ``encoder.json``: the fields of `weights.Start`; None if there is none.
+
+    Raises:
+      UserError: if it is broken.
+    """
+    path = workdir / ENCODER
+    mend = "Restore the file, or remove it: it is only shown"
+    return files.read_json(path, _ENCODER, mend=mend) if path.exists() else None
 
 
 def read_summary(workdir: Path) -> dict[str, Any]:

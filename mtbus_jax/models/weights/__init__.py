@@ -6,7 +6,8 @@ shape in a network's variables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,38 @@ _ELSEWHERE = {
     'weights="IMAGENET1K_V1")` downloads into ~/.cache/torch/hub/checkpoints'
 }
 
+# More names than this are counted on the screen and in `summary.md`, not listed.
+_LISTED = 12
+
 # Place of a named array of a file: collection, path in the variables, array in Flax's layout.
 Place = tuple[str, tuple[str, ...], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a network with encoder weights did not take from the file.
+
+    Attributes:
+      file: name of the file, without its folder.
+      unused: its entries that were not used.
+      drawn: modules of the network that start from drawn weights.
+    """
+
+    file: str
+    unused: Sequence[str]
+    drawn: Sequence[str]
+
+    def in_words(self) -> str:
+        """Two sentences for the screen and the summary."""
+        return (
+            f"Not used of {self.file}: {_listed(self.unused)}. "
+            f"Started from drawn weights: {_listed(self.drawn)}."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return (", ".join(names[:_LISTED]) or "nothing") + more
 
 
 def installed(encoder: str) -> bool:
