@@ -113,6 +113,33 @@ def test_parameter_counts():
     assert parameter_count(LiteUNet()) == 3_371_008 + decoder + (64 + 1) + (24 + 1) + head
 
 
+def test_grey_is_scaled_as_the_weights_want_and_repeated():
+    """Inside the network the encoder gives what it gives alone for a colour picture by hand."""
+    module = LiteUNet(tasks=("cls",))
+    grey = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 1)).astype(np.float32)
+    grey[0, 0, :3, 0] = (0, 127, 255)
+    variables = models.init(module, jax.random.key(0), (32, 64, 1))
+
+    @quick_jit
+    def inside(variables, image):
+        _, kept = module.apply(
+            variables, image, capture_intermediates=lambda each, _: each.name == "encoder"
+        )
+        return kept["intermediates"]["encoder"]["__call__"][0]
+
+    colour = np.empty((2, 32, 64, 3))
+    for channel in range(3):
+        colour[..., channel] = grey[..., 0] / 128 - 0.9921875  # 127 / 128
+    np.testing.assert_array_equal(colour[0, 0, :3, 1], (-0.9921875, 0, 1))
+    alone = quick_jit(functools.partial(EfficientNetLite().apply, train=False))
+    maps, head = inside(variables, grey)
+    expected_maps, expected_head = alone(encoder_of(variables), np.float32(colour))
+    for found, expected in zip((*maps, head), (*expected_maps, expected_head), strict=True):
+        largest = np.abs(expected).max()
+        assert largest > 0
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * largest)
+
+
 def test_outputs_for_each_set_of_tasks():
     shape = (2, 64, 96, 1)
     both = output_shapes(LiteUNet(), shape)
