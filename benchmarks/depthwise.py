@@ -2,7 +2,8 @@
 
     python benchmarks/depthwise.py --peer_python=peer/bin/python
 
-Each layer is timed once, at its sizes for images of 128×128. The table has milliseconds of the
+The layers are those of the network for images of 128×128. Of layers with equal sizes one is timed.
+The table has milliseconds of the
 forward pass, and of value and both gradients together. XLA and ours are called in turn in one
 process; PyTorch runs in a separate process afterwards, and is left out without --peer_python.
 """
@@ -17,20 +18,6 @@ import time
 
 import side_by_side
 
-# Side of the map that is read, channels, kernel, stride.
-LAYERS = (
-    (64, 32, 3, 1),
-    (64, 96, 3, 2),
-    (32, 144, 3, 1),
-    (32, 144, 5, 2),
-    (16, 240, 5, 1),
-    (16, 240, 3, 2),
-    (8, 480, 3, 1),
-    (8, 672, 5, 1),
-    (8, 672, 5, 2),
-    (4, 1152, 5, 1),
-    (4, 1152, 3, 1),
-)
 # The same measurement by PyTorch, given to its interpreter as a program.
 PEER = """
 import json, statistics, sys, time
@@ -56,7 +43,30 @@ for side, channels, size, stride in layers:
 """
 
 
-def ours(batch: int, rounds: int) -> list[dict[str, float]]:
+def network_layers() -> list[tuple[int, int, int, int]]:
+    """Side of the map that is read, channels, kernel and stride of each layer, without repeats."""
+    import jax
+    import jax.numpy as jnp
+    from flax import linen
+
+    from mtbus_jax.models import efficientnet_lite
+
+    found = {}
+
+    def note(call, arguments, options, context):
+        layer = context.module
+        if isinstance(layer, efficientnet_lite.Depthwise) and context.method_name == "__call__":
+            _, side, _, channels = arguments[0].shape
+            found[side, channels, layer.kernel, layer.stride] = None
+        return call(*arguments, **options)
+
+    network, image = efficientnet_lite.EfficientNetLite(), jnp.zeros((1, 128, 128, 3))
+    with linen.intercept_methods(note):
+        jax.eval_shape(lambda: network.init(jax.random.key(0), image, train=False))
+    return list(found)
+
+
+def ours(layers, batch: int, rounds: int) -> list[dict[str, float]]:
     """Median seconds of each layer by XLA's convolution and by `models.cpu.depthwise`."""
     import jax
     import jax.numpy as jnp
@@ -64,7 +74,7 @@ def ours(batch: int, rounds: int) -> list[dict[str, float]]:
     from mtbus_jax.models.cpu import depthwise
 
     found = []
-    for side, channels, size, stride in LAYERS:
+    for side, channels, size, stride in layers:
         image = jax.random.normal(jax.random.key(0), (batch, side, side, channels))
         kernel = jax.random.normal(jax.random.key(1), (size, size, 1, channels))
 
@@ -105,9 +115,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", default="")
     options = parser.parse_args()
-    rows = ours(options.batch, options.rounds)
+    layers = network_layers()
+    rows = ours(layers, options.batch, options.rounds)
     if options.peer_python:
-        arguments = json.dumps([LAYERS, options.batch, options.rounds])
+        arguments = json.dumps([layers, options.batch, options.rounds])
         command = [options.peer_python, "-c", PEER, arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         for row, line in zip(rows, done.stdout.splitlines(), strict=True):
@@ -115,12 +126,12 @@ def main() -> None:
     names = list(rows[0])
     print(f"| side | channels | kernel | stride | {' | '.join(names)} |")
     print("| ---: " * (4 + len(names)) + "|")
-    for layer, row in zip(LAYERS, rows, strict=True):
+    for layer, row in zip(layers, rows, strict=True):
         print("| " + " | ".join([*map(str, layer), *(f"{1e3 * row[n]:.2f}" for n in names)]) + " |")
     sums = {name: sum(row[name] for row in rows) for name in names}
     print("| all | | | | " + " | ".join(f"{1e3 * sums[n]:.1f}" for n in names) + " |")
     if options.json:
-        side_by_side.write(options.json, {"layers": LAYERS, "rows": rows})
+        side_by_side.write(options.json, {"layers": layers, "rows": rows})
 
 
 if __name__ == "__main__":
