@@ -10,9 +10,11 @@ import tomllib
 import venv
 
 import pytest
+from PIL import Image
 
 from mtbus_jax import cli, commandline, errors
 from mtbus_jax.errors import UserError
+from mtbus_jax.images import phantom
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MTBUS = [sys.executable, "-c", "from mtbus_jax.cli import main; main()"]
@@ -260,6 +262,12 @@ def test_an_installed_wheel_works_in_an_empty_folder(tmp_path, phantom_data_dir)
     refused = run("train", "--config=quickstrat", command=mtbus, cwd=empty, **environment)
     assert refused.returncode == 2
     assert 'Did you mean "quickstart"' in refused.stderr
+    # Without --run, by the network that the wheel carries.
+    Image.fromarray(next(iter(phantom.make_phantoms(1))).image).save(empty / "a.png")
+    done = run("predict", "--input=a.png", "--out=found", command=mtbus, cwd=empty, **environment)
+    assert done.returncode == 0, done.stderr
+    assert f"see {site}" in done.stdout
+    assert (empty / "found" / "masks" / "a.png").is_file()
     dry = run(
         "reproduce", "--figure=6", "--workdir=tables", "--dry_run", "--config.data.name=nothing",
         command=mtbus, cwd=empty, **environment,
