@@ -40,6 +40,7 @@ CHANGES = {
     "released augmentation": {"train.augmentation": "released"},
     "upright augmentation": {"train.augmentation": "upright"},
     "no augmentation": {"train.augment": False},
+    "mixup 0.2": {"train.mixup": 0.2},
     "black corners": {"train.rotation_fill": "zero"},
     "Dice alone": {"loss.cross_entropy": 0.0},
     "focal loss": {"loss.gamma": 2.0},

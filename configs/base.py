@@ -115,6 +115,9 @@ def get_config() -> config_dict.ConfigDict:
     # What fills the area beyond the edge of a rotated, zoomed or shifted image: zero (black) as
     # released, or reflect (mirrored).
     train.rotation_fill = "zero"
+    # α of mixup (Zhang et al. 2018): images become means of two with shares λ and 1 − λ drawn from
+    # Beta(α, α), and so do their losses; 0: off.
+    train.mixup = 0.0
     # Run folder (or a fold_* in it) whose weights training starts from; "": random weights.
     train.start_from = ""
     train.learning_rate = 1e-4  # Adam's initial learning rate

@@ -43,6 +43,7 @@ _RECIPE: dict[str, Any] = {
     "train.augment": True,
     "train.augmentation": "released",
     "train.rotation_fill": "zero",
+    "train.mixup": 0.0,
     "train.learning_rate": 1e-4,
     "train.adam_b1": 0.9,
     "train.adam_b2": 0.999,

@@ -150,6 +150,7 @@ class Experiment:
             schedule=self.schedule,
             loss=self.loss,
             augmentation=self.augmentation,
+            mix=self.config.train.mixup,
             compute_dtype=self.compute_dtype,
             axis_name=axis_name,
         )

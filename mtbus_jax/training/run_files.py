@@ -65,6 +65,7 @@ _CONFIG = {
         "augment": bool,
         "augmentation?": str,
         "rotation_fill?": str,
+        "mixup?": float,
         "start_from?": str,
         "learning_rate": float,
         "adam_b1?": float,

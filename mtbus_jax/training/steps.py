@@ -19,6 +19,7 @@ import optax
 
 from mtbus_jax import losses, types
 from mtbus_jax.models import lossnet
+from mtbus_jax.training import mixup
 from mtbus_jax.training.schedule import PlateauSchedule, learning_rate
 from mtbus_jax.training.state import TrainState, averaged
 from mtbus_jax.training.totals import Totals, sums_of
@@ -90,6 +91,7 @@ def train_step(
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
     vgg: lossnet.Vgg | None = None,
+    partners: mixup.Partners | None = None,
 ) -> tuple[TrainState, Totals]:
     """One optimiser step on one batch (or on this device's share of it).
 
@@ -109,6 +111,7 @@ def train_step(
         such as bfloat16 (mixed precision); None uses the type of the parameters. Parameters,
         optimiser and losses keep their own types.
       vgg: weights of LossNet, if the loss has it.
+      partners: of mixed images, see `mixup.draw`; None if ``batch`` is not mixed.
 
     Returns:
       The state after the step and the batch's sums, both the same on every device.
@@ -133,14 +136,17 @@ def train_step(
         )
         if compute_dtype is not None:
             outputs = cast(outputs, jnp.float32)
-        parts = losses.multitask_loss(
+        loss_for = functools.partial(
+            losses.multitask_loss,
             outputs,
-            batch,
             **loss._asdict(),
             loss_weights=loss_weights,
             difference=None if vgg is None else functools.partial(lossnet.loss, vgg),
             count=count,
         )
+        parts = loss_for(batch)
+        if partners is not None:
+            parts = mixup.of_both(parts, loss_for(partners.batch), partners.share)
         return parts.total, (outputs, parts, updates)
 
     gradients, (outputs, parts, updates) = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
@@ -188,6 +194,7 @@ def train_steps(
     schedule: PlateauSchedule,
     loss: losses.LossOptions,
     augmentation: Callable | None,
+    mix: float = 0.0,
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -201,6 +208,7 @@ def train_steps(
       valid: ``(steps, batch)`` float32, 0 for padding.
       key: PRNG key of the run.
       augmentation: see `gather`; None leaves the images as they are.
+      mix: α of `mixup.draw`; 0 does not mix.
       module: see `train_step`.
       optimizer: see `train_step`.
       schedule: see `train_step`.
@@ -224,6 +232,10 @@ def train_steps(
             position = first + jnp.arange(share)
             keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(position)
         batch = gather(data, step_index, step_valid, keys=keys, augmentation=augmentation)
+        partners = None
+        if mix:
+            mix_key = jax.random.split(step_key, 3)[2]
+            batch, partners = mixup.draw(mix_key, batch, mix, axis_name=axis_name)
         state, sums = train_step(
             state,
             batch,
@@ -235,6 +247,7 @@ def train_steps(
             axis_name=axis_name,
             compute_dtype=compute_dtype,
             vgg=data.lossnet,
+            partners=partners,
         )
         totals = jax.tree.map(jnp.add, totals, sums)
         finite = jnp.isfinite(totals.loss).astype(jnp.float32)

@@ -58,7 +58,7 @@ def make_state():
     return state_lib.create(variables, optimizer=OPTIMIZER, schedule=schedule)
 
 
-def make_program(augmented=True, axis_name=None, schedule=SCHEDULE):
+def make_program(augmented=True, axis_name=None, schedule=SCHEDULE, mix=0.0):
     return functools.partial(
         steps.train_steps,
         module=MODULE,
@@ -66,6 +66,7 @@ def make_program(augmented=True, axis_name=None, schedule=SCHEDULE):
         schedule=schedule,
         augmentation=augment.flip_and_rotate if augmented else None,
         axis_name=axis_name,
+        mix=mix,
         loss=LOSS,
     )
 
@@ -270,9 +271,9 @@ _DEVICES_PROGRAM = textwrap.dedent(
     from mtbus_jax.training.totals import Totals
     import test_steps as t
 
-    def train(count):
+    def train(count, mix):
         devices = jax.local_devices()[:count]
-        program = parallel.pmap_train(t.make_program(axis_name=parallel.AXIS), devices)
+        program = parallel.pmap_train(t.make_program(axis_name=parallel.AXIS, mix=mix), devices)
         state = parallel.replicate(t.make_state(), devices)
         data = parallel.replicate(t.make_data(), devices)
         totals = parallel.replicate(Totals.zero(), devices)
@@ -296,14 +297,17 @@ _DEVICES_PROGRAM = textwrap.dedent(
         return float(sums.loss), parallel.gather_spread(jax.device_get(out.probability))
 
     assert len(jax.local_devices()) == 2
-    one, two = train(1), train(2)
-    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one[0], two[0])
-    moved = jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max()), one[0], jax.device_get(t.make_state().params))
+    def apart(a, b):
+        return jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b))
+
+    one, two = train(1, 0.0), train(2, 0.0)
+    mixed, mixed_by_two = train(1, 1.0), train(2, 1.0)
     (loss_1, p_1), (loss_2, p_2) = evaluate(1), evaluate(2)
     print(json.dumps({
-        "difference": max(jax.tree.leaves(difference)),
-        "moved": min(jax.tree.leaves(moved)),
+        "difference": max(apart(one[0], two[0])),
+        "moved": min(apart(one[0], jax.device_get(t.make_state().params))),
+        "mixed_difference": max(apart(mixed[0], mixed_by_two[0])),
+        "mixing": min(apart(one[0], mixed[0])),
         "totals": [one[1]["loss"].item(), two[1]["loss"].item()],
         "counts": [one[1]["count"].item(), two[1]["count"].item()],
         "eval_loss": [loss_1, loss_2],
@@ -317,6 +321,8 @@ def test_two_devices_give_the_update_of_one():
     """Same global batch, augmentation on: parameters agree to 1e-5 after six steps."""
     result = two_devices.result_of(_DEVICES_PROGRAM, beside=__file__)
     assert result["difference"] < 1e-5
+    assert result["mixed_difference"] < 1e-5
+    assert result["mixing"] > 1e-4  # pairs do something to every parameter
     assert result["moved"] > 1e-2  # the steps did something on every parameter
     assert result["totals"][0] == pytest.approx(result["totals"][1], rel=1e-5)
     assert result["counts"] == [23, 23]
