@@ -40,6 +40,8 @@ CHANGES = {
     "released augmentation": {"train.augmentation": "released"},
     "upright augmentation": {"train.augmentation": "upright"},
     "no augmentation": {"train.augment": False},
+    "elastic 0.5": {"train.elastic": 0.5},
+    "speckle 0.5": {"train.speckle": 0.5},
     "mixup 0.2": {"train.mixup": 0.2},
     "black corners": {"train.rotation_fill": "zero"},
     "Dice alone": {"loss.cross_entropy": 0.0},

@@ -115,6 +115,10 @@ def get_config() -> config_dict.ConfigDict:
     # What fills the area beyond the edge of a rotated, zoomed or shifted image: zero (black) as
     # released, or reflect (mirrored).
     train.rotation_fill = "zero"
+    # Share of the training images that are also warped, as by `varied`, whatever the augmentation.
+    train.elastic = 0.0
+    # Share of the training images that also get speckle and noise, as by `varied`.
+    train.speckle = 0.0
     # α of mixup (Zhang et al. 2018): images become means of two with shares λ and 1 − λ drawn from
     # Beta(α, α), and so do their losses; 0: off.
     train.mixup = 0.0

@@ -179,8 +179,7 @@ def varied(
     grid = jnp.stack(jnp.meshgrid(row, col, indexing="ij"))
     shift = jnp.stack([rows * 0.08 * height, cols * 0.08 * width]) + centre
     source = jnp.einsum("ij,jhw->ihw", matrix, grid, precision="highest") + shift[:, None, None]
-    field = jax.random.normal(warp_key, (2, 6, 6)) * 0.015 * min(height, width)
-    source = source + jax.image.resize(field, (2, height, width), "linear")
+    source = source + _displacement(warp_key, height, width)
     image, mask = _read_bilinear(image, source, fill), _read_nearest(mask, source, fill)
     tone = (image / _WHITE) ** jnp.exp(gamma * _GAMMA)
     tone = jnp.exp(gain * _GAIN) * tone
@@ -188,10 +187,64 @@ def varied(
     tone = mean + (tone - mean) * jnp.exp(contrast * 0.285)
     blurs = jax.random.bernoulli(blur_key, 0.3)
     tone = jnp.where(blurs, _blurred(tone), tone)
+    return _speckled(speckle_key, noise_key, tone, sigma), mask
+
+
+def warped(
+    key: jax.Array, image: jax.Array, mask: jax.Array, *, fill: str = ZERO
+) -> tuple[jax.Array, jax.Array]:
+    """The elastic warp of `varied` alone (Simard et al. 2003, ICDAR, with a coarser field).
+
+    Each pixel is read at its place plus a displacement. A field of 6×6 normal displacements with a
+    deviation of 1.5 % of the shorter side is interpolated between its nodes. The image is read
+    bilinearly, the mask by nearest neighbour.
+
+    Args:
+      key: PRNG key of this image.
+      image: ``(height, width, channels)`` float32.
+      mask: ``(height, width, channels)``, same height and width.
+      fill: one of `FILLS`, for both.
+
+    Returns:
+      The warped image and mask, shapes and types unchanged.
+    """
+    height, width = image.shape[:2]
+    source = _source(jnp.eye(2), height, width) + _displacement(key, height, width)
+    return _read_bilinear(image, source, fill), _read_nearest(mask, source, fill)
+
+
+def speckled(key: jax.Array, image: jax.Array) -> jax.Array:
+    """The speckle and noise of `varied` alone: g → g·(1 + σ·n) + 6·σ·m, cut off at 0 and 255.
+
+    n and m are normal in each pixel, σ is uniform in 0 to 0.15 for the image. Speckle that
+    multiplies is a model of ultrasound's interference noise (Loupas et al. 1989).
+
+    Args:
+      key: PRNG key of this image.
+      image: ``(height, width, channels)`` float32, grey values 0..255.
+
+    Returns:
+      The same shape and type.
+    """
+    range_key, speckle_key, noise_key = jax.random.split(key, 3)
+    sigma = jax.random.uniform(range_key, minval=-1.0, maxval=1.0)
+    return _speckled(speckle_key, noise_key, image / _WHITE, sigma)
+
+
+def _displacement(key: jax.Array, height: int, width: int) -> jax.Array:
+    """``(2, height, width)`` displacements of an elastic warp in pixels."""
+    field = jax.random.normal(key, (2, 6, 6)) * 0.015 * min(height, width)
+    return jax.image.resize(field, (2, height, width), "linear")
+
+
+def _speckled(
+    speckle_key: jax.Array, noise_key: jax.Array, tone: jax.Array, sigma: jax.Array
+) -> jax.Array:
+    """Grey values 0..255 of tones 0..1 with speckle; ``sigma`` in −1..1 is a deviation to 0.15."""
     strength = 0.075 * (sigma + 1)
     speckle = 1 + strength * jax.random.normal(speckle_key, tone.shape)
     noise = 6 / _WHITE * strength * jax.random.normal(noise_key, tone.shape)
-    return jnp.clip(_WHITE * (tone * speckle + noise), 0, _WHITE), mask
+    return jnp.clip(_WHITE * (tone * speckle + noise), 0, _WHITE)
 
 
 def _read_nearest(image: jax.Array, source: jax.Array, fill: str) -> jax.Array:

@@ -43,6 +43,8 @@ _RECIPE: dict[str, Any] = {
     "train.augment": True,
     "train.augmentation": "released",
     "train.rotation_fill": "zero",
+    "train.elastic": 0.0,
+    "train.speckle": 0.0,
     "train.mixup": 0.0,
     "train.learning_rate": 1e-4,
     "train.adam_b1": 0.9,

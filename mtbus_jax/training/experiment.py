@@ -20,7 +20,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.models import lossnet, weights
 from mtbus_jax.models.weights import vgg16
 from mtbus_jax.runtime import compiled, parallel
-from mtbus_jax.training import fields, run_folder, steps
+from mtbus_jax.training import augmentation, fields, run_folder, steps
 from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.optimizer import make_optimizer
@@ -121,11 +121,7 @@ class Experiment:
                 **{name: v for name, v in config.loss.items() if name != "lossnet_weights"}
             ),
             devices=parallel.choose_devices(train.devices, train.batch_size),
-            augmentation=functools.partial(
-                augment.METHODS[train.augmentation], fill=train.rotation_fill
-            )
-            if train.augment
-            else None,
+            augmentation=augmentation.of_run(train),
             symmetries=augment.symmetries(train, *config.data.image_size),
             compute_dtype=fields.COMPUTE_DTYPES[train.compute_dtype],
         )

@@ -81,6 +81,8 @@ RANGES = {
     "loss.lossnet": Range(0, 1e6),
     "loss.label_smoothing": _SHARE_BELOW_1,
     "loss.reconstruction": Range(0, 1e6),
+    "train.elastic": _SHARE,
+    "train.speckle": _SHARE,
     "train.mixup": Range(0, 100, "α of a Beta distribution"),
     "train.epochs": _whole(1, _MANY),
     "train.batch_size": _whole(1, 65_536, "images"),

@@ -65,6 +65,8 @@ _CONFIG = {
         "augment": bool,
         "augmentation?": str,
         "rotation_fill?": str,
+        "elastic?": float,
+        "speckle?": float,
         "mixup?": float,
         "start_from?": str,
         "learning_rate": float,

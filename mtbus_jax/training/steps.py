@@ -60,7 +60,7 @@ def gather(
       index: ``(batch,)`` integers.
       valid: ``(batch,)`` float32, 0 where the index is padding.
       keys: ``(batch,)`` PRNG keys, one per image, for the augmentation.
-      augmentation: (key, image, mask) → (image, mask), of `augment.METHODS`.
+      augmentation: (key, image, mask) → (image, mask), from `augmentation.of_run`.
     """
     image = data.image[index].astype(jnp.float32)
     mask = data.mask[index].astype(jnp.float32)

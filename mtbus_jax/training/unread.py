@@ -54,6 +54,8 @@ _READ: dict[str, tuple[Callable[[_Config], bool], str]] = {
     ),
     "train.augmentation": _AUGMENTED,
     "train.rotation_fill": _AUGMENTED,
+    "train.elastic": _AUGMENTED,
+    "train.speckle": _AUGMENTED,
     "train.mixup": (lambda config: config.train.batch_size > 1, "train.batch_size=2 or more"),
     "train.warmup": _course(schedule.COSINE),
     "train.cosine_floor": _course(schedule.COSINE),

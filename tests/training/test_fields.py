@@ -47,6 +47,8 @@ def test_what_makes_no_sense_is_refused_by_name(field, value):
         ("train.plateau_factor", 1.0, True),
         ("train.adam_epsilon", 0.0, False),
         ("train.warmup", 1.0, False),
+        ("train.elastic", 1.0, True),
+        ("train.speckle", 1.1, False),
         ("train.mixup", 0.0, True),
         ("train.mixup", 100.5, False),
         ("train.mixup", "a lot", False),

@@ -18,6 +18,8 @@ from mtbus_jax.training import run_folder, unread
         ("data.fold_count", "5", {}, {"data.split": "grouped"}),
         ("train.plateau_patience", "3", {"train.course": "cosine"}, {"train.course": "plateau"}),
         ("train.rotation_fill", "reflect", {"train.augment": "False"}, {"train.augment": "True"}),
+        ("train.elastic", "0.5", {"train.augment": "False"}, {"train.augment": "True"}),
+        ("train.speckle", "0.5", {"train.augment": "False"}, {"train.augment": "True"}),
         ("train.mixup", "0.2", {"train.batch_size": "1"}, {"train.batch_size": "2"}),
         (
             "train.oversample_rule",
