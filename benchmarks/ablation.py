@@ -43,6 +43,7 @@ CHANGES = {
     "elastic 0.5": {"train.elastic": 0.5},
     "speckle 0.5": {"train.speckle": 0.5},
     "mixup 0.2": {"train.mixup": 0.2},
+    "smaller at first": {"train.small_share": 0.6, "train.small_scale": 0.5},
     "black corners": {"train.rotation_fill": "zero"},
     "Dice alone": {"loss.cross_entropy": 0.0},
     "focal loss": {"loss.gamma": 2.0},

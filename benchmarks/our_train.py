@@ -16,7 +16,7 @@ import side_by_side
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.runtime import backend
-from mtbus_jax.training import fold, schedule, state, steps
+from mtbus_jax.training import programs, schedule, state, steps
 from mtbus_jax.training.optimizer import make_optimizer
 
 
@@ -45,7 +45,7 @@ def main() -> None:
             key=jax.random.key(0),
         ),
         donate_argnums=0,
-        compiler_options=fold.COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
+        compiler_options=programs.COMPILER_OPTIONS if jax.default_backend() == "cpu" else None,
     )
     loss = None
 

@@ -122,6 +122,10 @@ def get_config() -> config_dict.ConfigDict:
     # α of mixup (Zhang et al. 2018): images become means of two with shares λ and 1 − λ drawn from
     # Beta(α, α), and so do their losses; 0: off.
     train.mixup = 0.0
+    # Share of the epochs, the first ones, that train on smaller images; 0: none. Validation and
+    # test images have the full size.
+    train.small_share = 0.0
+    train.small_scale = 0.75  # sides of those smaller images, as a share of data.image_size
     # Run folder (or a fold_* in it) whose weights training starts from; "": random weights.
     train.start_from = ""
     train.learning_rate = 1e-4  # Adam's initial learning rate

@@ -46,6 +46,8 @@ _RECIPE: dict[str, Any] = {
     "train.elastic": 0.0,
     "train.speckle": 0.0,
     "train.mixup": 0.0,
+    "train.small_share": 0.0,
+    "train.small_scale": 0.75,
     "train.learning_rate": 1e-4,
     "train.adam_b1": 0.9,
     "train.adam_b2": 0.999,

@@ -20,7 +20,7 @@ from mtbus_jax.errors import UserError
 from mtbus_jax.models import lossnet, weights
 from mtbus_jax.models.weights import vgg16
 from mtbus_jax.runtime import compiled, parallel
-from mtbus_jax.training import augmentation, fields, run_folder, steps
+from mtbus_jax.training import augmentation, fields, progressive, run_folder, steps
 from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.optimizer import make_optimizer
@@ -89,6 +89,7 @@ class Experiment:
         _check_weighting(config)
         _check_lossnet(config)
         models.check_image_size(module, tuple(config.data.image_size))
+        progressive.check_size(module, config)
         return cls(
             config=config,
             classes=classes,
@@ -137,8 +138,13 @@ class Experiment:
             compute_dtype=self.compute_dtype,
         )
 
-    def train_steps(self, axis_name: str | None) -> Callable:
-        """`steps.train_steps` of this run; ``axis_name`` is the axis a batch is spread over."""
+    def train_steps(self, axis_name: str | None, size: tuple[int, int] | None = None) -> Callable:
+        """`steps.train_steps` of this run.
+
+        Args:
+          axis_name: the axis a batch is spread over.
+          size: that images are made smaller to, see `progressive.size`; None leaves them.
+        """
         return functools.partial(
             steps.train_steps,
             module=self.module,
@@ -147,6 +153,7 @@ class Experiment:
             loss=self.loss,
             augmentation=self.augmentation,
             mix=self.config.train.mixup,
+            size=size,
             compute_dtype=self.compute_dtype,
             axis_name=axis_name,
         )
@@ -184,7 +191,8 @@ class Experiment:
           See `models.check_encoder_weights`.
 
         Raises:
-          UserError: for a field that would have no effect, and see `check_encoder_weights`.
+          UserError: for a field that would have no effect, and see `check_encoder_weights` and
+            `progressive.check_parameters`.
         """
         file, split = self.config.data.folds_file, self.config.data.split
         if file and split not in (splits.PUBLISHED, splits.GIVEN):
@@ -198,6 +206,7 @@ class Experiment:
                 f"train.encoder_rate={rate} is not used: {self.config.model.name} has no encoder "
                 "that can start from weights. Set --config.train.encoder_rate=1."
             )
+        progressive.check_parameters(self.module, self.config)
         return self.check_encoder_weights()
 
     def check_encoder_weights(self) -> weights.Start | None:

@@ -84,6 +84,8 @@ RANGES = {
     "train.elastic": _SHARE,
     "train.speckle": _SHARE,
     "train.mixup": Range(0, 100, "α of a Beta distribution"),
+    "train.small_share": _SHARE_BELOW_1,
+    "train.small_scale": Range(0, 1, "a share of the sides", above=True, below=True),
     "train.epochs": _whole(1, _MANY),
     "train.batch_size": _whole(1, 65_536, "images"),
     "train.learning_rate": Range(0, 1e38, above=True),

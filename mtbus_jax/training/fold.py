@@ -15,8 +15,8 @@ import numpy as np
 
 from mtbus_jax import oversampling, splits, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.runtime import compiled, parallel, stopping
-from mtbus_jax.training import device_data, divergence, run_folder, steps
+from mtbus_jax.runtime import parallel, stopping
+from mtbus_jax.training import device_data, divergence, programs, progressive, run_folder, steps
 from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training.checkpoint import Checkpoints
@@ -29,10 +29,6 @@ from mtbus_jax.training.totals import Totals
 def epoch_order(index: np.ndarray, *, seed: int, fold: int, epoch: int) -> np.ndarray:
     """``index`` shuffled for one epoch; depends on the arguments alone."""
     return np.random.default_rng([seed, fold, epoch]).permutation(index)
-
-
-# LLVM's third level, XLA's default, compiles a fifth longer than the second; steps are as fast.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 2}
 
 
 class FoldRun:
@@ -250,34 +246,10 @@ class FoldLoop:
         """
         self._experiment, self._devices = experiment, experiment.devices
         self._data, self._evaluator = data, evaluator
-        self._pmapped = parallel.pmap_train(experiment.train_steps(parallel.AXIS), self._devices)
-        self._train_programs: dict[tuple, compiled.KeptProgram] = {}
+        self._programs = programs.TrainPrograms(experiment, data)
         self._end_epoch = jax.jit(
             functools.partial(state_lib.end_epoch, schedule=experiment.schedule), donate_argnums=0
         )
-
-    def _train_program(self, part: device_data.Part, key: jax.Array) -> compiled.KeptProgram:
-        """The training program for parts of these shapes; made, or read from disk, once."""
-        rest = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-            (self._data, part.index, part.valid, key),
-        )
-        shapes = (*jax.tree.leaves(rest), str(jax.tree.structure(rest)))
-        if shapes not in self._train_programs:
-
-            def arguments():
-                state = self._experiment.abstract_state()
-                return state, jax.eval_shape(Totals.zero), *rest
-
-            self._train_programs[shapes] = self._experiment.kept(
-                "train",
-                self._pmapped,
-                arguments,
-                about=shapes,
-                donate_argnums=(0, 1),
-                compiler_options=COMPILER_OPTIONS,
-            ) or compiled.KeptProgram(self._pmapped, arguments)
-        return self._train_programs[shapes]
 
     def train(self, run: FoldRun) -> None:
         """Trains an open fold to its end.
@@ -297,12 +269,13 @@ class FoldLoop:
         started = time.monotonic()
         totals = parallel.replicate(Totals.zero(), self._devices)
         done, first, first_done = 0, 0, started
+        size = progressive.size(self._experiment.config, run.epochs_done)
         for part in device_data.parts(
             *run.next_batches(),
             steps_per_call=self._experiment.config.train.steps_per_call,
             device_count=len(self._devices),
         ):
-            program = self._train_program(part, run.key)
+            program = self._programs.get(part, run.key, size)
             state, totals = program.call(state, totals, self._data, part.index, part.valid, run.key)
             run.advance(part.step_count, totals)
             done += part.step_count

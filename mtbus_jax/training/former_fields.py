@@ -47,6 +47,8 @@ _FORMER = {
         "decay_factor": 0.9,
         "decay_epochs": 20,
         "l2": 0.0,
+        "small_share": 0.0,
+        "small_scale": 0.75,
         "speckle": 0.0,
         "elastic": 0.0,
         "mixup": 0.0,

@@ -68,6 +68,8 @@ _CONFIG = {
         "elastic?": float,
         "speckle?": float,
         "mixup?": float,
+        "small_share?": float,
+        "small_scale?": float,
         "start_from?": str,
         "learning_rate": float,
         "adam_b1?": float,

@@ -19,7 +19,7 @@ import optax
 
 from mtbus_jax import losses, types
 from mtbus_jax.models import lossnet
-from mtbus_jax.training import mixup
+from mtbus_jax.training import mixup, progressive
 from mtbus_jax.training.schedule import PlateauSchedule, learning_rate
 from mtbus_jax.training.state import TrainState, averaged
 from mtbus_jax.training.totals import Totals, sums_of
@@ -195,6 +195,7 @@ def train_steps(
     loss: losses.LossOptions,
     augmentation: Callable | None,
     mix: float = 0.0,
+    size: tuple[int, int] | None = None,
     axis_name: str | None = None,
     compute_dtype: jnp.dtype | None = None,
 ) -> tuple[TrainState, Totals]:
@@ -209,6 +210,7 @@ def train_steps(
       key: PRNG key of the run.
       augmentation: see `gather`; None leaves the images as they are.
       mix: α of `mixup.draw`; 0 does not mix.
+      size: (height, width) that augmented images are made smaller to; None leaves them.
       module: see `train_step`.
       optimizer: see `train_step`.
       schedule: see `train_step`.
@@ -232,6 +234,8 @@ def train_steps(
             position = first + jnp.arange(share)
             keys = jax.vmap(lambda i: jax.random.fold_in(augment_key, i))(position)
         batch = gather(data, step_index, step_valid, keys=keys, augmentation=augmentation)
+        if size is not None:
+            batch = progressive.shrunk(batch, size)
         partners = None
         if mix:
             mix_key = jax.random.split(step_key, 3)[2]

@@ -56,6 +56,10 @@ _READ: dict[str, tuple[Callable[[_Config], bool], str]] = {
     "train.rotation_fill": _AUGMENTED,
     "train.elastic": _AUGMENTED,
     "train.speckle": _AUGMENTED,
+    "train.small_scale": (
+        lambda config: config.train.small_share > 0,
+        "train.small_share=0.6 or another share",
+    ),
     "train.mixup": (lambda config: config.train.batch_size > 1, "train.batch_size=2 or more"),
     "train.warmup": _course(schedule.COSINE),
     "train.cosine_floor": _course(schedule.COSINE),

@@ -20,6 +20,7 @@ from mtbus_jax.training import run_folder, unread
         ("train.rotation_fill", "reflect", {"train.augment": "False"}, {"train.augment": "True"}),
         ("train.elastic", "0.5", {"train.augment": "False"}, {"train.augment": "True"}),
         ("train.speckle", "0.5", {"train.augment": "False"}, {"train.augment": "True"}),
+        ("train.small_scale", "0.5", {}, {"train.small_share": "0.6"}),
         ("train.mixup", "0.2", {"train.batch_size": "1"}, {"train.batch_size": "2"}),
         (
             "train.oversample_rule",
