@@ -16,15 +16,17 @@ import keep_results  # noqa: E402
 
 # By column of the first table of docs/results.md, the ends of the names of folders of results/.
 COLUMNS = {2: "seed1993", 3: "seed1994", 4: "seed1995", 5: "mean_of_three"}
+SETTINGS = {
+    "best": ("`best`", "Curated BUSI, published"),
+    "best_grouped": ("`best`", "Curated BUSI, grouped"),
+    "best_bus_uclm": ("`best_bus_uclm`", "BUS-UCLM, published"),
+    "best_bus_uclm_grouped": ("`best_bus_uclm`", "BUS-UCLM, grouped"),
+}
 # By folder of results/: recipe or run, folds, and the column with its figures.
 ROWS = {
-    f"{start}_{end}": (recipe, folds, column)
-    for start, recipe, folds in (
-        ("best", "`best`", "Curated BUSI, published"),
-        ("best_grouped", "`best`", "Curated BUSI, grouped"),
-        ("best_bus_uclm", "`best_bus_uclm`", "BUS-UCLM, published"),
-        ("best_bus_uclm_grouped", "`best_bus_uclm`", "BUS-UCLM, grouped"),
-    )
+    f"{start}{more}_{end}": (f"{recipe}{words}", folds, column)
+    for start, (recipe, folds) in SETTINGS.items()
+    for more, words in (("", ""), ("_with_validation", ", with validation images"))
     for column, end in COLUMNS.items()
 } | {
     "best_with_validation": (
@@ -120,6 +122,19 @@ def test_the_document_on_trust_states_the_same_runs():
             each = [share[column] for share in shares]
             ends = f"{min(each):.3f}", f"{max(each):.3f}"
             assert " to ".join(ends) in text or "–".join(ends) in text, (kind, column)
+
+
+def test_the_table_of_the_other_dataset_is_that_of_the_kept_tests():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    kept = [ROOT / "results" / "across" / f"on_bus_uclm{end}" for end in ("", "_matched")]
+    for matched, folder in enumerate(kept):
+        settings = json.loads((folder / "test.json").read_text())
+        assert (settings["dataset"], settings["intensity_matched"]) == ("bus_uclm", bool(matched))
+        found = keep_results.figures(folder / "cases.csv", "refined_")
+        for name, row in (("DSC average", "dsc"), ("Accuracy", "acc")):
+            cell = r"(\S+) \(\S+ to \S+\)"
+            stated = re.search(rf"^\| {name} \| {cell} \| {cell} \| 683 \|$", text, re.M)
+            assert float(stated[1 + matched]) == pytest.approx(found.loc[row, "mean"], abs=5.1e-4)
 
 
 def test_kept_figures_are_means_of_folds(tmp_path):
