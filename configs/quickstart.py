@@ -1,4 +1,4 @@
-"""Lite U-Net on the embedded phantoms: all steps in about four minutes on two CPU cores.
+"""Lite U-Net on the embedded phantoms: all steps in two to four minutes on two CPU cores.
 
   python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
