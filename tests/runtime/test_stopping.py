@@ -106,18 +106,7 @@ def test_a_training_ends_its_epoch_and_saves_it(tmp_path, monkeypatch, tiny_worl
 def test_a_long_epoch_is_saved_at_once(tmp_path, monkeypatch, tiny_world):
     """One that could not be ended in time leaves the one before it."""
     monkeypatch.setattr(stopping, "GRACE_SECONDS", 0.0)
-
-    class Killed(BaseException):
-        pass
-
-    def die(self, row):
-        write(self, row)
-        if row["epoch"] == 2:
-            raise Killed
-
-    write = fold_training.Logbook.write
-    monkeypatch.setattr(fold_training.Logbook, "write", die)
-    with pytest.raises(Killed):
+    with tiny.killed_after(2):
         tiny.train_one(tiny.make_config(epochs=3, checkpoint_seconds=1e9), tmp_path)
     assert epoch_on_disk(tmp_path / "checkpoints", LATEST) == 1
 

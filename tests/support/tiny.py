@@ -1,5 +1,7 @@
 """A network and a dataset that train in moments, for tests of everything around the network."""
 
+import contextlib
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from mtbus_jax.training import device_data
 from mtbus_jax.training.evaluator import Evaluator
 from mtbus_jax.training.experiment import Experiment
 from mtbus_jax.training.fold import FoldLoop, FoldRun, train_folds
+from mtbus_jax.training.logbook import Logbook
 
 HEIGHT, WIDTH = 16, 32
 
@@ -98,3 +101,27 @@ def make_loop(experiment, cases):
 def without_times(rows):
     """Lines of metrics.jsonl without the seconds that an epoch took."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+@contextlib.contextmanager
+def killed_after(epoch: int):
+    """The training in the block dies once the line of an epoch is written, before its checkpoint.
+
+    As by SIGKILL: no handler of the library runs. Fails if the training does not come that far.
+    """
+    import pytest  # not for the programs that tests start
+
+    class Killed(BaseException):
+        pass
+
+    write = Logbook.write
+
+    def write_then_die(self, row):
+        write(self, row)
+        if row["epoch"] == epoch:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Logbook, "write", write_then_die)
+        with pytest.raises(Killed):
+            yield

@@ -82,24 +82,11 @@ def test_with_an_average_epochs_are_judged_by_it(tmp_path):
     )
 
 
-def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path):
     config = tiny.make_config(epochs=5)
     origin = tiny.train_one(config, tmp_path / "whole")
-
-    class Killed(BaseException):
-        pass
-
-    end = fold_training.Logbook.write
-
-    def write_then_die(self, row):
-        end(self, row)
-        if row["epoch"] == 3:  # after its line is written, before its checkpoint
-            raise Killed
-
-    monkeypatch.setattr(fold_training.Logbook, "write", write_then_die)
-    with pytest.raises(Killed):
+    with tiny.killed_after(3):
         tiny.train_one(config, tmp_path / "killed")
-    monkeypatch.setattr(fold_training.Logbook, "write", end)
     assert len(read_metrics(tmp_path / "killed")) == 3
     tiny.train_one(config, tmp_path / "killed")
     whole, killed = (

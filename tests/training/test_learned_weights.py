@@ -13,7 +13,6 @@ import two_devices
 
 from mtbus_jax import losses, models, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import fold as fold_training
 from mtbus_jax.training import schedule as schedule_lib
 from mtbus_jax.training import state as state_lib
 from mtbus_jax.training import steps
@@ -194,7 +193,7 @@ def latest(config, directory, origin):
         return checkpoints.restore_latest(Experiment.from_config(config).abstract_state())
 
 
-def test_they_are_kept_and_a_killed_run_goes_on_with_them(tmp_path, monkeypatch):
+def test_they_are_kept_and_a_killed_run_goes_on_with_them(tmp_path):
     config = learned_config(epochs=4)
     origin = tiny.train_one(config, tmp_path / "whole")
     rows = read_metrics(tmp_path / "whole")
@@ -208,17 +207,8 @@ def test_they_are_kept_and_a_killed_run_goes_on_with_them(tmp_path, monkeypatch)
     assert rows[-1]["validation_loss"] == pytest.approx(
         rows[-1]["validation_segmentation"] + rows[-1]["validation_classification"], rel=1e-5
     )
-    end = fold_training.Logbook.write
-
-    def write_then_die(self, row):
-        end(self, row)
-        if row["epoch"] == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(fold_training.Logbook, "write", write_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with tiny.killed_after(3):
         tiny.train_one(config, tmp_path / "killed")
-    monkeypatch.setattr(fold_training.Logbook, "write", end)
     tiny.train_one(config, tmp_path / "killed")
     jax.tree.map(np.testing.assert_array_equal, state, latest(config, tmp_path / "killed", origin))
     assert tiny.without_times(rows) == tiny.without_times(read_metrics(tmp_path / "killed"))

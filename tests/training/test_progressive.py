@@ -10,7 +10,6 @@ from PIL import Image
 from configs import base
 from mtbus_jax import data, models, types
 from mtbus_jax.errors import UserError
-from mtbus_jax.training import fold as fold_training
 from mtbus_jax.training import progressive
 from mtbus_jax.training.checkpoint import Checkpoints
 from mtbus_jax.training.experiment import Experiment
@@ -117,25 +116,12 @@ def test_the_network_sees_the_sizes_asked_for_and_is_compiled_once_for_each(tmp_
 
 
 @pytest.mark.parametrize("killed_in", [2, 3, 5])
-def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, monkeypatch, killed_in):
+def test_a_killed_run_goes_on_as_if_never_stopped(tmp_path, killed_in):
     """Its last checkpoint is of the epoch before, so 3 and 5 go on in either phase."""
     config = make_config()
     origin = tiny.train_one(config, tmp_path / "whole")
-
-    class Killed(BaseException):
-        pass
-
-    write = fold_training.Logbook.write
-
-    def write_then_die(self, row):
-        write(self, row)
-        if row["epoch"] == killed_in:
-            raise Killed
-
-    monkeypatch.setattr(fold_training.Logbook, "write", write_then_die)
-    with pytest.raises(Killed):
+    with tiny.killed_after(killed_in):
         tiny.train_one(config, tmp_path / "killed")
-    monkeypatch.setattr(fold_training.Logbook, "write", write)
     SEEN.clear()
     tiny.train_one(config, tmp_path / "killed")
     jax.effects_barrier()
