@@ -3,9 +3,9 @@
     python benchmarks/depthwise.py --peer_python=peer/bin/python
 
 The layers are those of the network for images of 128×128. Of layers with equal sizes one is timed.
-The table has milliseconds of the
-forward pass, and of value and both gradients together. XLA and ours are called in turn in one
-process; PyTorch runs in a separate process afterwards, and is left out without --peer_python.
+The table has milliseconds of the forward pass, and of value and both gradients together. XLA and
+ours are called in turn in one process; PyTorch runs in a separate process afterwards, and is left
+out without --peer_python.
 """
 
 from __future__ import annotations

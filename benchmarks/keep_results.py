@@ -4,8 +4,10 @@
     python benchmarks/keep_results.py runs/on_bus_uclm results/across/on_bus_uclm
 
 Writes cases.csv (one row per test image: uid, fold, class, prediction, probabilities, Dice, each
-before and after refining) and config.json (without the places of files on this machine). With
---check it writes nothing and prints the configuration hash, DSC average and accuracy of a kept run.
+before and after refining) and config.json (without the places of files on this machine). Of the
+output of mtbus external it keeps cases.csv with groups instead of folds, and the settings of the
+test as test.json. With --check it writes nothing and prints DSC average and accuracy, and the
+configuration hash of a run.
 """
 
 from __future__ import annotations
@@ -31,8 +33,6 @@ COLUMNS = [
     "refined_predicted",
     "refined_dice",
 ]
-
-
 # Of the output of mtbus external, in test.json.
 SETTINGS = ["name", "model", "trained_on", "dataset", "weights", "folds", "refining"]
 SETTINGS += ["intensity_matched", "image_size"]

@@ -167,3 +167,30 @@ def test_a_run_is_kept_without_the_places_of_its_files(tmp_path):
     kept = pd.read_csv(tmp_path / "kept" / "cases.csv", keep_default_na=False)
     assert kept.columns.tolist() == keep_results.COLUMNS
     assert kept.refined_predicted.tolist() == ["normal"]
+
+
+def test_a_test_on_other_data_is_kept_with_its_groups_and_settings(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "on_other"
+    run.mkdir()
+    (run / "cases.csv").write_text(
+        "uid,group,label,predicted,probability_benign,probability_malignant,probability_normal,"
+        "dice,refined_predicted,refined_dice,hausdorff\n"
+        "a,p1,benign,benign,0.7,0.2,0.1,0.5,normal,0,3\n"
+        "b,p1,normal,normal,0.1,0.1,0.8,1,normal,1,\n"
+    )
+    settings = dict.fromkeys(keep_results.SETTINGS, "x") | {"dataset": "other"}
+    (run / "summary.json").write_text(json.dumps(settings | {"images": 2}))
+    keep_results.keep(run, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "test.json").read_text()) == settings
+    kept = pd.read_csv(tmp_path / "kept" / "cases.csv", keep_default_na=False)
+    assert kept.group.tolist() == ["p1", "p1"]
+    assert "fold" not in kept and "hausdorff" not in kept
+    monkeypatch.setattr(sys, "argv", ["keep_results.py", "--check", str(tmp_path / "kept")])
+    keep_results.main()
+    assert capsys.readouterr().out == "raw: dsc 0.750, acc 1.000\nrefined: dsc 0.500, acc 0.500\n"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="no fold has been tested"):
+        keep_results.keep(tmp_path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
